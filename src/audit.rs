@@ -1,0 +1,97 @@
+//! One JSON line per request.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::broker::{Source, UpstreamCall};
+use crate::cache::{Token, hex};
+use crate::scope::Scopes;
+use crate::time::Timestamp;
+
+/// What the log says of a request: who got what, or why not. It has no field for a secret.
+#[derive(Debug)]
+pub struct Audit {
+    /// When the request came.
+    pub time: Timestamp,
+    /// The path it was for, as far as the broker knows it.
+    pub route: &'static str,
+    /// The caller, once it is established.
+    pub caller: Option<String>,
+    /// The application whose token was wanted.
+    pub application: Option<String>,
+    /// The scopes that were authorized.
+    pub scopes: Option<Scopes>,
+    /// The status of the answer.
+    pub status: u16,
+    /// Why there was no token.
+    pub reason: Option<&'static str>,
+    /// Where the token came from.
+    pub source: Option<Source>,
+    /// The call to OfficeRnD that the request led.
+    pub upstream: Option<UpstreamCall>,
+    /// Tells a token from others without telling what it is: the first 16 hexadecimal digits of its SHA-256.
+    pub token: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time_ms: Timestamp,
+    route: &'a str,
+    caller: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<&'a str>,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+}
+
+impl Audit {
+    /// Of a request of which nothing is known yet.
+    pub fn begin(time: Timestamp, route: &'static str) -> Self {
+        Self {
+            time,
+            route,
+            caller: None,
+            application: None,
+            scopes: None,
+            status: 0,
+            reason: None,
+            source: None,
+            upstream: None,
+            token: None,
+        }
+    }
+
+    /// The line, without a line break at the end or within.
+    pub fn line(&self) -> String {
+        let line = Line {
+            time_ms: self.time,
+            route: self.route,
+            caller: self.caller.as_deref().unwrap_or("unknown"),
+            application: self.application.as_deref(),
+            scopes: self.scopes.as_ref().map(Scopes::as_str),
+            status: self.status,
+            reason: self.reason,
+            cache: self.source.map(Source::as_str),
+            upstream_status: self.upstream.and_then(|call| call.status),
+            upstream_ms: self.upstream.map(|call| call.ms),
+            token: self.token.as_deref(),
+        };
+        serde_json::to_string(&line).expect("numbers and strings always serialize")
+    }
+}
+
+/// What the log calls a token.
+pub fn token_name(token: &Token) -> String {
+    hex(&Sha256::digest(token.access_token.expose().as_bytes())[..8])
+}

@@ -1,0 +1,716 @@
+//! From an authorized request to a token: memory, store, and, through the gate, OfficeRnD.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use http::{Request, Response};
+
+use crate::cache::{Key, LEAST_REMAINING, Life, Token, decode_whole};
+use crate::config::{Config, VARIABLES};
+use crate::error::{Error, ScopeRefusal, Trouble};
+use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE};
+use crate::rules::{self, Rule};
+use crate::scope::Scopes;
+use crate::time::Timestamp;
+use crate::upstream::{self, ANSWER_LIMIT, CALL_LIMIT, Failure};
+
+/// Everything the core needs of the world. One implementation per kind of host, and one for the simulation.
+///
+/// Clones share what they stand on. No method may wake another request: waiting is [`Ports::sleep`].
+pub trait Ports: Clone + 'static {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Unpredictable bits.
+    fn random(&self) -> u64;
+    /// Ends after `duration`.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    /// The value of a variable; the empty text when it has none.
+    ///
+    /// # Errors
+    /// When the provider fails, in its words.
+    fn variable(&self, name: &'static str) -> impl Future<Output = Result<String, String>>;
+    /// A value of the store.
+    ///
+    /// # Errors
+    /// When the store fails, in its words.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, String>>;
+    /// Writes a value to the store.
+    ///
+    /// # Errors
+    /// When the store fails, in its words.
+    fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), String>>;
+    /// Sends a request to OfficeRnD, and reads at most `limit` bytes of the answer. Redirects are not followed.
+    ///
+    /// # Errors
+    /// When there is no whole answer, or a longer one.
+    fn send(
+        &self,
+        request: Request<String>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Response<Vec<u8>>, SendError>>;
+    /// Writes the audit line of a request; it has no line break.
+    fn audit(&self, line: &str);
+    /// Tells the operator about something that is amiss and was coped with.
+    fn warn(&self, line: &str);
+}
+
+/// Why there is no answer to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// No connection, or one that broke.
+    Unreachable,
+    /// More bytes than the limit.
+    TooLong,
+}
+
+/// Work that goes on after the answer. Whoever runs the request runs this to its end, which is bounded.
+pub type Followup = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A request waits no longer than this for a token, and no fetch starts a call later than this.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
+
+/// A request whose token still lives waits no longer than this for the next one.
+const WAIT_LIMIT_LATE: Duration = Duration::from_secs(4);
+
+/// A store operation that takes longer has failed.
+const STORE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a configuration is remembered, so that a changed variable is heeded without a restart.
+const CONFIG_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a token is served from memory before the store is asked again, so that a token that another instance
+/// fetched, or forgot, gets around.
+const TOKEN_MEMORY: Duration = Duration::from_secs(2);
+
+/// Most tokens an instance remembers. The one that was looked up longest ago makes room.
+const TOKENS_REMEMBERED: usize = 256;
+
+/// How often a request looks whether the fetch it waits for has ended, and how often a fetch looks at the lease.
+const POLL_MEMORY: Duration = Duration::from_millis(10);
+const POLL_STORE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// How often the read-back of a lease is tried on a store that fails.
+const READ_BACK_TRIES: usize = 3;
+
+/// What somebody is told who waited for a fetch that has not ended.
+const RETRY_SOON: Duration = Duration::from_secs(2);
+
+/// What outlives a request. Nothing in it tells who called.
+///
+/// Requests of an instance run interleaved: no borrow of a cell may cross an await.
+#[derive(Debug)]
+pub struct Instance {
+    config: RefCell<Option<(Timestamp, Result<Rc<Config>, Error>)>>,
+    /// A short list: a search through it costs less than the code of a map.
+    tokens: RefCell<Vec<Remembered>>,
+    flights: RefCell<Vec<Rc<Flight>>>,
+    /// The ledger as last seen or written: all there is when the store fails.
+    ledger: RefCell<Ledger>,
+    /// Sets this instance apart from the others of a fleet that would renew at the same moment.
+    jitter: u8,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    key: Key,
+    /// When the store was last asked, or told.
+    looked_at: Timestamp,
+    /// What it had, or what it would not keep.
+    token: Option<Rc<Token>>,
+}
+
+/// A fetch that requests of one instance share.
+#[derive(Debug)]
+struct Flight {
+    key: Key,
+    need: Need,
+    landed: RefCell<Option<Landing>>,
+}
+
+#[derive(Clone, Debug)]
+enum Landing {
+    Outcome(Outcome),
+    /// The request that led the fetch was dropped on the way.
+    Abandoned,
+}
+
+/// How a fetch ended.
+#[derive(Clone, Debug)]
+struct Outcome {
+    token: Result<Rc<Token>, Error>,
+    /// The call it made, if it made one: it may as well find what another one brought.
+    upstream: Option<UpstreamCall>,
+}
+
+impl Outcome {
+    fn without_call(token: Result<Rc<Token>, Error>) -> Self {
+        Self { token, upstream: None }
+    }
+}
+
+/// What a call to OfficeRnD looked like, for the audit line.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamCall {
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+/// How a request for a token ends.
+pub struct Issue {
+    /// The token, or why there is none.
+    pub token: Result<Rc<Token>, Error>,
+    /// Where the token came from.
+    pub source: Source,
+    /// The call to OfficeRnD that this request waited for and led.
+    pub upstream: Option<UpstreamCall>,
+    /// What is still to be done.
+    pub followup: Option<Followup>,
+}
+
+impl Issue {
+    fn hit(token: Rc<Token>) -> Self {
+        Self { token: Ok(token), source: Source::Hit, upstream: None, followup: None }
+    }
+}
+
+/// Where the token of an answer came from, in the words of RFC 9211.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The cache.
+    Hit,
+    /// OfficeRnD: nothing was cached.
+    Miss,
+    /// OfficeRnD: what was cached had too little life.
+    Stale,
+    /// Another request's fetch.
+    Collapsed,
+}
+
+impl Source {
+    /// The word for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Collapsed => "collapsed",
+        }
+    }
+}
+
+impl Instance {
+    /// An instance that remembers nothing yet.
+    pub fn new(random: u64) -> Self {
+        Self {
+            config: RefCell::default(),
+            tokens: RefCell::default(),
+            flights: RefCell::default(),
+            ledger: RefCell::default(),
+            jitter: random as u8,
+        }
+    }
+
+    /// From none up to a quarter of `min_remaining`.
+    fn jitter(&self, min_remaining: Duration) -> Duration {
+        min_remaining / 4 * u32::from(self.jitter) / 255
+    }
+
+    fn remember(&self, key: Key, looked_at: Timestamp, token: Option<Rc<Token>>) {
+        let mut tokens = self.tokens.borrow_mut();
+        tokens.retain(|remembered| remembered.key != key);
+        if tokens.len() >= TOKENS_REMEMBERED {
+            // Every look is written at the end, so the first is the one that was looked up longest ago.
+            tokens.remove(0);
+        }
+        tokens.push(Remembered { key, looked_at, token });
+    }
+
+    /// The token of `key` as last seen, and when that was.
+    fn remembered(&self, key: Key) -> Option<(Rc<Token>, Timestamp)> {
+        let tokens = self.tokens.borrow();
+        let remembered = tokens.iter().find(|remembered| remembered.key == key)?;
+        Some((remembered.token.clone()?, remembered.looked_at))
+    }
+
+    fn flight(&self, key: Key) -> Option<Rc<Flight>> {
+        self.flights.borrow().iter().find(|flight| flight.key == key).cloned()
+    }
+}
+
+/// The broker of one instance.
+#[derive(Clone, Debug)]
+pub struct Broker<P> {
+    /// The world.
+    pub ports: P,
+    /// What outlives a request.
+    pub instance: Rc<Instance>,
+}
+
+/// What a fetch is for.
+#[derive(Clone, Debug)]
+struct Wanted {
+    config: Rc<Config>,
+    key: Key,
+    scopes: Scopes,
+}
+
+impl<P: Ports> Broker<P> {
+    /// The configuration, read again when what is remembered is older than 10 s.
+    ///
+    /// # Errors
+    /// When the variables cannot be read, or have mistakes.
+    pub async fn config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
+        if let Some((read_at, config)) = &*self.instance.config.borrow()
+            && is_recent(*read_at, now, CONFIG_MEMORY)
+        {
+            return config.clone();
+        }
+        let config = self.read_config().await;
+        if let Err(error) = &config {
+            self.ports.warn(&error.to_string());
+        }
+        self.instance.config.replace(Some((now, config.clone())));
+        config
+    }
+
+    async fn read_config(&self) -> Result<Rc<Config>, Error> {
+        let mut values = Vec::with_capacity(VARIABLES.len());
+        for name in VARIABLES {
+            let value = self.within(STORE_LIMIT, self.ports.variable(name)).await;
+            let value =
+                value.unwrap_or_else(|| Err("no answer within a second".to_owned())).map_err(Error::Variables)?;
+            values.push((name, value));
+        }
+        let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+        Config::parse(lookup).map(Rc::new).map_err(Error::Configuration)
+    }
+
+    /// A token of `scopes` for a caller that is known and may have them, within `patience`.
+    ///
+    /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
+    pub async fn issue(&self, config: &Rc<Config>, scopes: Scopes, now: Timestamp, patience: Duration) -> Issue {
+        let wanted = Wanted { config: config.clone(), key: Key::of(&config.application, &scopes), scopes };
+        let cached = self.cached(&wanted, now).await;
+        let life = cached.as_ref().map_or(Life::Over, |token| {
+            token.life(now, config.min_remaining, self.instance.jitter(config.min_remaining))
+        });
+        let in_flight = self.instance.flight(wanted.key).is_some();
+        match (life, cached) {
+            (Life::Aging, Some(token)) if !in_flight && self.may_renew(&wanted, &token, Need::Early, now) => {
+                let fetch = self.clone().obtain(wanted, Need::Early);
+                Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token) }
+            }
+            (Life::Late, Some(token)) if in_flight || self.may_renew(&wanted, &token, Need::Late, now) => {
+                let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, patience.min(WAIT_LIMIT_LATE)).await;
+                // A token that lives outlives any trouble with OfficeRnD.
+                match issue.token {
+                    Err(_) if token.remaining(self.ports.now()) >= LEAST_REMAINING => {
+                        Issue { token: Ok(token), source: Source::Hit, ..issue }
+                    }
+                    _ => issue,
+                }
+            }
+            (Life::Fresh | Life::Aging | Life::Late, Some(token)) => Issue::hit(token),
+            (_, None) => self.issue_fetched(wanted, Need::Now, Source::Miss, patience).await,
+            (Life::Over, Some(_)) => self.issue_fetched(wanted, Need::Now, Source::Stale, patience).await,
+        }
+    }
+
+    /// Whether it makes sense to ask for a successor, as far as this instance knows.
+    fn may_renew(&self, wanted: &Wanted, token: &Token, need: Need, now: Timestamp) -> bool {
+        let config = &wanted.config;
+        let admitted =
+            self.instance.ledger.borrow().admit(now, config.calls_per_minute, need, &config.application.fingerprint);
+        token.next_fetch(now) <= now && admitted.is_ok()
+    }
+
+    async fn issue_fetched(&self, wanted: Wanted, need: Need, source: Source, patience: Duration) -> Issue {
+        let in_flight = self.instance.flight(wanted.key).is_some();
+        let fetch = Box::pin(self.clone().obtain(wanted, need));
+        match select(fetch, pin!(self.ports.sleep(patience))).await {
+            Either::Left((outcome, _)) => {
+                let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
+                Issue { token: outcome.token, source, upstream: outcome.upstream, followup: None }
+            }
+            // A call may be on its way and its token must not be lost: the fetch ends after the answer.
+            Either::Right(((), fetch)) => Issue {
+                token: Err(still_fetching(RETRY_SOON)),
+                source,
+                upstream: None,
+                followup: Some(Box::pin(async move { drop(fetch.await) })),
+            },
+        }
+    }
+
+    /// What memory has, or the store when memory is not recent.
+    async fn cached(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+        match self.instance.remembered(wanted.key) {
+            Some((token, looked_at)) if is_recent(looked_at, now, TOKEN_MEMORY) => Some(token),
+            _ => self.look(wanted).await,
+        }
+    }
+
+    /// Asks the store, and remembers what it says. While it cannot answer, memory stands in for it.
+    async fn look(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+        let token = match self.get(&wanted.key.of_token()).await {
+            Ok(None) => None,
+            Ok(Some(bytes)) => {
+                let token = Token::decode(&bytes, &wanted.scopes).map(Rc::new);
+                if token.is_none() {
+                    self.ports
+                        .warn("the store has a token record that this version does not read; it counts as absent");
+                }
+                token
+            }
+            Err(StoreFailed) => self.instance.remembered(wanted.key).map(|(token, _)| token),
+        };
+        self.instance.remember(wanted.key, self.ports.now(), token.clone());
+        token
+    }
+
+    /// Joins the fetch that is on its way, or leads one.
+    async fn obtain(self, wanted: Wanted, need: Need) -> Outcome {
+        loop {
+            let Some(flight) = self.instance.flight(wanted.key) else {
+                let lead = Lead::start(self.instance.clone(), wanted.key, need);
+                let outcome = self.fetch(&wanted, need).await;
+                lead.land(outcome.clone());
+                return outcome;
+            };
+            loop {
+                let landed = flight.landed.borrow().clone();
+                match landed {
+                    None => self.ports.sleep(POLL_MEMORY).await,
+                    // A fetch that was less needed gave up sooner than this one would.
+                    Some(Landing::Outcome(Outcome { token: Err(_), .. })) if flight.need < need => break,
+                    Some(Landing::Outcome(outcome)) => return Outcome::without_call(outcome.token),
+                    Some(Landing::Abandoned) => break,
+                }
+            }
+        }
+    }
+
+    /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
+    /// brought or suffered meanwhile decides.
+    async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
+        let known = self.instance.remembered(wanted.key).map(|(token, _)| token);
+        let mut waited = Duration::ZERO;
+        let mut pause = POLL_STORE.0;
+        loop {
+            if let Some(decided) = self.decided(wanted, need, known.as_deref()).await {
+                return Outcome::without_call(decided);
+            }
+            match self.contend().await {
+                Contest::Won(lease) => return self.fetch_holding(wanted, need, known.as_deref(), Some(lease)).await,
+                // The instance still has its own flights and ledger to keep the limit with.
+                Contest::NoStore => return self.fetch_holding(wanted, need, known.as_deref(), None).await,
+                Contest::Lost(remaining) if need == Need::Early || waited >= WAIT_LIMIT => {
+                    return Outcome::without_call(Err(still_fetching(remaining)));
+                }
+                Contest::Lost(_) => {}
+            }
+            self.ports.sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(POLL_STORE.1);
+        }
+    }
+
+    /// With the lease, or without a store: looks once more, writes the call down, and makes it.
+    async fn fetch_holding(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
+        if rules::holds(Rule::SecondLook)
+            && let Some(decided) = self.decided(wanted, need, known).await
+        {
+            self.release(lease).await;
+            return Outcome::without_call(decided);
+        }
+        let credential = &wanted.config.application.fingerprint;
+        let started = self.ports.now();
+        // Nothing may come between the decision and writing it down in memory, which is all there is without a store.
+        let reserved = {
+            let mut ledger = self.instance.ledger.borrow_mut();
+            let admitted = ledger.admit(started, wanted.config.calls_per_minute, need, credential);
+            admitted.map(|()| ledger.reserve(started))
+        };
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                self.release(lease).await;
+                return Outcome::without_call(Err(error));
+            }
+        };
+        if lease.is_some() {
+            self.store_ledger().await;
+        }
+        let (answer, call) = self.call(wanted).await;
+        let ended = self.ports.now();
+        // The token first: others wait for it and not for the ledger.
+        let kept = match answer {
+            Ok(grant) => Ok(self.keep(wanted, grant, started, ended).await),
+            Err(failure) => {
+                self.ports.warn(&format!("OfficeRnD issued no token: {}", failure.reason()));
+                if failure == Failure::ScopeNotGranted {
+                    self.keep_refusal(wanted, ended + SCOPE_REFUSAL_LIFE).await;
+                }
+                Err(failure)
+            }
+        };
+        if lease.is_some() {
+            self.load_ledger().await;
+        }
+        let token = {
+            let mut ledger = self.instance.ledger.borrow_mut();
+            match kept {
+                Ok(kept) => {
+                    ledger.settle_success(reservation, ended, credential);
+                    kept
+                }
+                Err(failure) => {
+                    Err(ledger.settle_failure(reservation, ended, failure, credential, self.ports.random()))
+                }
+            }
+        };
+        if lease.is_some() {
+            self.store_ledger().await;
+        }
+        self.release(lease).await;
+        Outcome { token, upstream: Some(call) }
+    }
+
+    /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
+    async fn decided(&self, wanted: &Wanted, need: Need, known: Option<&Token>) -> Option<Result<Rc<Token>, Error>> {
+        let found = self.look(wanted).await;
+        let now = self.ports.now();
+        if let Some(token) = found {
+            let lives = token.remaining(now) >= LEAST_REMAINING;
+            let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
+            let next_fetch = token.next_fetch(now);
+            if lives && (is_news || next_fetch > now) {
+                return Some(Ok(token));
+            }
+            if next_fetch > now {
+                return Some(Err(token_expiring(next_fetch.since(now))));
+            }
+        }
+        if let Ok(Some(bytes)) = self.get(&wanted.key.of_refusal()).await
+            && decode_whole::<Timestamp>(&bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
+        {
+            return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
+        }
+        self.load_ledger().await;
+        let application = &wanted.config.application;
+        let admitted =
+            self.instance.ledger.borrow().admit(now, wanted.config.calls_per_minute, need, &application.fingerprint);
+        admitted.err().map(Err)
+    }
+
+    /// Calls OfficeRnD, within [`CALL_LIMIT`].
+    async fn call(&self, wanted: &Wanted) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
+        let request = upstream::token_request(&wanted.config.identity, &wanted.config.application, &wanted.scopes);
+        let started = self.ports.now();
+        let answer = self.within(CALL_LIMIT, self.ports.send(request, ANSWER_LIMIT)).await;
+        let now = self.ports.now();
+        let status = match &answer {
+            Some(Ok(answer)) => Some(answer.status().as_u16()),
+            _ => None,
+        };
+        let grant = match answer {
+            Some(Ok(answer)) => {
+                upstream::read_answer(answer.status(), answer.headers(), answer.body(), &wanted.scopes, now)
+            }
+            Some(Err(SendError::TooLong)) => Err(Failure::Trouble(Trouble::AnswerTooLong, None)),
+            Some(Err(SendError::Unreachable)) => Err(Failure::Trouble(Trouble::Unreachable, None)),
+            None => Err(Failure::Trouble(Trouble::TimedOut, None)),
+        };
+        let ms = now.since(started).as_millis().try_into().unwrap_or(u64::MAX);
+        (grant, UpstreamCall { status, ms })
+    }
+
+    /// Stores and remembers what OfficeRnD granted between `started` and `now`.
+    ///
+    /// # Errors
+    /// When it has too little life to be handed out.
+    async fn keep(
+        &self,
+        wanted: &Wanted,
+        grant: upstream::Grant,
+        started: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rc<Token>, Error> {
+        let mut token = Token {
+            access_token: grant.access_token,
+            scopes: grant.scopes,
+            expires_at: started + grant.expires_in,
+            fetched_at: now,
+            stalled: false,
+        };
+        if let Some((previous, _)) = self.instance.remembered(wanted.key) {
+            if previous.expires_at >= token.expires_at {
+                token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
+            } else if previous.access_token.expose() == token.access_token.expose() {
+                token.stalled = true;
+            }
+        }
+        let lives = token.remaining(now) >= LEAST_REMAINING;
+        token.stalled |= !lives;
+        let token = Rc::new(token);
+        self.instance.remember(wanted.key, now, Some(token.clone()));
+        // A failure is already in the log, and this instance has the token.
+        let _ = self.set(&wanted.key.of_token(), &token.encode()).await;
+        if lives { Ok(token) } else { Err(token_expiring(token.next_fetch(now).since(now))) }
+    }
+
+    async fn keep_refusal(&self, wanted: &Wanted, until: Timestamp) {
+        let bytes = postcard::to_allocvec(&until).expect("a number always serializes");
+        let _ = self.set(&wanted.key.of_refusal(), &bytes).await;
+    }
+
+    /// Fischer's mutual exclusion on plain get and set.
+    async fn contend(&self) -> Contest {
+        let started = self.ports.now();
+        match self.get(LEASE_KEY).await {
+            Err(StoreFailed) => return Contest::NoStore,
+            Ok(None) => {}
+            Ok(Some(bytes)) if bytes.is_empty() => {}
+            Ok(Some(bytes)) => match Lease::decode(&bytes) {
+                Some(lease) => {
+                    if let Some(remaining) = lease.remaining(started) {
+                        return Contest::Lost(remaining);
+                    }
+                }
+                None => self.ports.warn("the store has a lease that cannot be read; it counts as absent"),
+            },
+        }
+        let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
+        let bytes = lease.encode();
+        if self.set(LEASE_KEY, &bytes).await.is_err() {
+            return Contest::NoStore;
+        }
+        // Where the store is slow for us, it is slow for the others: give their writes time to land.
+        let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
+        self.ports.sleep(LEASE_SETTLE.max(took * 2)).await;
+        if !rules::holds(Rule::ReadBack) {
+            return Contest::Won(lease);
+        }
+        // A lease that was written must be read: given up here, it would bar everybody until it ends.
+        for _ in 0..READ_BACK_TRIES {
+            match self.get(LEASE_KEY).await {
+                Ok(Some(found)) if found == bytes => return Contest::Won(lease),
+                Ok(_) => return Contest::Lost(LEASE_LIFE),
+                Err(StoreFailed) => self.ports.sleep(LEASE_SETTLE).await,
+            }
+        }
+        Contest::NoStore
+    }
+
+    /// Gives the lease back, unless it has ended by itself and may be another's.
+    async fn release(&self, lease: Option<Lease>) {
+        if lease.is_some_and(|lease| lease.remaining(self.ports.now()).is_some()) {
+            // If the store does not take it, it ends by itself.
+            let _ = self.set(LEASE_KEY, &[]).await;
+        }
+    }
+
+    /// Brings the ledger in memory up to what the store has. What cannot be read changes nothing.
+    async fn load_ledger(&self) {
+        if let Ok(Some(bytes)) = self.get(LEDGER_KEY).await {
+            match Ledger::decode(&bytes) {
+                Some(ledger) => *self.instance.ledger.borrow_mut() = ledger,
+                None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
+            }
+        }
+    }
+
+    async fn store_ledger(&self) {
+        let bytes = self.instance.ledger.borrow().encode();
+        let _ = self.set(LEDGER_KEY, &bytes).await;
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreFailed> {
+        let result = self.within(STORE_LIMIT, self.ports.get(key)).await;
+        self.note_failure("get", result)
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreFailed> {
+        let result = self.within(STORE_LIMIT, self.ports.set(key, value)).await;
+        self.note_failure("set", result)
+    }
+
+    fn note_failure<T>(&self, operation: &str, result: Option<Result<T, String>>) -> Result<T, StoreFailed> {
+        let problem = match result {
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(problem)) => problem,
+            None => "no answer within a second".to_owned(),
+        };
+        self.ports.warn(&format!("the store failed at {operation}: {problem}"));
+        Err(StoreFailed)
+    }
+
+    /// The future's output, unless `limit` passes first.
+    async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(future), pin!(self.ports.sleep(limit))).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(_) => None,
+        }
+    }
+}
+
+/// The store failed; the log has said so. Whoever meets this goes on as if there were nothing.
+#[derive(Clone, Copy, Debug)]
+struct StoreFailed;
+
+enum Contest {
+    Won(Lease),
+    /// Somebody else has it, for this long at most.
+    Lost(Duration),
+    NoStore,
+}
+
+/// Leads a flight, and takes it off the board whatever happens: a host may drop a request at any await.
+struct Lead {
+    instance: Rc<Instance>,
+    flight: Rc<Flight>,
+}
+
+impl Lead {
+    fn start(instance: Rc<Instance>, key: Key, need: Need) -> Self {
+        let flight = Rc::new(Flight { key, need, landed: RefCell::new(None) });
+        instance.flights.borrow_mut().push(flight.clone());
+        Self { instance, flight }
+    }
+
+    fn land(self, outcome: Outcome) {
+        self.flight.landed.replace(Some(Landing::Outcome(outcome)));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.instance.flights.borrow_mut().retain(|flight| !Rc::ptr_eq(flight, &self.flight));
+        self.flight.landed.borrow_mut().get_or_insert(Landing::Abandoned);
+    }
+}
+
+fn still_fetching(retry_after: Duration) -> Error {
+    Error::NoToken { because: Trouble::StillFetching, retry_after }
+}
+
+fn token_expiring(retry_after: Duration) -> Error {
+    Error::NoToken { because: Trouble::TokenExpiring, retry_after }
+}
+
+/// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.
+fn is_recent(then: Timestamp, now: Timestamp, age: Duration) -> bool {
+    then <= now && now.since(then) < age
+}
+
+/// Whether `until` is still to come, and no further than `longest`: what is further was written by a wrong clock.
+fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    let remaining = until.since(now);
+    !remaining.is_zero() && remaining <= longest
+}

@@ -1,0 +1,282 @@
+//! Tokens at rest: the one key, the record in the store, and how much life is left.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Application, IdentityUrl};
+use crate::scope::Scopes;
+use crate::secret::{AccessToken, ClientSecret};
+use crate::time::Timestamp;
+
+/// A token with less life than this is handed to nobody: the caller could not use it before it ends.
+pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
+
+/// How long a key is left alone after a fetch that did not help.
+const PAUSE_AFTER_FETCH: Duration = Duration::from_secs(60);
+
+/// Tells one credential from every other: the SHA-256 of identity host, client id and client secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// What a token is kept under, everywhere: in the store, in memory, and as the name of a fetch in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+/// A token as OfficeRnD granted it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The token.
+    pub access_token: AccessToken,
+    /// What was granted: the requested scopes or fewer.
+    pub scopes: Scopes,
+    /// When it ends. Counted from before the request that brought it, so it never ends earlier.
+    pub expires_at: Timestamp,
+    /// When the last fetch for this key ended.
+    pub fetched_at: Timestamp,
+    /// The last fetch brought no later expiry: OfficeRnD re-issues what it has.
+    pub stalled: bool,
+}
+
+/// What a token's remaining life allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Serve it.
+    Fresh,
+    /// Serve it; a successor may be fetched.
+    Aging,
+    /// Try to get a successor; serve it if none comes.
+    Late,
+    /// Serve it to nobody.
+    Over,
+}
+
+impl Token {
+    /// What is left of it.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        self.expires_at.since(now)
+    }
+
+    /// Its life, as the policy sees it; `jitter` is how much later than twice `min_remaining` this instance renews.
+    pub fn life(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Life {
+        let remaining = self.remaining(now);
+        if remaining < LEAST_REMAINING {
+            Life::Over
+        } else if remaining < min_remaining {
+            Life::Late
+        } else if remaining < (min_remaining * 2).saturating_sub(jitter) {
+            Life::Aging
+        } else {
+            Life::Fresh
+        }
+    }
+
+    /// When OfficeRnD may be asked again for this key.
+    ///
+    /// A usable token is not renewed within 60 s of its last fetch, and nothing is fetched within 60 s of a fetch that
+    /// brought no later expiry. Where OfficeRnD re-issues a token until it ends, the last try waits for that end: a try
+    /// shortly before would forbid the one that helps.
+    pub fn next_fetch(&self, now: Timestamp) -> Timestamp {
+        let after_pause = self.fetched_at + PAUSE_AFTER_FETCH;
+        if self.stalled {
+            if after_pause + PAUSE_AFTER_FETCH > self.expires_at {
+                after_pause.max(self.expires_at)
+            } else {
+                after_pause
+            }
+        } else if self.remaining(now) < LEAST_REMAINING {
+            now
+        } else {
+            after_pause
+        }
+    }
+}
+
+impl Fingerprint {
+    /// The fingerprint of a credential at an identity host.
+    pub fn of(identity: &IdentityUrl, client_id: &str, client_secret: &ClientSecret) -> Self {
+        Self(hash_of(["credential", identity.as_str(), client_id, client_secret.expose()]))
+    }
+
+    /// The whole of it, for use inside a hash or as a name.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl Key {
+    /// The key of a set of scopes of an application.
+    pub fn of(application: &Application, scopes: &Scopes) -> Self {
+        Self(hash_of(["token", &application.name, &application.fingerprint.to_hex(), scopes.as_str()]))
+    }
+
+    /// Where the store has the token: 70 bytes.
+    pub fn of_token(self) -> String {
+        format!("token/{}", hex(&self.0))
+    }
+
+    /// Where the store remembers that OfficeRnD does not grant these scopes: 72 bytes.
+    pub fn of_refusal(self) -> String {
+        format!("refusal/{}", hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", hex(&self.0[..4]))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", hex(&self.0[..4]))
+    }
+}
+
+/// SHA-256 over fields that cannot run into each other: each is preceded by its length (CVE-2023-35941 had none).
+fn hash_of<const N: usize>(fields: [&str; N]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
+}
+
+/// The version that this code writes and reads. A record of another version is a miss, so that an upgrade and a rollback
+/// cost one fetch and never an error.
+const RECORD_VERSION: u32 = 1;
+
+/// A value of exactly these bytes.
+pub(crate) fn decode_whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record<'a> {
+    version: u32,
+    access_token: &'a str,
+    scope: &'a str,
+    expires_at_ms: Timestamp,
+    fetched_at_ms: Timestamp,
+    stalled: bool,
+}
+
+impl Token {
+    /// The bytes the store keeps.
+    pub fn encode(&self) -> Vec<u8> {
+        let record = Record {
+            version: RECORD_VERSION,
+            access_token: self.access_token.expose(),
+            scope: self.scopes.as_str(),
+            expires_at_ms: self.expires_at,
+            fetched_at_ms: self.fetched_at,
+            stalled: self.stalled,
+        };
+        postcard::to_allocvec(&record).expect("numbers and strings always serialize")
+    }
+
+    /// The token of bytes from the store; nothing when they are not a record of this version for these scopes.
+    ///
+    /// The store is not trusted: a record that grants more than `requested` is none.
+    pub fn decode(bytes: &[u8], requested: &Scopes) -> Option<Self> {
+        let record: Record<'_> = decode_whole(bytes)?;
+        let scopes = Scopes::parse(record.scope).ok()?;
+        let is_ours =
+            record.version == RECORD_VERSION && !record.access_token.is_empty() && scopes.is_subset_of(requested);
+        is_ours.then(|| Self {
+            access_token: AccessToken::new(record.access_token),
+            scopes,
+            expires_at: record.expires_at_ms,
+            fetched_at: record.fetched_at_ms,
+            stalled: record.stalled,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
+    }
+
+    fn token(expires_at: u64, fetched_at: u64, stalled: bool) -> Token {
+        Token {
+            access_token: AccessToken::new("t"),
+            scopes: Scopes::parse("a b").unwrap(),
+            expires_at: at(expires_at),
+            fetched_at: at(fetched_at),
+            stalled,
+        }
+    }
+
+    #[test]
+    fn a_token_ages_by_the_table() {
+        let check = |now: u64, jitter: u64, expected: Life| {
+            assert_eq!(token(3600, 0, false).life(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
+        };
+        check(0, 0, Life::Fresh);
+        check(3000, 0, Life::Fresh);
+        check(3001, 0, Life::Aging);
+        check(3001, 100, Life::Fresh);
+        check(3101, 100, Life::Aging);
+        check(3300, 0, Life::Aging);
+        check(3301, 0, Life::Late);
+        check(3570, 0, Life::Late);
+        check(3571, 0, Life::Over);
+        check(9999, 0, Life::Over);
+    }
+
+    #[test]
+    fn the_next_fetch_waits_for_the_pause_or_the_end() {
+        let check =
+            |token: Token, now: u64, expected: u64| assert_eq!(token.next_fetch(at(now)), at(expected), "{token:?}");
+        check(token(3600, 3000, false), 3001, 3060);
+        check(token(3600, 3000, true), 3001, 3060);
+        // A try 10 s before the end would forbid the one right after it.
+        check(token(3600, 3530, true), 3531, 3600);
+        check(token(3600, 3590, true), 3591, 3650);
+        check(token(3600, 3000, false), 3580, 3580);
+    }
+
+    #[test]
+    fn a_record_comes_back_and_nothing_else_does() {
+        let requested = Scopes::parse("a b c").unwrap();
+        let bytes = token(3600, 5, true).encode();
+        let back = Token::decode(&bytes, &requested).unwrap();
+        assert_eq!(back.access_token.expose(), "t");
+        assert_eq!(
+            (back.scopes.as_str(), back.expires_at, back.fetched_at, back.stalled),
+            ("a b", at(3600), at(5), true)
+        );
+
+        assert!(Token::decode(&bytes, &Scopes::parse("a").unwrap()).is_none(), "a broader token");
+        let later = [&[2], &bytes[1..]].concat();
+        assert!(Token::decode(&later, &requested).is_none(), "a later version");
+        assert!(Token::decode(&[&bytes[..], &[0]].concat(), &requested).is_none(), "a byte too many");
+        for end in 0..bytes.len() {
+            assert!(Token::decode(&bytes[..end], &requested).is_none(), "{end} bytes of it");
+        }
+    }
+
+    #[test]
+    fn fields_of_a_key_cannot_run_into_each_other() {
+        assert_ne!(hash_of(["ab", "c"]), hash_of(["a", "bc"]));
+        assert_ne!(hash_of(["a", ""]), hash_of(["", "a"]));
+    }
+}

@@ -1,0 +1,333 @@
+//! Strings become a [`Config`] once; nothing is served from one that has a mistake.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::cache::Fingerprint;
+use crate::caller::Callers;
+use crate::secret::ClientSecret;
+
+/// Every variable the broker reads. A port hands them over as they are; absent is empty.
+pub const VARIABLES: [&str; 6] = [
+    "officernd_client_id",
+    "officernd_client_secret",
+    "officernd_identity_url",
+    "callers",
+    "min_remaining_seconds",
+    "upstream_calls_per_minute",
+];
+
+/// A configuration without a mistake.
+#[derive(Debug)]
+pub struct Config {
+    /// Where tokens come from.
+    pub identity: IdentityUrl,
+    /// The application whose tokens are handed out.
+    pub application: Application,
+    /// Who may call.
+    pub callers: Callers,
+    /// The remaining life below which a cached token is not handed out if a new one can be had: 30 s to 55 min.
+    pub min_remaining: Duration,
+    /// How many calls OfficeRnD takes in 60 s: 1 to 100.
+    pub calls_per_minute: usize,
+}
+
+/// An OfficeRnD application and the credential it has there.
+#[derive(Debug)]
+pub struct Application {
+    /// Its name in the policy and the log.
+    pub name: String,
+    /// Its client id at OfficeRnD.
+    pub client_id: String,
+    /// Its client secret at OfficeRnD.
+    pub client_secret: ClientSecret,
+    /// Tells this credential from every other without telling what it is.
+    pub fingerprint: Fingerprint,
+}
+
+/// The origin of the identity host: `https`, or `http` on a loopback host; no path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityUrl(String);
+
+/// One mistake in the variables. It names the place and what belongs there, never a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    variable: &'static str,
+    place: String,
+    problem: &'static str,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place.is_empty() {
+            write!(f, "{}: {}", self.variable, self.problem)
+        } else {
+            write!(f, "{}: {}: {}", self.variable, self.place, self.problem)
+        }
+    }
+}
+
+/// The mistakes of one variable, as they are found.
+#[derive(Debug)]
+pub struct Mistakes {
+    variable: &'static str,
+    found: Vec<Mistake>,
+}
+
+impl Mistakes {
+    /// None yet, for `variable`.
+    pub fn of(variable: &'static str) -> Self {
+        Self { variable, found: Vec::new() }
+    }
+
+    /// Notes that at `place` (empty: the whole variable) something is wrong.
+    pub fn add(&mut self, place: &str, problem: &'static str) {
+        // A place is made of names out of the variable: shortened and escaped, it cannot flood or forge a log line.
+        let place = place.chars().take(160).flat_map(char::escape_debug).collect();
+        self.found.push(Mistake { variable: self.variable, place, problem });
+    }
+}
+
+impl IntoIterator for Mistakes {
+    type Item = Mistake;
+    type IntoIter = std::vec::IntoIter<Mistake>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.found.into_iter()
+    }
+}
+
+impl Config {
+    /// Reads the variables; `lookup` gives the value of one of [`VARIABLES`], or the empty text.
+    ///
+    /// # Errors
+    /// Every mistake in them, at once.
+    pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
+        let mut found = Vec::new();
+        let mut read = |variable: &'static str, parse: &mut dyn FnMut(&str, &mut Mistakes)| {
+            let mut mistakes = Mistakes::of(variable);
+            parse(lookup(variable).trim(), &mut mistakes);
+            found.extend(mistakes);
+        };
+
+        let mut client_id = String::new();
+        read("officernd_client_id", &mut |text, mistakes| {
+            client_id = text.to_owned();
+            if text.is_empty() {
+                mistakes.add("", "is empty, and must be the client id of the OfficeRnD application");
+            }
+        });
+        let mut client_secret = ClientSecret::new("");
+        read("officernd_client_secret", &mut |text, mistakes| {
+            client_secret = ClientSecret::new(text);
+            if text.is_empty() {
+                mistakes.add("", "is empty, and must be the client secret of the OfficeRnD application");
+            }
+        });
+        let mut identity = None;
+        read("officernd_identity_url", &mut |text, mistakes| {
+            identity = IdentityUrl::parse(text);
+            if identity.is_none() {
+                mistakes
+                    .add("", "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]");
+            }
+        });
+        let mut callers = None;
+        read("callers", &mut |text, mistakes| callers = Some(Callers::parse(text, mistakes)));
+        let mut min_remaining_seconds = 0;
+        read("min_remaining_seconds", &mut |text, mistakes| match parse_within(text, 30, 3300) {
+            Some(seconds) => min_remaining_seconds = seconds,
+            None => mistakes.add("", "must be a whole number of seconds from 30 to 3300"),
+        });
+        let mut calls_per_minute = 0;
+        read("upstream_calls_per_minute", &mut |text, mistakes| match parse_within(text, 1, 100) {
+            Some(calls) => calls_per_minute = calls,
+            None => mistakes.add("", "must be a whole number from 1 to 100"),
+        });
+
+        match (identity, callers) {
+            (Some(identity), Some(callers)) if found.is_empty() => Ok(Self {
+                application: Application::new("default", client_id, client_secret, &identity),
+                identity,
+                callers,
+                min_remaining: Duration::from_secs(min_remaining_seconds.into()),
+                calls_per_minute: calls_per_minute.into(),
+            }),
+            _ => Err(found),
+        }
+    }
+}
+
+impl Application {
+    fn new(name: &str, client_id: String, client_secret: ClientSecret, identity: &IdentityUrl) -> Self {
+        let fingerprint = Fingerprint::of(identity, &client_id, &client_secret);
+        Self { name: name.to_owned(), client_id, client_secret, fingerprint }
+    }
+}
+
+impl IdentityUrl {
+    fn parse(text: &str) -> Option<Self> {
+        let origin = text.strip_suffix('/').unwrap_or(text);
+        let uri: http::Uri = origin.parse().ok()?;
+        let authority = uri.authority()?;
+        // `Uri` takes user information and a path; a credential must not go to either by accident.
+        let is_origin =
+            uri.path_and_query().is_none_or(|path| path.as_str() == "/") && !authority.as_str().contains('@');
+        let host = authority.host();
+        let is_loopback = matches!(host, "localhost" | "[::1]") || is_loopback_v4(host);
+        let is_allowed = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => is_loopback,
+            _ => false,
+        };
+        (is_origin && is_allowed && !host.is_empty() && !origin.ends_with('/')).then(|| Self(origin.to_owned()))
+    }
+
+    /// The origin, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where tokens are to be had.
+    pub fn token_endpoint(&self) -> http::Uri {
+        format!("{}/oauth/token", self.0).parse().expect("an origin with a path is a URI")
+    }
+}
+
+/// 127.0.0.0/8. The parser of the standard library would be the largest function of this crate.
+fn is_loopback_v4(host: &str) -> bool {
+    let parts: Vec<_> = host.split('.').map(|part| parse_within(part, 0, 255)).collect();
+    matches!(parts[..], [Some(127), Some(_), Some(_), Some(_)])
+}
+
+/// A whole number in decimal digits, within bounds.
+fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
+}
+
+/// A JSON object with every key as it stands, so that a repeated one can be refused instead of lost.
+pub(crate) struct Object(pub(crate) Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Object(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLERS: &str = r#"{"a": {"secret_sha256": ["0000000000000000000000000000000000000000000000000000000000000000"], "scopes": ["x"]}}"#;
+
+    /// A sound configuration but for one variable.
+    fn parse_with(variable: &str, value: &str) -> Result<Config, Vec<String>> {
+        Config::parse(|name| {
+            if name == variable {
+                return value;
+            }
+            match name {
+                "officernd_client_id" => "id",
+                "officernd_client_secret" => "secret",
+                "officernd_identity_url" => "https://identity.example",
+                "callers" => CALLERS,
+                "min_remaining_seconds" => "300",
+                "upstream_calls_per_minute" => "5",
+                other => panic!("{other} is not a variable"),
+            }
+        })
+        .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
+    }
+
+    #[test]
+    fn a_sound_configuration_has_every_value() {
+        let config = parse_with("", "").unwrap();
+        assert_eq!(config.identity.as_str(), "https://identity.example");
+        assert_eq!(config.application.client_id, "id");
+        assert_eq!(config.min_remaining, Duration::from_secs(300));
+        assert_eq!(config.calls_per_minute, 5);
+    }
+
+    #[test]
+    fn a_bad_value_is_an_error_that_names_its_variable() {
+        let check = |variable: &str, value: &str| {
+            let mistakes = parse_with(variable, value).expect_err(value);
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert!(mistakes[0].starts_with(&format!("{variable}: ")), "{mistakes:?}");
+        };
+        check("officernd_client_id", "");
+        check("officernd_client_id", "  ");
+        check("officernd_client_secret", "");
+        check("callers", "");
+        for number in ["", "x", "29", "3301", "-1", "+300", "3e2", "300.0", "99999999999999999999"] {
+            check("min_remaining_seconds", number);
+        }
+        for number in ["", "0", "101", "five"] {
+            check("upstream_calls_per_minute", number);
+        }
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once() {
+        let mistakes = Config::parse(|_| "").unwrap_err();
+        assert_eq!(mistakes.len(), VARIABLES.len(), "{mistakes:?}");
+    }
+
+    #[test]
+    fn the_identity_url_is_an_origin_that_keeps_the_credential_private() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(IdentityUrl::parse(text).as_ref().map(IdentityUrl::as_str), expected, "{text:?}");
+        };
+        check("https://identity.officernd.com", Some("https://identity.officernd.com"));
+        check("https://identity.officernd.com/", Some("https://identity.officernd.com"));
+        check("https://identity.officernd.com:8443", Some("https://identity.officernd.com:8443"));
+        check("http://127.0.0.1:9000", Some("http://127.0.0.1:9000"));
+        check("http://127.1.2.3:9000", Some("http://127.1.2.3:9000"));
+        check("http://localhost:9000/", Some("http://localhost:9000"));
+        check("http://[::1]:9000", Some("http://[::1]:9000"));
+        for text in [
+            "",
+            "identity.officernd.com",
+            "http://identity.officernd.com",
+            "http://127.0.0.1.evil.example",
+            "http://127.evil.0.1",
+            "http://127.0.0.256",
+            "http://128.0.0.1",
+            "http://localhost.evil.example",
+            "http://0.0.0.0",
+            "ftp://127.0.0.1",
+            "https://",
+            "https:///",
+            "https://host/path",
+            "https://host/?query",
+            "https://host//",
+            "https://user:password@host",
+            "https://host evil",
+            "//host",
+        ] {
+            check(text, None);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! HTTP in and out: routes, RFC 6749 forms and answers, and the one table from error to status.
+
+mod request;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use crate::audit::{self, Audit};
+use crate::broker::{Broker, Followup, Issue, Ports, Source, WAIT_LIMIT};
+use crate::cache::Token;
+use crate::error::{Error, ScopeRefusal};
+use crate::time::{Timestamp, retry_after_seconds};
+
+pub use request::BODY_LIMIT;
+
+/// `Cache-Status`, RFC 9211.
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// RFC 7617: where the Basic credentials are good for, and that they are UTF-8.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"officernd-token-broker\", charset=\"UTF-8\"");
+
+/// A request body as a port read it.
+pub type Body = Result<Vec<u8>, BodyError>;
+
+/// Why there is no body to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than [`BODY_LIMIT`].
+    TooLarge,
+    /// It broke off, or took too long.
+    Incomplete,
+}
+
+/// An answer, and what is still to be done after it.
+pub struct Handled {
+    /// The answer; every header is set, `Content-Length` included.
+    pub response: Response<String>,
+    /// Whoever sends the answer runs this to its end.
+    pub followup: Option<Followup>,
+}
+
+/// The paths that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Token,
+    Health,
+    Readiness,
+    Unknown,
+}
+
+impl Route {
+    fn of(path: &str) -> Self {
+        match path {
+            "/oauth/token" => Self::Token,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Readiness,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// For the log: never what a caller wrote.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "/oauth/token",
+            Self::Health => "/healthz",
+            Self::Readiness => "/readyz",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The methods it has, as `Allow` says them (RFC 9110 section 10.2.1).
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Token => "POST",
+            Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
+        }
+    }
+}
+
+/// Answers a request whose headers arrived at `arrived`.
+pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrived: Timestamp) -> Handled {
+    let route = Route::of(request.uri().path());
+    let mut audit = Audit::begin(arrived, route.as_str());
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let mut followup = None;
+    let response = match route {
+        Route::Unknown => plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
+        Route::Token if request.method() == Method::POST => {
+            let (response, later) = token(broker, &request, arrived, &mut audit).await;
+            followup = later;
+            response
+        }
+        Route::Health if is_read => json(StatusCode::OK, &Health { status: "ok", problem: None }),
+        Route::Readiness if is_read => readiness(broker, arrived, &mut audit).await,
+        Route::Token | Route::Health | Route::Readiness => method_not_allowed(route),
+    };
+    let response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
+    audit.status = response.status().as_u16();
+    broker.ports.audit(&audit.line());
+    Handled { response, followup }
+}
+
+async fn readiness<P: Ports>(broker: &Broker<P>, now: Timestamp, audit: &mut Audit) -> Response<String> {
+    match broker.config(now).await {
+        Ok(_) => json(StatusCode::OK, &Health { status: "ready", problem: None }),
+        Err(error) => {
+            audit.reason = Some(error.reason());
+            let health = Health { status: "unavailable", problem: Some("configuration") };
+            json(StatusCode::SERVICE_UNAVAILABLE, &health)
+        }
+    }
+}
+
+/// The token endpoint, RFC 6749 section 4.4.
+async fn token<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    arrived: Timestamp,
+    audit: &mut Audit,
+) -> (Response<String>, Option<Followup>) {
+    let issue = match authorize_and_issue(broker, request, arrived, audit).await {
+        Ok(issue) => issue,
+        Err(error) => return (refuse(error, audit), None),
+    };
+    audit.source = issue.token.is_ok().then_some(issue.source);
+    audit.upstream = issue.upstream;
+    let response = match issue.token {
+        Ok(token) => {
+            audit.token = Some(audit::token_name(&token));
+            // A hit has cost no time; anything else may have cost seconds of the token's life.
+            let now =
+                if issue.source == Source::Hit && issue.upstream.is_none() { arrived } else { broker.ports.now() };
+            grant(&token, issue.source, now)
+        }
+        Err(error) => refuse(error, audit),
+    };
+    (response, issue.followup)
+}
+
+/// Authenticates, authorizes, and only then looks for a token.
+async fn authorize_and_issue<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    arrived: Timestamp,
+    audit: &mut Audit,
+) -> Result<Issue, Error> {
+    let config = broker.config(arrived).await?;
+    let token_request = request::TokenRequest::parse(request)?;
+    let credentials = token_request.credentials.map_err(Error::InvalidClient)?;
+    let caller = config.callers.authenticate(&credentials.id, &credentials.secret).map_err(Error::InvalidClient)?;
+    audit.caller = Some(caller.name.clone());
+    match token_request.grant_type.as_deref() {
+        None => return Err(Error::InvalidRequest("grant_type is missing")),
+        Some("client_credentials") => {}
+        Some(_) => return Err(Error::UnsupportedGrantType),
+    }
+    let requested = token_request
+        .scope
+        .map(|text| crate::scope::Scopes::parse(&text))
+        .transpose()
+        .map_err(|_| Error::InvalidScope(ScopeRefusal::Malformed))?;
+    let scopes = caller.authorize(requested).ok_or(Error::InvalidScope(ScopeRefusal::OutsidePolicy))?;
+    audit.application = Some(config.application.name.clone());
+    audit.scopes = Some(scopes.clone());
+    // What the body took to arrive is part of the wait.
+    let now = broker.ports.now();
+    let patience = WAIT_LIMIT.saturating_sub(now.since(arrived));
+    Ok(broker.issue(&config, scopes, now, patience).await)
+}
+
+/// RFC 6749 section 5.1.
+#[derive(Serialize)]
+struct TokenAnswer<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: &'a str,
+}
+
+/// RFC 6749 section 5.2.
+#[derive(Serialize)]
+struct ErrorAnswer<'a> {
+    error: &'a str,
+    error_description: &'a str,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
+}
+
+fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
+    let expires_in = token.remaining(now).as_secs();
+    let answer = TokenAnswer {
+        access_token: token.access_token.expose(),
+        token_type: "Bearer",
+        expires_in,
+        scope: token.scopes.as_str(),
+    };
+    let mut response = json(StatusCode::OK, &answer);
+    let how = match source {
+        Source::Hit => "hit",
+        Source::Miss => "fwd=miss; stored",
+        Source::Stale => "fwd=stale; stored",
+        Source::Collapsed => "fwd=miss; collapsed",
+    };
+    let status = format!("officernd-token-broker; {how}; ttl={expires_in}");
+    response
+        .headers_mut()
+        .insert(CACHE_STATUS, HeaderValue::try_from(status).expect("ASCII without control characters"));
+    response
+}
+
+/// The one table from error to answer.
+fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
+    audit.reason = Some(error.reason());
+    let (status, code) = match &error {
+        Error::InvalidRequest(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+        Error::InvalidClient(_) => (StatusCode::UNAUTHORIZED, "invalid_client"),
+        Error::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+        Error::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+        Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
+        Error::NoToken { because, .. } if because.is_temporary() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
+        }
+        Error::NoToken { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
+        Error::Configuration(_) | Error::Variables(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+    };
+    let mut response = plain_error(status, code, error.description());
+    match error {
+        Error::InvalidClient(_) => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        Error::NoToken { retry_after, .. } => {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(retry_after)));
+        }
+        _ => {}
+    }
+    response
+}
+
+fn method_not_allowed(route: Route) -> Response<String> {
+    let description = "this path does not have that method";
+    let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", description);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
+    response
+}
+
+fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Response<String> {
+    json(status, &ErrorAnswer { error, error_description })
+}
+
+/// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a
+/// browser: there is no CORS header, ever.
+fn json(status: StatusCode, value: &impl Serialize) -> Response<String> {
+    let body = serde_json::to_string(value).expect("numbers and strings always serialize");
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let length = HeaderValue::from(response.body().len());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}

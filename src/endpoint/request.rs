@@ -1,0 +1,201 @@
+//! A token request as RFC 6749 writes it: the form of section 4.4.2, and the client's password by section 2.3.1.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use http::{HeaderValue, Request};
+
+use super::{Body, BodyError};
+use crate::error::{Error, Unauthenticated};
+use crate::secret::PresentedSecret;
+
+/// Longest request body that is read, in bytes.
+pub const BODY_LIMIT: usize = 16 * 1024;
+
+/// The media type of a form, RFC 6749 appendix B.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A request that has the form of a token request. Nothing in it is checked against anything.
+pub(super) struct TokenRequest {
+    /// Who says it calls, or why nobody does.
+    pub(super) credentials: Result<Credentials, Unauthenticated>,
+    pub(super) grant_type: Option<String>,
+    pub(super) scope: Option<String>,
+}
+
+/// What a caller presents.
+pub(super) struct Credentials {
+    pub(super) id: String,
+    pub(super) secret: PresentedSecret,
+}
+
+/// The parameters this endpoint knows. RFC 6749 section 3.2: without a value is absent, unknown ones are ignored, and
+/// none may be there twice.
+#[derive(Default)]
+struct Form<'a> {
+    grant_type: Option<Cow<'a, str>>,
+    scope: Option<Cow<'a, str>>,
+    client_id: Option<Cow<'a, str>>,
+    client_secret: Option<Cow<'a, str>>,
+}
+
+impl<'a> Form<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut form = Self::default();
+        for (name, value) in form_urlencoded::parse(bytes) {
+            let Some(place) = form.place(&name) else { continue };
+            if !value.is_empty() && place.replace(value).is_some() {
+                return Err(Error::InvalidRequest("a parameter is repeated"));
+            }
+        }
+        Ok(form)
+    }
+
+    fn place(&mut self, name: &str) -> Option<&mut Option<Cow<'a, str>>> {
+        match name {
+            "grant_type" => Some(&mut self.grant_type),
+            "scope" => Some(&mut self.scope),
+            "client_id" => Some(&mut self.client_id),
+            "client_secret" => Some(&mut self.client_secret),
+            _ => None,
+        }
+    }
+}
+
+impl TokenRequest {
+    pub(super) fn parse(request: &Request<Body>) -> Result<Self, Error> {
+        // RFC 6749 section 2.3.1: never in the URI, where logs would keep it.
+        let query = request.uri().query().unwrap_or_default();
+        if form_urlencoded::parse(query.as_bytes()).any(|(name, _)| Form::default().place(&name).is_some()) {
+            return Err(Error::InvalidRequest("parameters must be in the body, not in the query"));
+        }
+        let body = request.body().as_ref().map_err(|error| match error {
+            BodyError::TooLarge => Error::BodyTooLarge,
+            BodyError::Incomplete => Error::InvalidRequest("the request body did not arrive"),
+        })?;
+        if !is_form(request.headers().get(CONTENT_TYPE)) {
+            return Err(Error::InvalidRequest("the body must be application/x-www-form-urlencoded"));
+        }
+        let form = Form::parse(body)?;
+        let credentials = credentials(request.headers(), &form)?;
+        Ok(Self {
+            credentials,
+            grant_type: form.grant_type.map(Cow::into_owned),
+            scope: form.scope.map(Cow::into_owned),
+        })
+    }
+}
+
+/// Whether this is the media type of a form, with or without parameters (RFC 9110 section 8.3.1).
+fn is_form(content_type: Option<&HeaderValue>) -> bool {
+    let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = text.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case(FORM)
+}
+
+/// Exactly one way of authenticating (RFC 6749 section 2.3).
+fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credentials, Unauthenticated>, Error> {
+    let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+    let authorization = authorizations.next();
+    if authorizations.next().is_some() {
+        return Err(Error::InvalidRequest("there is more than one Authorization header"));
+    }
+    let Some(authorization) = authorization else {
+        return Ok(match (&form.client_id, &form.client_secret) {
+            (Some(id), Some(secret)) => {
+                Ok(Credentials { id: id.clone().into_owned(), secret: PresentedSecret::new(secret.clone()) })
+            }
+            _ => Err(Unauthenticated::NoCredentials),
+        });
+    };
+    if form.client_secret.is_some() {
+        return Err(Error::InvalidRequest("there is more than one way of authenticating"));
+    }
+    let Some(credentials) = basic(authorization) else {
+        return Ok(Err(Unauthenticated::UnreadableCredentials));
+    };
+    // Many clients repeat their id in the body; it authenticates nobody, but it must be the same one.
+    if form.client_id.as_ref().is_some_and(|id| *id != credentials.id) {
+        return Err(Error::InvalidRequest("client_id is not the one that authenticates"));
+    }
+    Ok(Ok(credentials))
+}
+
+/// HTTP Basic (RFC 7617), with id and secret each form-encoded before they were joined (RFC 6749 section 2.3.1).
+fn basic(authorization: &HeaderValue) -> Option<Credentials> {
+    let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (id, secret) = decoded.split_once(':')?;
+    Some(Credentials { id: form_decode(id)?, secret: PresentedSecret::new(form_decode(secret)?) })
+}
+
+fn form_decode(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_form_decoded_after_base64() {
+        let check = |header: &str, expected: Option<(&str, &str)>| {
+            let found = basic(&HeaderValue::from_str(header).unwrap());
+            let found = found.as_ref().map(|found| (found.id.as_str(), found.secret.expose()));
+            assert_eq!(found, expected, "{header}");
+        };
+        let encoded = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        check(&encoded("id:secret"), Some(("id", "secret")));
+        check(&encoded("id:se:cret"), Some(("id", "se:cret")));
+        check(&encoded("i%3Ad:s%2Bx+y"), Some(("i:d", "s+x y")));
+        check(&encoded("id:caf%C3%A9"), Some(("id", "caf\u{e9}")));
+        check(&encoded(":"), Some(("", "")));
+        check(&encoded("id:secret").replace("Basic", "bAsIc"), Some(("id", "secret")));
+        check(&encoded("id"), None);
+        check(&encoded("id:%FF"), None);
+        check("Basic", None);
+        check("Basic !!!", None);
+        check("Basic aWQ6/w==", None);
+        check("Bearer aWQ6c2VjcmV0", None);
+        check(&format!("Basic {}", STANDARD.encode(b"id:\xFF")), None);
+    }
+
+    #[test]
+    fn a_form_is_known_by_its_media_type() {
+        let check = |value: &str, expected: bool| {
+            assert_eq!(is_form(Some(&HeaderValue::from_str(value).unwrap())), expected, "{value}");
+        };
+        check("application/x-www-form-urlencoded", true);
+        check("application/x-www-form-urlencoded; charset=UTF-8", true);
+        check("Application/X-WWW-Form-Urlencoded ;charset=utf-8", true);
+        check("application/json", false);
+        check("application/x-www-form-urlencoded-not", false);
+        check("multipart/form-data; boundary=x", false);
+        assert!(!is_form(None));
+    }
+
+    #[test]
+    fn a_known_parameter_is_there_once_or_not_at_all() {
+        let check = |body: &str, expected: Result<Option<&str>, ()>| {
+            let found = Form::parse(body.as_bytes());
+            let found = found.as_ref().map(|form| form.scope.as_deref()).map_err(|_| ());
+            assert_eq!(found, expected, "{body}");
+        };
+        check("scope=a", Ok(Some("a")));
+        check("scope=", Ok(None));
+        check("scope", Ok(None));
+        check("", Ok(None));
+        check("scope=a+b%20c", Ok(Some("a b c")));
+        check("s%63ope=a", Ok(Some("a")));
+        check("scope=&scope=a", Ok(Some("a")));
+        check("resource=a&resource=b&scope=a", Ok(Some("a")));
+        check("scope=a&scope=a", Err(()));
+        check("scope=a&sc%6Fpe=b", Err(()));
+    }
+}

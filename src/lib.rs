@@ -1,0 +1,25 @@
+//! A token broker for OfficeRnD: a standard OAuth 2.0 token endpoint that holds an application's credential and hands
+//! backend jobs access tokens, each with no more scope than it may have.
+//!
+//! The modules in reading order. [`endpoint`] is HTTP in and out. [`caller`] says who may call and what each may have,
+//! [`scope`] what that means. [`broker`] finds a token: in memory, in the store ([`cache`]), or at OfficeRnD
+//! ([`upstream`]), as far as the [`gate`] lets it. [`config`] reads the variables, [`audit`] writes the log, [`error`]
+//! lists what can go wrong, [`secret`] keeps secrets out of sight.
+//!
+//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin.
+
+pub mod audit;
+pub mod broker;
+pub mod cache;
+pub mod caller;
+pub mod config;
+pub mod endpoint;
+pub mod error;
+pub mod gate;
+pub mod rules;
+pub mod scope;
+pub mod secret;
+#[cfg(target_family = "wasm")]
+mod spin;
+pub mod time;
+pub mod upstream;

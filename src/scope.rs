@@ -1,0 +1,108 @@
+//! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
+
+use std::fmt;
+
+/// A non-empty set of scope tokens, sorted and without repetition.
+///
+/// Two requests for the same set are equal whatever they looked like, so everything that depends on scopes (policy, cache
+/// key, comparison with what was granted) compares values of this type and never the text of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scopes(String);
+
+/// The text is not a list of scope tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedScope;
+
+impl fmt::Display for MalformedScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "scopes are one or more tokens of printable ASCII without quote and backslash, separated by one space",
+        )
+    }
+}
+
+impl std::error::Error for MalformedScope {}
+
+impl Scopes {
+    /// Reads `scope-token *( SP scope-token )`.
+    ///
+    /// # Errors
+    /// When `text` does not follow that grammar (RFC 6749 section 3.3), the empty text included.
+    pub fn parse(text: &str) -> Result<Self, MalformedScope> {
+        Self::from_tokens(text.split(' '))
+    }
+
+    /// The set of the given tokens.
+    ///
+    /// # Errors
+    /// When there is none, or one of them is not a scope token.
+    pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedScope> {
+        let mut tokens: Vec<&str> = tokens.into_iter().collect();
+        if tokens.is_empty() || !tokens.iter().all(|token| is_scope_token(token)) {
+            return Err(MalformedScope);
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        Ok(Self(tokens.join(" ")))
+    }
+
+    /// The tokens, sorted.
+    pub fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ')
+    }
+
+    /// The tokens, sorted and separated by one space: as they go on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether every token of this set is one of `other`.
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        // Both are sorted, so one pass over `other` meets every token of `self`.
+        let mut others = other.tokens();
+        self.tokens().all(|token| others.any(|candidate| candidate == token))
+    }
+}
+
+/// `1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749 section 3.3.
+fn is_scope_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_repetition_mean_nothing() {
+        let check =
+            |text: &str, expected: &str| assert_eq!(Scopes::parse(text).unwrap().as_str(), expected, "{text:?}");
+        check("a", "a");
+        check("b a", "a b");
+        check("b a b a", "a b");
+        check("a A", "A a");
+        check("flex.billing.payments.allocations.create", "flex.billing.payments.allocations.create");
+    }
+
+    #[test]
+    fn what_is_not_a_scope_list_is_refused() {
+        for text in ["", " ", "a ", " a", "a  b", "a\tb", "a\nb", "\"a\"", "a\\b", "caf\u{e9}", "a\u{a0}b", "a\u{7f}"] {
+            assert_eq!(Scopes::parse(text), Err(MalformedScope), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_subset_has_no_token_of_its_own() {
+        let check = |left: &str, right: &str, expected: bool| {
+            let (left, right) = (Scopes::parse(left).unwrap(), Scopes::parse(right).unwrap());
+            assert_eq!(left.is_subset_of(&right), expected, "{left:?} in {right:?}");
+        };
+        check("a", "a", true);
+        check("a c", "a b c", true);
+        check("a b c", "a c", false);
+        check("d", "a b c", false);
+        check("a", "A", false);
+        check("a", "aa", false);
+        check("a.b", "a", false);
+    }
+}

@@ -1,0 +1,264 @@
+//! RFC 6749 section 4.4 towards OfficeRnD: what is sent, and what an answer means. Nothing here touches a socket.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, StatusCode};
+use serde::Deserialize;
+
+use crate::config::{Application, IdentityUrl};
+use crate::error::Trouble;
+use crate::scope::Scopes;
+use crate::secret::AccessToken;
+use crate::time::Timestamp;
+
+/// Longest answer that is read, in bytes.
+pub const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// A call to OfficeRnD takes no longer than this in all: connecting, sending, and reading the answer.
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest lifetime that is believed. Tokens live an hour; a caller that is told less than the truth asks again sooner.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// What OfficeRnD granted.
+#[derive(Debug)]
+pub struct Grant {
+    /// The token.
+    pub access_token: AccessToken,
+    /// What it may do: the requested scopes or fewer.
+    pub scopes: Scopes,
+    /// How long it lives from the moment of the request, at least 1 s.
+    pub expires_in: Duration,
+}
+
+/// Why there is no grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// OfficeRnD issues none now; it may have said when to come back.
+    Trouble(Trouble, Option<Duration>),
+    /// The application does not have one of the scopes.
+    ScopeNotGranted,
+}
+
+impl Failure {
+    /// The stable word for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Trouble(because, _) => because.reason(),
+            Self::ScopeNotGranted => "scope_not_granted",
+        }
+    }
+}
+
+/// The token request: the documented form, with the credential in the body (RFC 6749 section 2.3.1).
+pub fn token_request(identity: &IdentityUrl, application: &Application, scopes: &Scopes) -> Request<String> {
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("client_id", &application.client_id)
+        .append_pair("client_secret", application.client_secret.expose())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("scope", scopes.as_str())
+        .finish();
+    let length = HeaderValue::from(body.len());
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = identity.token_endpoint();
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(CONTENT_LENGTH, length);
+    request
+}
+
+/// RFC 6749 sections 5.1 and 5.2, every field optional: what is missing is judged, not unreadable.
+#[derive(Default, Deserialize)]
+struct Answer {
+    access_token: Option<String>,
+    token_type: Option<String>,
+    expires_in: Option<serde_json::Number>,
+    scope: Option<String>,
+    error: Option<String>,
+}
+
+/// Reads an answer to [`token_request`] for `requested`.
+///
+/// # Errors
+/// Whatever is not a grant of the requested scopes or fewer. No byte of the answer gets into the error.
+pub fn read_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    requested: &Scopes,
+    now: Timestamp,
+) -> Result<Grant, Failure> {
+    if status == StatusCode::OK {
+        return read_success(body, requested).map_err(|because| Failure::Trouble(because, None));
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(Failure::Trouble(Trouble::RateLimited, read_retry_after(headers, now)));
+    }
+    if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
+        return Err(Failure::Trouble(Trouble::ServerError, read_retry_after(headers, now)));
+    }
+    let error = serde_json::from_slice::<Answer>(body).ok().and_then(|answer| answer.error);
+    Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
+        (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
+        (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) => {
+            Failure::Trouble(Trouble::CredentialRefused, None)
+        }
+        _ => Failure::Trouble(Trouble::UnexpectedStatus, None),
+    })
+}
+
+fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Trouble> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| Trouble::UnreadableAnswer)?;
+    let token = answer.access_token.ok_or(Trouble::UnreadableAnswer)?;
+    if !answer.token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
+        return Err(Trouble::UnknownTokenType);
+    }
+    // RFC 6749 appendix A.12 says 1*VSCHAR; RFC 6750 section 2.1 leaves no room for a space in a header.
+    if token.is_empty() || !token.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
+        return Err(Trouble::UnusableToken);
+    }
+    let expires_in = answer.expires_in.as_ref().and_then(read_lifetime).ok_or(Trouble::NoLifetime)?;
+    let scopes = match answer.scope {
+        // RFC 6749 section 5.1: absent means as requested.
+        None => requested.clone(),
+        Some(text) => Scopes::from_tokens(text.split_ascii_whitespace()).map_err(|_| Trouble::UnreadableAnswer)?,
+    };
+    if !scopes.is_subset_of(requested) {
+        return Err(Trouble::BroaderScope);
+    }
+    Ok(Grant { access_token: AccessToken::new(token), scopes, expires_in })
+}
+
+/// Whole seconds, at least one, no more than [`LONGEST_LIFE`].
+fn read_lifetime(number: &serde_json::Number) -> Option<Duration> {
+    let longest = LONGEST_LIFE.as_secs();
+    let seconds = match (number.as_u64(), number.as_f64()) {
+        (Some(seconds), _) => seconds.min(longest),
+        // Below the bound a cast cuts the fraction and nothing else.
+        (None, Some(seconds)) if (1.0..1e15).contains(&seconds) => (seconds as u64).min(longest),
+        _ => 0,
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3); nothing when absent or unreadable.
+fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit mean "very long"; the gate has the cap.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1000)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let date_ms = u64::try_from(date.as_millis()).ok()?;
+    Some(Timestamp::from_unix_ms(date_ms).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        Timestamp::from_unix_ms(784_111_777_000)
+    }
+
+    fn read(status: u16, body: &str) -> Result<Grant, Failure> {
+        let requested = Scopes::parse("a b").unwrap();
+        read_answer(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes(), &requested, now())
+    }
+
+    #[test]
+    fn a_grant_is_read_as_rfc_6749_writes_it() {
+        let check = |body: &str, scope: &str, expires_in: u64| {
+            let grant = read(200, body).unwrap_or_else(|failure| panic!("{body}: {failure:?}"));
+            assert_eq!((grant.scopes.as_str(), grant.expires_in.as_secs()), (scope, expires_in), "{body}");
+        };
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":3599,"scope":"a b"}"#, "a b", 3599);
+        check(r#"{"access_token":"t","token_type":"bearer","expires_in":3599}"#, "a b", 3599);
+        check(r#"{"access_token":"t","token_type":"BEARER","expires_in":1,"scope":"b a"}"#, "a b", 1);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":60.9,"scope":"b"}"#, "b", 60);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":1e9,"new":[1]}"#, "a b", 86_400);
+        check(r#"{"access_token":"\u0074","token_type":"Bearer","expires_in":5}"#, "a b", 5);
+    }
+
+    #[test]
+    fn what_is_no_grant_is_told_apart() {
+        use Trouble::*;
+        let check = |body: &str, expected: Trouble| {
+            assert_eq!(read(200, body).unwrap_err(), Failure::Trouble(expected, None), "{body}")
+        };
+        for body in [
+            "",
+            "{}",
+            "null",
+            "<html>",
+            r#"{"error":"invalid_client"}"#,
+            r#"{"access_token":1,"token_type":"Bearer","expires_in":1}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":"3599"}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":NaN}"#,
+            r#"{"access_token":"t","access_token":"u","token_type":"Bearer","expires_in":1}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":1,"scope":""}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":1,"scope":"a \"b\""}"#,
+        ] {
+            check(body, UnreadableAnswer);
+        }
+        check(r#"{"access_token":"t","expires_in":1}"#, UnknownTokenType);
+        check(r#"{"access_token":"t","token_type":"mac","expires_in":1}"#, UnknownTokenType);
+        check(r#"{"access_token":"t","token_type":"Bearer"}"#, NoLifetime);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":null}"#, NoLifetime);
+        for number in ["0", "-1", "0.5", "1e308", "-1e308"] {
+            check(&format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{number}}}"#), NoLifetime);
+        }
+        check(r#"{"access_token":"","token_type":"Bearer","expires_in":1}"#, UnusableToken);
+        check(r#"{"access_token":"a\nb","token_type":"Bearer","expires_in":1}"#, UnusableToken);
+        check(r#"{"access_token":"a b","token_type":"Bearer","expires_in":1}"#, UnusableToken);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":1,"scope":"a b c"}"#, BroaderScope);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":1,"scope":"c"}"#, BroaderScope);
+    }
+
+    #[test]
+    fn a_refusal_is_read_by_status_and_error() {
+        let check = |status: u16, body: &str, expected: Failure| {
+            assert_eq!(read(status, body).unwrap_err(), expected, "{status} {body}")
+        };
+        let refused = Failure::Trouble(Trouble::CredentialRefused, None);
+        let unexpected = Failure::Trouble(Trouble::UnexpectedStatus, None);
+        check(401, r#"{"error":"invalid_client"}"#, refused);
+        check(400, r#"{"error":"invalid_client","error_description":"x"}"#, refused);
+        check(400, r#"{"error":"unauthorized_client"}"#, refused);
+        check(401, "", refused);
+        check(403, "<html>", refused);
+        check(400, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
+        check(401, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
+        check(400, r#"{"error":"invalid_request"}"#, unexpected);
+        check(400, "Bad Request", unexpected);
+        check(404, "", unexpected);
+        check(204, "", unexpected);
+        check(301, "", unexpected);
+        check(307, "", unexpected);
+        for status in [500, 502, 503, 599, 408] {
+            check(status, "invalid_client", Failure::Trouble(Trouble::ServerError, None));
+        }
+        check(429, "Too many requests, please try again later", Failure::Trouble(Trouble::RateLimited, None));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let check = |value: &str, expected: Option<u64>| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+            assert_eq!(read_retry_after(&headers, now()).map(|wait| wait.as_secs()), expected, "{value:?}");
+        };
+        check("0", Some(0));
+        check("120", Some(120));
+        check("99999999999999999999999999", Some(u64::MAX / 1000));
+        check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
+        check("Sun, 06 Nov 1994 08:48:37 GMT", Some(0));
+        check("soon", None);
+        check("", None);
+        check("-5", None);
+        check("1.5", None);
+        assert_eq!(read_retry_after(&HeaderMap::new(), now()), None);
+    }
+}
