@@ -1,0 +1,149 @@
+//! A compiled component, and the host's side of one instance of it.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::{Config, Engine, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::handler::Proxy;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::counts::Counters;
+use crate::outbound::{AllowedHosts, Outbound};
+use crate::{KeyValue, Manifest, Output, Variables};
+
+/// Spin's own interfaces, generated from `wit/`.
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        imports: { default: trappable },
+        with: { "spin:key-value/key-value.store": crate::key_value::OpenStore },
+        trappable_error_type: { "spin:key-value/key-value.error" => crate::key_value::StoreError },
+    });
+}
+
+/// How long a component computes before others get their turn. Not much shorter: an instance that yields may be given
+/// more requests, which is not what Spin would do.
+const TICK: Duration = Duration::from_millis(500);
+
+/// An application ready to be served: its manifest and its compiled component. Clones are cheap and share the code.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) manifest: Arc<Manifest>,
+    service: ServicePre<Instance>,
+}
+
+impl App {
+    /// Compiles the component that `manifest` names; this takes a few seconds of all cores.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing (see [`build`](crate::build)), is no component, or imports what this host does not
+    /// have.
+    pub fn load(manifest: Manifest) -> anyhow::Result<Self> {
+        let source = &manifest.source;
+        let bytes = fs::read(source).with_context(|| format!("cannot read the component {}", source.display()))?;
+        let service = compile(&bytes).with_context(|| format!("cannot load the component {}", source.display()))?;
+        Ok(Self { manifest: Arc::new(manifest), service })
+    }
+
+    /// What it was loaded from.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Starts an instance.
+    pub(crate) async fn instantiate(&self, host: Arc<HostState>) -> wasmtime::Result<(Store<Instance>, Proxy)> {
+        let mut store = Store::new(self.service.engine(), Instance::new(host));
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        let service = self.service.instantiate_async(&mut store).await?;
+        Ok((store, Proxy::P3(service)))
+    }
+}
+
+fn compile(bytes: &[u8]) -> anyhow::Result<ServicePre<Instance>> {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    config.epoch_interruption(true);
+    let engine = Engine::new(&config)?;
+    tick(&engine)?;
+    let component = Component::from_binary(&engine, bytes)?;
+
+    let mut linker = Linker::<Instance>::new(&engine);
+    // 0.2 for Rust's standard library, 0.3 for spin-sdk.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    bindings::Imports::add_to_linker::<_, HasSelf<Instance>>(&mut linker, |instance| instance)?;
+    Ok(ServicePre::new(linker.instantiate_pre(&component)?)?)
+}
+
+/// Makes the components of `engine` yield at every tick, as long as there is one. A component that computes without
+/// end would otherwise keep a thread of the runtime to itself, and with it, at times, all timers and signals.
+fn tick(engine: &Engine) -> anyhow::Result<()> {
+    let engine = engine.weak();
+    let run = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new().name("epoch".into()).spawn(run).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// What all instances on one server share.
+pub(crate) struct HostState {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) variables: Variables,
+    pub(crate) key_value: KeyValue,
+    pub(crate) allowed_hosts: AllowedHosts,
+    pub(crate) counters: Counters,
+    pub(crate) output: Output,
+}
+
+/// The host's side of one instance.
+pub(crate) struct Instance {
+    pub(crate) host: Arc<HostState>,
+    pub(crate) table: ResourceTable,
+    /// How many key-value stores the instance holds open.
+    pub(crate) open_stores: usize,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+}
+
+impl Instance {
+    fn new(host: Arc<HostState>) -> Self {
+        // The context grants nothing by itself: no files, no sockets, no environment.
+        let mut wasi = WasiCtxBuilder::new();
+        host.output.connect(&mut wasi);
+        Self {
+            table: ResourceTable::new(),
+            open_stores: 0,
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound: Outbound(host.clone()),
+            host,
+        }
+    }
+}
+
+impl WasiView for Instance {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Instance {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}

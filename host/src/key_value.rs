@@ -1,0 +1,390 @@
+//! The key-value store: its backends, and `spin:key-value` on top of them.
+
+mod memory;
+mod redis;
+mod sqlite;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use wasmtime::component::{Accessor, FutureReader, HasSelf, Resource, StreamReader};
+use wasmtime_wasi::TrappableError;
+
+use self::memory::Memory;
+use self::redis::Redis;
+use self::sqlite::Sqlite;
+use crate::Counts;
+use crate::app::Instance;
+use crate::app::bindings::spin::key_value::key_value::{self, Error};
+
+/// As in Spin: how many stores one instance may hold open.
+const MAX_OPEN_STORES: usize = 256;
+
+/// A key-value backend. Clones are the same store, so it outlives a server when the caller keeps one.
+#[derive(Clone)]
+pub struct KeyValue {
+    backend: Backend,
+    /// And how many calls they have met.
+    faults: Arc<Mutex<(Faults, u64)>>,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Memory(Memory),
+    Sqlite(Sqlite),
+    Redis(Redis),
+}
+
+/// What goes wrong whenever a component calls the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Which calls fail, with the error `other`.
+    pub fail: Fail,
+    /// How long each call takes longer.
+    pub delay: Duration,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Fail {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// The next one does not, the one after that does, and so on.
+    EverySecond,
+}
+
+impl KeyValue {
+    /// A store in memory, empty.
+    pub fn memory() -> Self {
+        Self::new(Backend::Memory(Memory::default()))
+    }
+
+    /// A store in the file `sqlite_key_value.db` in `folder`, which is created when it is missing. The layout is
+    /// Spin's, so Spin and this host can use one file.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or the file cannot be created or opened.
+    pub fn sqlite(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self::new(Backend::Sqlite(Sqlite::open(folder)?)))
+    }
+
+    /// A store in the Redis server at `url` (`redis://host:port/database`). As with Spin, the label of the store is
+    /// no part of the key. The connection is made when it is first needed; [`check`](Self::check) makes it at once.
+    ///
+    /// # Errors
+    ///
+    /// When `url` is not such a URL.
+    pub fn redis(url: &str) -> anyhow::Result<Self> {
+        Ok(Self::new(Backend::Redis(Redis::new(url)?)))
+    }
+
+    fn new(backend: Backend) -> Self {
+        Self { backend, faults: Arc::default() }
+    }
+
+    /// Lets calls of components fail from now on, on all clones. The methods below are not affected.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults() = (faults, 0);
+    }
+
+    /// Fails when the store cannot be reached.
+    ///
+    /// # Errors
+    ///
+    /// As said, after a few seconds at most.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        match &self.backend {
+            Backend::Memory(_) | Backend::Sqlite(_) => Ok(()),
+            Backend::Redis(redis) => redis.ping().await,
+        }
+    }
+
+    /// The value of `key` in the store `label`.
+    ///
+    /// # Errors
+    ///
+    /// When the backend fails; so it is for the methods below.
+    pub async fn get(&self, label: &str, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.get(label, key)),
+            Backend::Sqlite(sqlite) => sqlite.get(label, key).await,
+            Backend::Redis(redis) => redis.get(key).await,
+        }
+    }
+
+    /// Writes `value` under `key`.
+    ///
+    /// # Errors
+    ///
+    /// See [`get`](Self::get).
+    pub async fn set(&self, label: &str, key: &str, value: Vec<u8>) -> anyhow::Result<()> {
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.set(label, key, value);
+                Ok(())
+            }
+            Backend::Sqlite(sqlite) => sqlite.set(label, key, value).await,
+            Backend::Redis(redis) => redis.set(key, value).await,
+        }
+    }
+
+    /// Removes `key`, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// See [`get`](Self::get).
+    pub async fn delete(&self, label: &str, key: &str) -> anyhow::Result<()> {
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.delete(label, key);
+                Ok(())
+            }
+            Backend::Sqlite(sqlite) => sqlite.delete(label, key).await,
+            Backend::Redis(redis) => redis.delete(key).await,
+        }
+    }
+
+    /// Whether `key` is there.
+    ///
+    /// # Errors
+    ///
+    /// See [`get`](Self::get).
+    pub async fn exists(&self, label: &str, key: &str) -> anyhow::Result<bool> {
+        Ok(self.get(label, key).await?.is_some())
+    }
+
+    /// All keys of the store `label`, in no order that could be relied on.
+    ///
+    /// # Errors
+    ///
+    /// See [`get`](Self::get).
+    pub async fn keys(&self, label: &str) -> anyhow::Result<Vec<String>> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.keys(label)),
+            Backend::Sqlite(sqlite) => sqlite.keys(label).await,
+            Backend::Redis(redis) => redis.keys().await,
+        }
+    }
+
+    /// Lets one call of a component suffer from the faults.
+    async fn disturb(&self) -> Result<(), Error> {
+        let (delay, fails) = {
+            let mut faults = self.faults();
+            faults.1 += 1;
+            let fails = match faults.0.fail {
+                Fail::Never => false,
+                Fail::Always => true,
+                Fail::EverySecond => faults.1.is_multiple_of(2),
+            };
+            (faults.0.delay, fails)
+        };
+        // A timer has a granularity of a millisecond: even a delay of zero would cost one.
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if fails { Err(Error::Other("the key-value store is out of order".into())) } else { Ok(()) }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, (Faults, u64)> {
+        self.faults.lock().expect("nothing panics while it holds the faults")
+    }
+}
+
+/// A store that a component holds open.
+#[derive(Clone)]
+#[expect(unreachable_pub, reason = "the generated bindings export it, inside this crate")]
+pub struct OpenStore {
+    label: Arc<str>,
+    key_value: KeyValue,
+}
+
+/// An error of the interface, or a trap.
+pub(crate) type StoreError = TrappableError<Error>;
+
+fn other(error: anyhow::Error) -> Error {
+    Error::Other(format!("{error:#}"))
+}
+
+/// Begins a call on an open store: counts it, and lets it suffer from the faults.
+async fn begin<T: Send>(
+    accessor: &Accessor<T, HasSelf<Instance>>,
+    store: &Resource<OpenStore>,
+    count: fn(&mut Counts),
+) -> Result<OpenStore, StoreError> {
+    let store = accessor.with(|mut access| {
+        let instance = access.get();
+        instance.host.counters.add(count);
+        instance.table.get(store).cloned().map_err(StoreError::trap)
+    })?;
+    store.key_value.disturb().await?;
+    Ok(store)
+}
+
+impl key_value::Host for Instance {
+    fn convert_error(&mut self, error: StoreError) -> wasmtime::Result<Error> {
+        error.downcast()
+    }
+}
+
+impl key_value::HostStore for Instance {
+    fn drop(&mut self, store: Resource<OpenStore>) -> wasmtime::Result<()> {
+        self.table.delete(store)?;
+        self.open_stores -= 1;
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
+    async fn open(accessor: &Accessor<T, Self>, label: String) -> Result<Resource<OpenStore>, StoreError> {
+        let host = accessor.with(|mut access| access.get().host.clone());
+        host.counters.add(|counts| counts.open += 1);
+        if !host.manifest.key_value_stores.contains(&label) {
+            return Err(Error::AccessDenied.into());
+        }
+        host.key_value.disturb().await?;
+        accessor.with(|mut access| {
+            let instance = access.get();
+            if instance.open_stores == MAX_OPEN_STORES {
+                return Err(Error::StoreTableFull.into());
+            }
+            let store = OpenStore { label: label.into(), key_value: host.key_value.clone() };
+            let store = instance.table.push(store).map_err(StoreError::trap)?;
+            instance.open_stores += 1;
+            Ok(store)
+        })
+    }
+
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        store: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let store = begin(accessor, &store, |counts| counts.get += 1).await?;
+        Ok(store.key_value.get(&store.label, &key).await.map_err(other)?)
+    }
+
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        store: Resource<OpenStore>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let store = begin(accessor, &store, |counts| counts.set += 1).await?;
+        Ok(store.key_value.set(&store.label, &key, value).await.map_err(other)?)
+    }
+
+    async fn delete(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<(), StoreError> {
+        let store = begin(accessor, &store, |counts| counts.delete += 1).await?;
+        Ok(store.key_value.delete(&store.label, &key).await.map_err(other)?)
+    }
+
+    async fn exists(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<bool, StoreError> {
+        let store = begin(accessor, &store, |counts| counts.exists += 1).await?;
+        Ok(store.key_value.exists(&store.label, &key).await.map_err(other)?)
+    }
+
+    /// The keys arrive on a stream, and whether they are all on a future, so a failure is no error of the call
+    /// itself.
+    async fn get_keys(
+        accessor: &Accessor<T, Self>,
+        store: Resource<OpenStore>,
+    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
+        let listed = match begin(accessor, &store, |counts| counts.get_keys += 1).await {
+            Ok(store) => store.key_value.keys(&store.label).await.map_err(other),
+            Err(error) => Err(error.downcast()?),
+        };
+        let (keys, end) = match listed {
+            Ok(keys) => (keys, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        accessor.with(|mut access| {
+            let keys = StreamReader::new(&mut access, keys)?;
+            let end = FutureReader::new(&mut access, async move { wasmtime::error::Ok(end) })?;
+            Ok((keys, end))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every backend must do, on an empty store that no one else uses.
+    async fn check(store: &KeyValue) -> anyhow::Result<()> {
+        assert_eq!(store.get("default", "a").await?, None);
+        assert!(!store.exists("default", "a").await?);
+        store.delete("default", "a").await?;
+
+        store.set("default", "a", b"one".to_vec()).await?;
+        store.set("default", "b:\u{e9}", vec![0, 255]).await?;
+        store.set("default", "a", b"two".to_vec()).await?;
+        assert_eq!(store.get("default", "a").await?, Some(b"two".to_vec()));
+        assert_eq!(store.get("default", "b:\u{e9}").await?, Some(vec![0, 255]));
+        assert!(store.exists("default", "a").await?);
+
+        let mut keys = store.keys("default").await?;
+        keys.sort();
+        assert_eq!(keys, ["a", "b:\u{e9}"]);
+        store.delete("default", "a").await?;
+        assert_eq!(store.get("default", "a").await?, None);
+        assert_eq!(store.keys("default").await?, ["b:\u{e9}"]);
+        store.delete("default", "b:\u{e9}").await
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_what_was_written() {
+        check(&KeyValue::memory()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn sqlite_keeps_what_was_written_and_is_read_by_another_process() {
+        let folder = std::env::temp_dir().join(format!("host-key-value-{}", std::process::id()));
+        let one = KeyValue::sqlite(&folder).unwrap();
+        // A second connection to the same file is what another process has.
+        let two = KeyValue::sqlite(&folder).unwrap();
+        check(&one).await.unwrap();
+        one.set("default", "k", b"v".to_vec()).await.unwrap();
+        assert_eq!(two.get("default", "k").await.unwrap(), Some(b"v".to_vec()));
+        assert_eq!(two.get("other", "k").await.unwrap(), None);
+        let mut writes = tokio::task::JoinSet::new();
+        for i in 0..50 {
+            let store = if i % 2 == 0 { one.clone() } else { two.clone() };
+            writes.spawn(async move { store.set("default", &format!("k{i}"), b"v".to_vec()).await });
+        }
+        for written in writes.join_all().await {
+            written.unwrap();
+        }
+        assert_eq!(one.keys("default").await.unwrap().len(), 51);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn redis_that_cannot_be_reached_is_an_error() {
+        // Port 1 of loopback: nothing listens there.
+        let store = KeyValue::redis("redis://127.0.0.1:1").unwrap();
+        let error = format!("{:#}", store.check().await.unwrap_err());
+        assert!(error.contains("127.0.0.1:1"), "{error}");
+        store.get("default", "a").await.unwrap_err();
+        assert!(KeyValue::redis("http://127.0.0.1").is_err());
+    }
+
+    #[tokio::test]
+    async fn faults_fail_the_calls_they_are_said_to() {
+        let store = KeyValue::memory();
+        for (fail, expected) in [
+            (Fail::Never, [true, true, true, true]),
+            (Fail::EverySecond, [true, false, true, false]),
+            (Fail::Always, [false, false, false, false]),
+        ] {
+            store.set_faults(Faults { fail, delay: Duration::ZERO });
+            for expected in expected {
+                assert_eq!(store.disturb().await.is_ok(), expected, "{fail:?}");
+            }
+        }
+    }
+}

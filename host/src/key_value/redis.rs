@@ -1,0 +1,70 @@
+//! A store in Redis, under the keys as they are, as Spin keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, AsyncIter, Client, RedisError};
+use tokio::sync::OnceCell;
+
+#[derive(Clone)]
+pub(super) struct Redis {
+    client: Client,
+    connection: Arc<OnceCell<ConnectionManager>>,
+}
+
+/// Both bound a call, so that a server that is gone is an error for the component before its own patience ends.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Redis {
+    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+        let client =
+            Client::open(url).context("a key-value URL must be redis://host:port or redis://host:port/database")?;
+        Ok(Self { client, connection: Arc::default() })
+    }
+
+    pub(super) async fn ping(&self) -> anyhow::Result<()> {
+        let address = &self.client.get_connection_info().addr;
+        let ping = async { self.connection().await?.ping::<()>().await.map_err(failed) };
+        ping.await.with_context(|| format!("cannot reach the Redis server at {address}"))
+    }
+
+    pub(super) async fn get(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        self.connection().await?.get(key).await.map_err(failed)
+    }
+
+    pub(super) async fn set(&self, key: &str, value: Vec<u8>) -> anyhow::Result<()> {
+        self.connection().await?.set(key, value).await.map_err(failed)
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> anyhow::Result<()> {
+        self.connection().await?.del(key).await.map_err(failed)
+    }
+
+    pub(super) async fn keys(&self) -> anyhow::Result<Vec<String>> {
+        let mut connection = self.connection().await?;
+        let mut found: AsyncIter<'_, String> = connection.scan().await.map_err(failed)?;
+        let mut keys = Vec::new();
+        while let Some(key) = found.next_item().await {
+            keys.push(key.map_err(failed)?);
+        }
+        Ok(keys)
+    }
+
+    /// The one connection, which mends itself once it has been made.
+    async fn connection(&self) -> anyhow::Result<ConnectionManager> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(CONNECTION_TIMEOUT)
+            .set_response_timeout(RESPONSE_TIMEOUT)
+            .set_number_of_retries(1);
+        let connect = || self.client.get_connection_manager_with_config(config);
+        self.connection.get_or_try_init(connect).await.cloned().map_err(failed)
+    }
+}
+
+/// The whole error in one text: its source only repeats it.
+fn failed(error: RedisError) -> anyhow::Error {
+    anyhow!("Redis: {error}")
+}

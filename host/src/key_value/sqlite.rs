@@ -1,0 +1,98 @@
+//! A store in an SQLite file, in the layout of Spin's own.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use rusqlite::{Connection, OptionalExtension, params};
+
+#[derive(Clone)]
+pub(super) struct Sqlite(Arc<Mutex<Connection>>);
+
+/// Spin's name for the file.
+const FILE: &str = "sqlite_key_value.db";
+
+/// Another process may be writing: wait this long for it before a call fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const LAYOUT: &str = "CREATE TABLE IF NOT EXISTS spin_key_value (
+    store TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (store, key)
+)";
+
+impl Sqlite {
+    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
+        let path = folder.join(FILE);
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.execute(LAYOUT, [])?;
+            Ok(connection)
+        };
+        let connection = open().with_context(|| format!("cannot use the key-value store {}", path.display()))?;
+        Ok(Self(Arc::new(Mutex::new(connection))))
+    }
+
+    pub(super) async fn get(&self, label: &str, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let row = [label.to_owned(), key.to_owned()];
+        self.run(move |connection| {
+            connection
+                .prepare_cached("SELECT value FROM spin_key_value WHERE store = ?1 AND key = ?2")?
+                .query_row(row, |row| row.get(0))
+                .optional()
+        })
+        .await
+    }
+
+    pub(super) async fn set(&self, label: &str, key: &str, value: Vec<u8>) -> anyhow::Result<()> {
+        let (label, key) = (label.to_owned(), key.to_owned());
+        self.run(move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (store, key) DO UPDATE SET value = ?3",
+                )?
+                .execute(params![label, key, value])
+                .map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, label: &str, key: &str) -> anyhow::Result<()> {
+        let row = [label.to_owned(), key.to_owned()];
+        self.run(move |connection| {
+            connection
+                .prepare_cached("DELETE FROM spin_key_value WHERE store = ?1 AND key = ?2")?
+                .execute(row)
+                .map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn keys(&self, label: &str) -> anyhow::Result<Vec<String>> {
+        let label = label.to_owned();
+        self.run(move |connection| {
+            connection
+                .prepare_cached("SELECT key FROM spin_key_value WHERE store = ?1")?
+                .query_map([label], |row| row.get(0))?
+                .collect()
+        })
+        .await
+    }
+
+    /// Runs `work` on a thread that may block, one at a time.
+    async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> anyhow::Result<R> {
+        let connection = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&connection.lock().expect("no statement panics")))
+            .await?
+            .context("the key-value store failed")
+    }
+}
