@@ -291,12 +291,14 @@ impl<P: Ports> Broker<P> {
         Config::parse(lookup).map(Rc::new).map_err(Error::Configuration)
     }
 
-    /// A token of `scopes` for a caller that is known and may have them, within `patience`.
+    /// A token of `scopes` for a caller that is known and may have them, for a request that came at `arrived`.
     ///
     /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
-    pub async fn issue(&self, config: &Rc<Config>, scopes: Scopes, now: Timestamp, patience: Duration) -> Issue {
+    pub async fn issue(&self, config: &Rc<Config>, scopes: Scopes, arrived: Timestamp) -> Issue {
         let wanted = Wanted { config: config.clone(), key: Key::of(&config.application, &scopes), scopes };
-        let cached = self.cached(&wanted, now).await;
+        let cached = self.cached(&wanted).await;
+        // Read after the store has answered, which may take a second of the token's life.
+        let now = self.ports.now();
         let life = cached.as_ref().map_or(Life::Over, |token| {
             token.life(now, config.min_remaining, self.instance.jitter(config.min_remaining))
         });
@@ -307,7 +309,7 @@ impl<P: Ports> Broker<P> {
                 Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token) }
             }
             (Life::Late, Some(token)) if in_flight || self.may_renew(&wanted, &token, Need::Late, now) => {
-                let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, patience.min(WAIT_LIMIT_LATE)).await;
+                let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, arrived).await;
                 // A token that lives outlives any trouble with OfficeRnD.
                 match issue.token {
                     Err(_) if token.remaining(self.ports.now()) >= LEAST_REMAINING => {
@@ -317,8 +319,8 @@ impl<P: Ports> Broker<P> {
                 }
             }
             (Life::Fresh | Life::Aging | Life::Late, Some(token)) => Issue::hit(token),
-            (_, None) => self.issue_fetched(wanted, Need::Now, Source::Miss, patience).await,
-            (Life::Over, Some(_)) => self.issue_fetched(wanted, Need::Now, Source::Stale, patience).await,
+            (_, None) => self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await,
+            (Life::Over, Some(_)) => self.issue_fetched(wanted, Need::Now, Source::Stale, arrived).await,
         }
     }
 
@@ -330,7 +332,10 @@ impl<P: Ports> Broker<P> {
         token.next_fetch(now) <= now && admitted.is_ok()
     }
 
-    async fn issue_fetched(&self, wanted: Wanted, need: Need, source: Source, patience: Duration) -> Issue {
+    async fn issue_fetched(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> Issue {
+        // What the body and the store took is part of the wait.
+        let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
+        let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
         let in_flight = self.instance.flight(wanted.key).is_some();
         let fetch = Box::pin(self.clone().obtain(wanted, need));
         match select(fetch, pin!(self.ports.sleep(patience))).await {
@@ -340,7 +345,7 @@ impl<P: Ports> Broker<P> {
             }
             // A call may be on its way and its token must not be lost: the fetch ends after the answer.
             Either::Right(((), fetch)) => Issue {
-                token: Err(still_fetching(RETRY_SOON)),
+                token: Err(no_token(Trouble::StillFetching, RETRY_SOON)),
                 source,
                 upstream: None,
                 followup: Some(Box::pin(async move { drop(fetch.await) })),
@@ -349,9 +354,9 @@ impl<P: Ports> Broker<P> {
     }
 
     /// What memory has, or the store when memory is not recent.
-    async fn cached(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+    async fn cached(&self, wanted: &Wanted) -> Option<Rc<Token>> {
         match self.instance.remembered(wanted.key) {
-            Some((token, looked_at)) if is_recent(looked_at, now, TOKEN_MEMORY) => Some(token),
+            Some((token, looked_at)) if is_recent(looked_at, self.ports.now(), TOKEN_MEMORY) => Some(token),
             _ => self.look(wanted).await,
         }
     }
@@ -403,15 +408,23 @@ impl<P: Ports> Broker<P> {
         let mut waited = Duration::ZERO;
         let mut pause = POLL_STORE.0;
         loop {
-            if let Some(decided) = self.decided(wanted, need, known.as_deref()).await {
-                return Outcome::without_call(decided);
-            }
-            match self.contend().await {
+            let contest = match self.decided(wanted, need, known.as_deref()).await {
+                None => self.contend().await,
+                // The call that took the last of the budget may be on its way for this very token.
+                Some(Err(Error::NoToken { because: Trouble::BudgetSpent, retry_after })) => {
+                    match self.held_lease().await {
+                        Ok(Some(remaining)) => Contest::Lost(remaining.max(retry_after)),
+                        _ => return Outcome::without_call(Err(no_token(Trouble::BudgetSpent, retry_after))),
+                    }
+                }
+                Some(decided) => return Outcome::without_call(decided),
+            };
+            match contest {
                 Contest::Won(lease) => return self.fetch_holding(wanted, need, known.as_deref(), Some(lease)).await,
                 // The instance still has its own flights and ledger to keep the limit with.
                 Contest::NoStore => return self.fetch_holding(wanted, need, known.as_deref(), None).await,
                 Contest::Lost(remaining) if need == Need::Early || waited >= WAIT_LIMIT => {
-                    return Outcome::without_call(Err(still_fetching(remaining)));
+                    return Outcome::without_call(Err(no_token(Trouble::StillFetching, remaining)));
                 }
                 Contest::Lost(_) => {}
             }
@@ -494,7 +507,7 @@ impl<P: Ports> Broker<P> {
                 return Some(Ok(token));
             }
             if next_fetch > now {
-                return Some(Err(token_expiring(next_fetch.since(now))));
+                return Some(Err(no_token(Trouble::TokenExpiring, next_fetch.since(now))));
             }
         }
         if let Ok(Some(bytes)) = self.get(&wanted.key.of_refusal()).await
@@ -562,7 +575,7 @@ impl<P: Ports> Broker<P> {
         self.instance.remember(wanted.key, now, Some(token.clone()));
         // A failure is already in the log, and this instance has the token.
         let _ = self.set(&wanted.key.of_token(), &token.encode()).await;
-        if lives { Ok(token) } else { Err(token_expiring(token.next_fetch(now).since(now))) }
+        if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 
     async fn keep_refusal(&self, wanted: &Wanted, until: Timestamp) {
@@ -573,18 +586,10 @@ impl<P: Ports> Broker<P> {
     /// Fischer's mutual exclusion on plain get and set.
     async fn contend(&self) -> Contest {
         let started = self.ports.now();
-        match self.get(LEASE_KEY).await {
+        match self.held_lease().await {
             Err(StoreFailed) => return Contest::NoStore,
+            Ok(Some(remaining)) => return Contest::Lost(remaining),
             Ok(None) => {}
-            Ok(Some(bytes)) if bytes.is_empty() => {}
-            Ok(Some(bytes)) => match Lease::decode(&bytes) {
-                Some(lease) => {
-                    if let Some(remaining) = lease.remaining(started) {
-                        return Contest::Lost(remaining);
-                    }
-                }
-                None => self.ports.warn("the store has a lease that cannot be read; it counts as absent"),
-            },
         }
         let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
         let bytes = lease.encode();
@@ -606,6 +611,19 @@ impl<P: Ports> Broker<P> {
             }
         }
         Contest::NoStore
+    }
+
+    /// How long the lease that somebody has will last; nothing when it is free.
+    async fn held_lease(&self) -> Result<Option<Duration>, StoreFailed> {
+        let bytes = self.get(LEASE_KEY).await?.unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let lease = Lease::decode(&bytes);
+        if lease.is_none() {
+            self.ports.warn("the store has a lease that this version does not read; it counts as absent");
+        }
+        Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
     }
 
     /// Gives the lease back, unless it has ended by itself and may be another's.
@@ -632,16 +650,22 @@ impl<P: Ports> Broker<P> {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreFailed> {
-        let result = self.within(STORE_LIMIT, self.ports.get(key)).await;
-        self.note_failure("get", result)
+        self.try_twice("get", || self.ports.get(key)).await
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreFailed> {
-        let result = self.within(STORE_LIMIT, self.ports.set(key, value)).await;
-        self.note_failure("set", result)
+        self.try_twice("set", || self.ports.set(key, value)).await
     }
 
-    fn note_failure<T>(&self, operation: &str, result: Option<Result<T, String>>) -> Result<T, StoreFailed> {
+    /// A store that fails at once gets a second chance: a connection that broke is made anew. One that is slow does not.
+    async fn try_twice<T, F>(&self, operation: &str, attempt: impl Fn() -> F) -> Result<T, StoreFailed>
+    where
+        F: Future<Output = Result<T, String>>,
+    {
+        let mut result = self.within(STORE_LIMIT, attempt()).await;
+        if matches!(result, Some(Err(_))) {
+            result = self.within(STORE_LIMIT, attempt()).await;
+        }
         let problem = match result {
             Some(Ok(value)) => return Ok(value),
             Some(Err(problem)) => problem,
@@ -696,12 +720,8 @@ impl Drop for Lead {
     }
 }
 
-fn still_fetching(retry_after: Duration) -> Error {
-    Error::NoToken { because: Trouble::StillFetching, retry_after }
-}
-
-fn token_expiring(retry_after: Duration) -> Error {
-    Error::NoToken { because: Trouble::TokenExpiring, retry_after }
+fn no_token(because: Trouble, retry_after: Duration) -> Error {
+    Error::NoToken { because, retry_after }
 }
 
 /// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::audit::{self, Audit};
-use crate::broker::{Broker, Followup, Issue, Ports, Source, WAIT_LIMIT};
+use crate::broker::{Broker, Followup, Issue, Ports, Source};
 use crate::cache::Token;
 use crate::error::{Error, ScopeRefusal};
 use crate::time::{Timestamp, retry_after_seconds};
@@ -128,10 +128,7 @@ async fn token<P: Ports>(
     let response = match issue.token {
         Ok(token) => {
             audit.token = Some(audit::token_name(&token));
-            // A hit has cost no time; anything else may have cost seconds of the token's life.
-            let now =
-                if issue.source == Source::Hit && issue.upstream.is_none() { arrived } else { broker.ports.now() };
-            grant(&token, issue.source, now)
+            grant(&token, issue.source, broker.ports.now())
         }
         Err(error) => refuse(error, audit),
     };
@@ -163,10 +160,7 @@ async fn authorize_and_issue<P: Ports>(
     let scopes = caller.authorize(requested).ok_or(Error::InvalidScope(ScopeRefusal::OutsidePolicy))?;
     audit.application = Some(config.application.name.clone());
     audit.scopes = Some(scopes.clone());
-    // What the body took to arrive is part of the wait.
-    let now = broker.ports.now();
-    let patience = WAIT_LIMIT.saturating_sub(now.since(arrived));
-    Ok(broker.issue(&config, scopes, now, patience).await)
+    Ok(broker.issue(&config, scopes, arrived).await)
 }
 
 /// RFC 6749 section 5.1.

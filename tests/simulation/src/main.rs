@@ -1,0 +1,23 @@
+//! A long run: `cargo run --release -p simulation -- FIRST COUNT` plays COUNT seeds from FIRST on.
+
+use std::process::ExitCode;
+
+use simulation::play_seeds;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
+    let (Some(Ok(first)), Some(Ok(count)), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        eprintln!("usage: simulation FIRST_SEED COUNT");
+        return ExitCode::from(2);
+    };
+    match play_seeds(first..first + count, None) {
+        Ok(total) => {
+            println!("{count} seeds, no violation: {total:?}");
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            eprintln!("{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}

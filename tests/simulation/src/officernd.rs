@@ -1,0 +1,122 @@
+//! OfficeRnD's token endpoint as far as the broker can tell: it counts every call, and limits them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+
+use officernd_token_broker::broker::SendError;
+use officernd_token_broker::scope::Scopes;
+
+/// How OfficeRnD behaves at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// As documented.
+    Well,
+    /// 500.
+    Down,
+    /// Takes the call and never answers.
+    Hangs,
+    /// 200 with something that is no token.
+    Garbage,
+    /// 429, with this `Retry-After` in seconds.
+    Limits(Option<u64>),
+    /// 401.
+    RefusesCredential,
+    /// No connection; such a call never arrives.
+    Unreachable,
+}
+
+/// A token that OfficeRnD gave out.
+#[derive(Clone, Debug)]
+pub(crate) struct Issued {
+    pub(crate) scopes: Scopes,
+    pub(crate) client_id: String,
+    pub(crate) until: Instant,
+}
+
+pub(crate) struct OfficeRnd {
+    pub(crate) mood: Mood,
+    limit: usize,
+    life: Duration,
+    reissues: bool,
+    /// When the calls of the last minute arrived.
+    pub(crate) arrivals: VecDeque<Instant>,
+    pub(crate) calls: usize,
+    pub(crate) issued: BTreeMap<String, Issued>,
+}
+
+/// How long OfficeRnD counts a call.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+
+impl OfficeRnd {
+    pub(crate) fn new(limit: usize, life: Duration, reissues: bool) -> Self {
+        Self { mood: Mood::Well, limit, life, reissues, arrivals: VecDeque::new(), calls: 0, issued: BTreeMap::new() }
+    }
+
+    /// A call arrives. `None` is a call that is never answered.
+    pub(crate) fn call(&mut self, body: &str) -> Option<Result<Response<Vec<u8>>, SendError>> {
+        let now = Instant::now();
+        while self.arrivals.front().is_some_and(|arrival| *arrival + WINDOW <= now) {
+            self.arrivals.pop_front();
+        }
+        if self.mood == Mood::Unreachable {
+            return Some(Err(SendError::Unreachable));
+        }
+        self.arrivals.push_back(now);
+        self.calls += 1;
+        if self.arrivals.len() > self.limit {
+            return Some(answer(429, "Too many requests, please try again later", None));
+        }
+        Some(match self.mood {
+            Mood::Unreachable => unreachable!("returned above"),
+            Mood::Hangs => return None,
+            Mood::Down => answer(500, "", None),
+            Mood::Garbage => answer(200, "<html>", None),
+            Mood::Limits(seconds) => answer(429, "Too many requests, please try again later", seconds),
+            Mood::RefusesCredential => answer(401, r#"{"error":"invalid_client"}"#, None),
+            Mood::Well => self.grant(body, now),
+        })
+    }
+
+    fn grant(&mut self, body: &str, now: Instant) -> Result<Response<Vec<u8>>, SendError> {
+        let form: BTreeMap<String, String> = body
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.into(), value.replace('+', " ")))
+            .collect();
+        let scopes = Scopes::parse(&form["scope"]).expect("the broker sends a scope list");
+        let client_id = &form["client_id"];
+        let known = self.issued.iter().find(|(_, issued)| {
+            self.reissues && issued.scopes == scopes && issued.client_id == *client_id && issued.until > now
+        });
+        let token = match known {
+            Some((token, _)) => token.clone(),
+            None => {
+                let token = format!("{:040x}", self.issued.len());
+                let issued = Issued { scopes: scopes.clone(), client_id: client_id.clone(), until: now + self.life };
+                self.issued.insert(token.clone(), issued);
+                token
+            }
+        };
+        let expires_in = (self.issued[&token].until - now).as_secs();
+        let scope = scopes.as_str();
+        answer(
+            200,
+            &format!(
+                r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{expires_in},"scope":"{scope}"}}"#
+            ),
+            None,
+        )
+    }
+}
+
+fn answer(status: u16, body: &str, retry_after: Option<u64>) -> Result<Response<Vec<u8>>, SendError> {
+    let mut response = Response::new(body.as_bytes().to_vec());
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert("retry-after", seconds.into());
+    }
+    Ok(response)
+}

@@ -1,0 +1,77 @@
+//! The core's ports in the simulated world.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use officernd_token_broker::broker::{Ports, SendError};
+use officernd_token_broker::time::Timestamp;
+use tokio::time::sleep;
+
+use crate::world::World;
+
+/// The world as one instance sees it.
+#[derive(Clone)]
+pub(crate) struct Simulated {
+    pub(crate) world: Rc<World>,
+    pub(crate) place: usize,
+}
+
+impl Ports for Simulated {
+    fn now(&self) -> Timestamp {
+        self.world.clock(self.place)
+    }
+
+    fn random(&self) -> u64 {
+        self.world.random.borrow_mut().u64(..)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        sleep(duration).await;
+    }
+
+    async fn variable(&self, name: &'static str) -> Result<String, String> {
+        Ok(self.world.variable(name))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let (there, back) = self.world.store_latency()?;
+        sleep(there).await;
+        let value = self.world.store.borrow().get(key).cloned();
+        sleep(back).await;
+        Ok(value)
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        let (there, back) = self.world.store_latency()?;
+        let (world, key, value) = (self.world.clone(), key.to_owned(), value.to_vec());
+        let landing = tokio::task::spawn_local(async move {
+            sleep(there).await;
+            world.store.borrow_mut().insert(key, value);
+        });
+        landing.await.map_err(|error| error.to_string())?;
+        sleep(back).await;
+        Ok(())
+    }
+
+    async fn send(&self, request: Request<String>, _limit: usize) -> Result<Response<Vec<u8>>, SendError> {
+        let (world, place) = (self.world.clone(), self.place);
+        let (there, back) = self.world.upstream_latency();
+        let arrival = tokio::task::spawn_local(async move {
+            sleep(there).await;
+            world.arrive(place, request.body())
+        });
+        let answer = arrival.await.map_err(|_| SendError::Unreachable)?;
+        sleep(back).await;
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn audit(&self, _line: &str) {}
+
+    fn warn(&self, line: &str) {
+        self.world.trace(|| format!("instance {}: {line}", self.place));
+    }
+}
