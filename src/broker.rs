@@ -104,7 +104,7 @@ const RETRY_SOON: Duration = Duration::from_secs(2);
 /// Requests of an instance run interleaved: no borrow of a cell may cross an await.
 #[derive(Debug)]
 pub struct Instance {
-    config: RefCell<Option<(Timestamp, Result<Rc<Config>, Error>)>>,
+    config: RefCell<Option<ReadConfig>>,
     /// A short list: a search through it costs less than the code of a map.
     tokens: RefCell<Vec<Remembered>>,
     flights: RefCell<Vec<Rc<Flight>>>,
@@ -112,6 +112,12 @@ pub struct Instance {
     ledger: RefCell<Ledger>,
     /// Sets this instance apart from the others of a fleet that would renew at the same moment.
     jitter: u8,
+}
+
+#[derive(Debug)]
+struct ReadConfig {
+    read_at: Timestamp,
+    outcome: Result<Rc<Config>, Error>,
 }
 
 #[derive(Debug)]
@@ -266,17 +272,17 @@ impl<P: Ports> Broker<P> {
     /// # Errors
     /// When the variables cannot be read, or have mistakes.
     pub async fn config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
-        if let Some((read_at, config)) = &*self.instance.config.borrow()
-            && is_recent(*read_at, now, CONFIG_MEMORY)
+        if let Some(config) = &*self.instance.config.borrow()
+            && is_recent(config.read_at, now, CONFIG_MEMORY)
         {
-            return config.clone();
+            return config.outcome.clone();
         }
-        let config = self.read_config().await;
-        if let Err(error) = &config {
+        let outcome = self.read_config().await;
+        if let Err(error) = &outcome {
             self.ports.warn(&error.to_string());
         }
-        self.instance.config.replace(Some((now, config.clone())));
-        config
+        self.instance.config.replace(Some(ReadConfig { read_at: now, outcome: outcome.clone() }));
+        outcome
     }
 
     async fn read_config(&self) -> Result<Rc<Config>, Error> {

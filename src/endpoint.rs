@@ -247,13 +247,16 @@ fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Resp
     json(status, &ErrorAnswer { error, error_description })
 }
 
+fn json(status: StatusCode, value: &impl Serialize) -> Response<String> {
+    answer(status, serde_json::to_string(value).expect("numbers and strings always serialize"))
+}
+
 /// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a
 /// browser: there is no CORS header, ever.
-fn json(status: StatusCode, value: &impl Serialize) -> Response<String> {
-    let body = serde_json::to_string(value).expect("numbers and strings always serialize");
+fn answer(status: StatusCode, body: String) -> Response<String> {
+    let length = HeaderValue::from(body.len());
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    let length = HeaderValue::from(response.body().len());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length);

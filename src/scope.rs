@@ -23,6 +23,9 @@ impl fmt::Display for MalformedScope {
 
 impl std::error::Error for MalformedScope {}
 
+/// Most different tokens in a set. OfficeRnD has about a hundred.
+const TOKEN_LIMIT: usize = 512;
+
 impl Scopes {
     /// Reads `scope-token *( SP scope-token )`.
     ///
@@ -35,15 +38,22 @@ impl Scopes {
     /// The set of the given tokens.
     ///
     /// # Errors
-    /// When there is none, or one of them is not a scope token.
+    /// When there is none, or one of them is not a scope token, or there are more than 512 different ones.
     pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedScope> {
-        let mut tokens: Vec<&str> = tokens.into_iter().collect();
-        if tokens.is_empty() || !tokens.iter().all(|token| is_scope_token(token)) {
-            return Err(MalformedScope);
+        let mut sorted: Vec<&str> = Vec::new();
+        for token in tokens {
+            if !is_scope_token(token) {
+                return Err(MalformedScope);
+            }
+            // Kept in order as they come: for so few, a sort would be more code than it saves time.
+            if let Err(place) = sorted.binary_search(&token) {
+                sorted.insert(place, token);
+            }
+            if sorted.len() > TOKEN_LIMIT {
+                return Err(MalformedScope);
+            }
         }
-        tokens.sort_unstable();
-        tokens.dedup();
-        Ok(Self(tokens.join(" ")))
+        if sorted.is_empty() { Err(MalformedScope) } else { Ok(Self(sorted.join(" "))) }
     }
 
     /// The tokens, sorted.
@@ -89,6 +99,9 @@ mod tests {
         for text in ["", " ", "a ", " a", "a  b", "a\tb", "a\nb", "\"a\"", "a\\b", "caf\u{e9}", "a\u{a0}b", "a\u{7f}"] {
             assert_eq!(Scopes::parse(text), Err(MalformedScope), "{text:?}");
         }
+        let tokens = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert!(Scopes::parse(&tokens(TOKEN_LIMIT)).is_ok());
+        assert_eq!(Scopes::parse(&tokens(TOKEN_LIMIT + 1)), Err(MalformedScope));
     }
 
     #[test]

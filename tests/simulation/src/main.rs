@@ -1,5 +1,7 @@
 //! A long run: `cargo run --release -p simulation -- FIRST COUNT` plays COUNT seeds from FIRST on.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program tells how it went")]
+
 use std::process::ExitCode;
 
 use simulation::play_seeds;

@@ -501,6 +501,7 @@ impl World {
     }
 
     /// What happens, on stderr, when a single run is replayed with `TRACE` set.
+    #[expect(clippy::print_stderr, reason = "a replay is for reading")]
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.traced {
             eprintln!("{:>10.3} {}", self.started.elapsed().as_secs_f64(), what());
