@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::{Request, Response};
 
-use crate::cache::{Key, LEAST_REMAINING, Life, Token, decode_whole};
+use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
+use crate::caller::Caller;
 use crate::config::{Config, VARIABLES};
 use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE};
@@ -89,6 +90,9 @@ const TOKEN_MEMORY: Duration = Duration::from_secs(2);
 /// Most tokens an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
 
+/// A key is revoked no more often than this: jobs that revoke at every 401 must not spend the budget.
+const PAUSE_AFTER_REVOCATION: Duration = Duration::from_secs(60);
+
 /// How often a request looks whether the fetch it waits for has ended, and how often a fetch looks at the lease.
 const POLL_MEMORY: Duration = Duration::from_millis(10);
 const POLL_STORE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
@@ -120,13 +124,15 @@ struct ReadConfig {
     outcome: Result<Rc<Config>, Error>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Remembered {
     key: Key,
     /// When the store was last asked, or told.
     looked_at: Timestamp,
     /// What it had, or what it would not keep.
     token: Option<Rc<Token>>,
+    /// The store did not take the token: it is here or nowhere.
+    only_here: bool,
 }
 
 /// A fetch that requests of one instance share.
@@ -227,21 +233,23 @@ impl Instance {
         min_remaining / 4 * u32::from(self.jitter) / 255
     }
 
-    fn remember(&self, key: Key, looked_at: Timestamp, token: Option<Rc<Token>>) {
+    fn remember(&self, key: Key, looked_at: Timestamp, token: Option<Rc<Token>>, only_here: bool) {
         let mut tokens = self.tokens.borrow_mut();
         tokens.retain(|remembered| remembered.key != key);
         if tokens.len() >= TOKENS_REMEMBERED {
             // Every look is written at the end, so the first is the one that was looked up longest ago.
             tokens.remove(0);
         }
-        tokens.push(Remembered { key, looked_at, token });
+        tokens.push(Remembered { key, looked_at, token, only_here });
     }
 
-    /// The token of `key` as last seen, and when that was.
-    fn remembered(&self, key: Key) -> Option<(Rc<Token>, Timestamp)> {
-        let tokens = self.tokens.borrow();
-        let remembered = tokens.iter().find(|remembered| remembered.key == key)?;
-        Some((remembered.token.clone()?, remembered.looked_at))
+    fn remembered(&self, key: Key) -> Option<Remembered> {
+        self.tokens.borrow().iter().find(|remembered| remembered.key == key).cloned()
+    }
+
+    /// The token of `key` as last seen.
+    fn last_token(&self, key: Key) -> Option<Rc<Token>> {
+        self.remembered(key)?.token
     }
 
     fn flight(&self, key: Key) -> Option<Rc<Flight>> {
@@ -362,27 +370,78 @@ impl<P: Ports> Broker<P> {
     /// What memory has, or the store when memory is not recent.
     async fn cached(&self, wanted: &Wanted) -> Option<Rc<Token>> {
         match self.instance.remembered(wanted.key) {
-            Some((token, looked_at)) if is_recent(looked_at, self.ports.now(), TOKEN_MEMORY) => Some(token),
+            Some(Remembered { looked_at, token: Some(token), .. })
+                if is_recent(looked_at, self.ports.now(), TOKEN_MEMORY) =>
+            {
+                Some(token)
+            }
             _ => self.look(wanted).await,
         }
     }
 
-    /// Asks the store, and remembers what it says. While it cannot answer, memory stands in for it.
+    /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory
+    /// stands in for it.
     async fn look(&self, wanted: &Wanted) -> Option<Rc<Token>> {
-        let token = match self.get(&wanted.key.of_token()).await {
-            Ok(None) => None,
+        let found = self.get(&wanted.key.of_token()).await;
+        let remembered = self.instance.remembered(wanted.key);
+        let only_here = remembered.as_ref().is_some_and(|remembered| remembered.only_here);
+        let remembered = remembered.and_then(|remembered| remembered.token);
+        let (token, only_here) = match found {
+            Err(StoreFailed) => (remembered, only_here),
+            Ok(None) if only_here => (remembered, true),
+            Ok(None) => (None, false),
             Ok(Some(bytes)) => {
-                let token = Token::decode(&bytes, &wanted.scopes).map(Rc::new);
-                if token.is_none() {
-                    self.ports
-                        .warn("the store has a token record that this version does not read; it counts as absent");
+                let token = self.decode(&bytes).filter(|token| token.requested == wanted.scopes);
+                let is_older =
+                    |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
+                match token {
+                    Some(token) if only_here && is_older(&token) => (remembered, true),
+                    token => (token.map(Rc::new), false),
                 }
-                token
             }
-            Err(StoreFailed) => self.instance.remembered(wanted.key).map(|(token, _)| token),
         };
-        self.instance.remember(wanted.key, self.ports.now(), token.clone());
+        self.instance.remember(wanted.key, self.ports.now(), token.clone(), only_here);
         token
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Option<Token> {
+        let token = Token::decode(bytes);
+        if token.is_none() {
+            self.ports.warn("the store has a token record that this version does not read; it counts as absent");
+        }
+        token
+    }
+
+    /// Forgets a token that a caller says does not work (RFC 7009), if it is one that the caller could have been given:
+    /// of its application, for scopes that it may have. The next request gets a new one, within 2 s on every instance.
+    ///
+    /// Whoever calls this has authenticated the caller.
+    ///
+    /// # Errors
+    /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
+    pub async fn revoke(&self, config: &Config, caller: &Caller, token: &str) -> Result<(), Error> {
+        let unavailable = |StoreFailed| no_token(Trouble::StoreUnavailable, RETRY_SOON);
+        let index = self.get(Index::KEY).await.map_err(unavailable)?;
+        let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
+            return Ok(());
+        };
+        let record = self.get(&key.of_token()).await.map_err(unavailable)?;
+        let Some(record) = record.and_then(|bytes| self.decode(&bytes)) else { return Ok(()) };
+        let could_be_its_own =
+            record.requested.is_subset_of(&caller.scopes) && Key::of(&config.application, &record.requested) == key;
+        if !could_be_its_own || record.access_token.expose() != token {
+            return Ok(());
+        }
+        let now = self.ports.now();
+        if let Some(revoked_at) = record.revoked_at
+            && is_recent(revoked_at, now, PAUSE_AFTER_REVOCATION)
+        {
+            return Err(no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
+        }
+        let revoked = record.revoked(now);
+        self.set(&key.of_token(), &revoked.encode()).await.map_err(unavailable)?;
+        self.instance.remember(key, now, Some(Rc::new(revoked)), false);
+        Ok(())
     }
 
     /// Joins the fetch that is on its way, or leads one.
@@ -410,7 +469,7 @@ impl<P: Ports> Broker<P> {
     /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
     /// brought or suffered meanwhile decides.
     async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
-        let known = self.instance.remembered(wanted.key).map(|(token, _)| token);
+        let known = self.instance.last_token(wanted.key);
         let mut waited = Duration::ZERO;
         let mut pause = POLL_STORE.0;
         loop {
@@ -563,25 +622,41 @@ impl<P: Ports> Broker<P> {
     ) -> Result<Rc<Token>, Error> {
         let mut token = Token {
             access_token: grant.access_token,
+            requested: wanted.scopes.clone(),
             scopes: grant.scopes,
             expires_at: started + grant.expires_in,
             fetched_at: now,
             stalled: false,
+            revoked_at: None,
         };
-        if let Some((previous, _)) = self.instance.remembered(wanted.key) {
+        if let Some(previous) = self.instance.last_token(wanted.key) {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
             } else if previous.access_token.expose() == token.access_token.expose() {
                 token.stalled = true;
             }
+            token.revoked_at = previous.revoked_at;
         }
         let lives = token.remaining(now) >= LEAST_REMAINING;
         token.stalled |= !lives;
         let token = Rc::new(token);
-        self.instance.remember(wanted.key, now, Some(token.clone()));
-        // A failure is already in the log, and this instance has the token.
-        let _ = self.set(&wanted.key.of_token(), &token.encode()).await;
+        // Before the write: a request that comes meanwhile is served.
+        self.instance.remember(wanted.key, now, Some(token.clone()), true);
+        if self.set(&wanted.key.of_token(), &token.encode()).await.is_ok() {
+            self.instance.remember(wanted.key, now, Some(token.clone()), false);
+            self.note_in_index(token.access_token.expose(), wanted.key).await;
+        }
         if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
+    }
+
+    /// For revocation. Only a holder of the lease writes the index; without a store there is none, and a token ends
+    /// by itself within the hour.
+    async fn note_in_index(&self, token: &str, key: Key) {
+        if let Ok(bytes) = self.get(Index::KEY).await {
+            let mut index = Index::decode(bytes.unwrap_or_default());
+            index.insert(token, key);
+            let _ = self.set(Index::KEY, index.as_bytes()).await;
+        }
     }
 
     async fn keep_refusal(&self, wanted: &Wanted, until: Timestamp) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Application, IdentityUrl};
+use crate::config::{Application, Origin};
 use crate::scope::Scopes;
 use crate::secret::{AccessToken, ClientSecret};
 use crate::time::Timestamp;
@@ -30,6 +30,8 @@ pub struct Key([u8; 32]);
 pub struct Token {
     /// The token.
     pub access_token: AccessToken,
+    /// What was asked for.
+    pub requested: Scopes,
     /// What was granted: the requested scopes or fewer.
     pub scopes: Scopes,
     /// When it ends. Counted from before the request that brought it, so it never ends earlier.
@@ -38,6 +40,8 @@ pub struct Token {
     pub fetched_at: Timestamp,
     /// The last fetch brought no later expiry: OfficeRnD re-issues what it has.
     pub stalled: bool,
+    /// When a token of this key was last revoked by a caller.
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// What a token's remaining life allows.
@@ -54,6 +58,12 @@ pub enum Life {
 }
 
 impl Token {
+    /// What stands in a revoked token's place: nothing that anybody is given, and the time of the revocation.
+    pub fn revoked(self, now: Timestamp) -> Self {
+        let over = Timestamp::from_unix_ms(0);
+        Self { access_token: AccessToken::new(""), expires_at: over, stalled: false, revoked_at: Some(now), ..self }
+    }
+
     /// What is left of it.
     pub fn remaining(&self, now: Timestamp) -> Duration {
         self.expires_at.since(now)
@@ -96,7 +106,7 @@ impl Token {
 
 impl Fingerprint {
     /// The fingerprint of a credential at an identity host.
-    pub fn of(identity: &IdentityUrl, client_id: &str, client_secret: &ClientSecret) -> Self {
+    pub fn of(identity: &Origin, client_id: &str, client_secret: &ClientSecret) -> Self {
         Self(hash_of(["credential", identity.as_str(), client_id, client_secret.expose()]))
     }
 
@@ -167,10 +177,12 @@ pub(crate) fn decode_whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T>
 struct Record<'a> {
     version: u32,
     access_token: &'a str,
+    requested: &'a str,
     scope: &'a str,
     expires_at_ms: Timestamp,
     fetched_at_ms: Timestamp,
     stalled: bool,
+    revoked_at_ms: Option<Timestamp>,
 }
 
 impl Token {
@@ -179,29 +191,79 @@ impl Token {
         let record = Record {
             version: RECORD_VERSION,
             access_token: self.access_token.expose(),
+            requested: self.requested.as_str(),
             scope: self.scopes.as_str(),
             expires_at_ms: self.expires_at,
             fetched_at_ms: self.fetched_at,
             stalled: self.stalled,
+            revoked_at_ms: self.revoked_at,
         };
         postcard::to_allocvec(&record).expect("numbers and strings always serialize")
     }
 
-    /// The token of bytes from the store; nothing when they are not a record of this version for these scopes.
+    /// The token of bytes from the store; nothing when they are not a record of this version.
     ///
-    /// The store is not trusted: a record that grants more than `requested` is none.
-    pub fn decode(bytes: &[u8], requested: &Scopes) -> Option<Self> {
+    /// The store is not trusted: a record that grants more than it was asked for is none.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let record: Record<'_> = decode_whole(bytes)?;
+        let requested = Scopes::parse(record.requested).ok()?;
         let scopes = Scopes::parse(record.scope).ok()?;
-        let is_ours =
-            record.version == RECORD_VERSION && !record.access_token.is_empty() && scopes.is_subset_of(requested);
-        is_ours.then(|| Self {
+        (record.version == RECORD_VERSION && scopes.is_subset_of(&requested)).then(|| Self {
             access_token: AccessToken::new(record.access_token),
+            requested,
             scopes,
             expires_at: record.expires_at_ms,
             fetched_at: record.fetched_at_ms,
             stalled: record.stalled,
+            revoked_at: record.revoked_at_ms,
         })
+    }
+}
+
+/// Which key a token is kept under, for callers that know only the token: the latest [`INDEX_LIMIT`] tokens.
+///
+/// Entries of one length, oldest first: the first bytes of a token's SHA-256, and its key.
+#[derive(Debug, Default)]
+pub struct Index(Vec<u8>);
+
+const INDEX_NAME: usize = 8;
+const INDEX_ENTRY: usize = INDEX_NAME + 32;
+
+/// Most tokens in the index: more than OfficeRnD issues in an hour, at 5 calls a minute.
+const INDEX_LIMIT: usize = 400;
+
+impl Index {
+    /// Where the store has the index. Another layout gets another key.
+    pub const KEY: &'static str = "token-index/1";
+
+    /// The index of bytes from the store; an empty one when they are none.
+    pub fn decode(bytes: Vec<u8>) -> Self {
+        if bytes.len().is_multiple_of(INDEX_ENTRY) { Self(bytes) } else { Self::default() }
+    }
+
+    /// The bytes the store keeps: 16 kB at most.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Notes the key of a token. The oldest makes room.
+    pub fn insert(&mut self, token: &str, key: Key) {
+        if self.0.len() >= INDEX_LIMIT * INDEX_ENTRY {
+            self.0.drain(..INDEX_ENTRY);
+        }
+        self.0.extend_from_slice(&Self::name(token)[..INDEX_NAME]);
+        self.0.extend_from_slice(&key.0);
+    }
+
+    /// The key of a token.
+    pub fn find(&self, token: &str) -> Option<Key> {
+        let name = Self::name(token);
+        let entry = self.0.chunks_exact(INDEX_ENTRY).rfind(|entry| entry[..INDEX_NAME] == name[..INDEX_NAME])?;
+        entry[INDEX_NAME..].try_into().ok().map(Key)
+    }
+
+    fn name(token: &str) -> [u8; 32] {
+        Sha256::digest(token.as_bytes()).into()
     }
 }
 
@@ -218,10 +280,12 @@ mod tests {
     fn token(expires_at: u64, fetched_at: u64, stalled: bool) -> Token {
         Token {
             access_token: AccessToken::new("t"),
+            requested: Scopes::parse("a b c").unwrap(),
             scopes: Scopes::parse("a b").unwrap(),
             expires_at: at(expires_at),
             fetched_at: at(fetched_at),
             stalled,
+            revoked_at: None,
         }
     }
 
@@ -256,22 +320,46 @@ mod tests {
 
     #[test]
     fn a_record_comes_back_and_nothing_else_does() {
-        let requested = Scopes::parse("a b c").unwrap();
         let bytes = token(3600, 5, true).encode();
-        let back = Token::decode(&bytes, &requested).unwrap();
+        let back = Token::decode(&bytes).unwrap();
         assert_eq!(back.access_token.expose(), "t");
-        assert_eq!(
-            (back.scopes.as_str(), back.expires_at, back.fetched_at, back.stalled),
-            ("a b", at(3600), at(5), true)
-        );
+        assert_eq!((back.requested.as_str(), back.scopes.as_str()), ("a b c", "a b"));
+        assert_eq!((back.expires_at, back.fetched_at, back.stalled), (at(3600), at(5), true));
 
-        assert!(Token::decode(&bytes, &Scopes::parse("a").unwrap()).is_none(), "a broader token");
+        let broader = Token { requested: Scopes::parse("a").unwrap(), ..back };
+        assert!(Token::decode(&broader.encode()).is_none(), "a broader token");
         let later = [&[2], &bytes[1..]].concat();
-        assert!(Token::decode(&later, &requested).is_none(), "a later version");
-        assert!(Token::decode(&[&bytes[..], &[0]].concat(), &requested).is_none(), "a byte too many");
+        assert!(Token::decode(&later).is_none(), "a later version");
+        assert!(Token::decode(&[&bytes[..], &[0]].concat()).is_none(), "a byte too many");
         for end in 0..bytes.len() {
-            assert!(Token::decode(&bytes[..end], &requested).is_none(), "{end} bytes of it");
+            assert!(Token::decode(&bytes[..end]).is_none(), "{end} bytes of it");
         }
+    }
+
+    #[test]
+    fn a_revoked_token_is_over_at_any_time_and_gone() {
+        let revoked = Token::decode(&token(3600, 5, true).revoked(at(10)).encode()).unwrap();
+        assert_eq!(revoked.access_token.expose(), "");
+        assert_eq!(revoked.revoked_at, Some(at(10)));
+        for now in [at(0), at(10), Timestamp::from_unix_ms(0)] {
+            assert_eq!(revoked.life(now, MIN, Duration::ZERO), Life::Over);
+            assert!(revoked.next_fetch(now) <= now);
+        }
+    }
+
+    #[test]
+    fn the_index_knows_the_latest_tokens() {
+        let keys: Vec<_> = (0..=INDEX_LIMIT).map(|n| Key(hash_of([&n.to_string()]))).collect();
+        let mut index = Index::default();
+        for (n, key) in keys.iter().enumerate() {
+            index.insert(&format!("token-{n}"), *key);
+        }
+        let index = Index::decode(index.as_bytes().to_vec());
+        assert_eq!(index.find("token-0"), None, "the oldest made room");
+        assert_eq!(index.find("token-1"), Some(keys[1]));
+        assert_eq!(index.find("another"), None);
+        assert_eq!(index.as_bytes().len(), 16_000);
+        assert_eq!(Index::decode(vec![0; 41]).find("token-1"), None, "bytes that are no index");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who may call, and what each may have.
 
+use std::rc::Rc;
+
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -25,7 +27,7 @@ pub struct Caller {
 
 /// The policy: every caller, sorted by name.
 #[derive(Clone, Debug)]
-pub struct Callers(Vec<Caller>);
+pub struct Callers(Vec<Rc<Caller>>);
 
 /// Longest name of a caller, in bytes.
 const NAME_LIMIT: usize = 128;
@@ -49,7 +51,7 @@ impl Callers {
                 mistakes.add(name, "a name is 1 to 128 characters of printable ASCII");
                 continue;
             }
-            callers.extend(parse_caller(name, entry, mistakes));
+            callers.extend(parse_caller(name, entry, mistakes).map(Rc::new));
         }
         callers.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         for pair in callers.windows(2).filter(|pair| pair[0].name == pair[1].name) {
@@ -62,7 +64,7 @@ impl Callers {
     ///
     /// # Errors
     /// When there is no such caller, or the secret is none of its own; which of the two is for the log alone.
-    pub fn authenticate(&self, name: &str, secret: &PresentedSecret) -> Result<&Caller, Unauthenticated> {
+    pub fn authenticate(&self, name: &str, secret: &PresentedSecret) -> Result<Rc<Caller>, Unauthenticated> {
         let presented: SecretDigest = Sha256::digest(secret.expose().as_bytes()).into();
         let Some(caller) = self.find(name) else {
             // The same comparison as for a known caller, so that time tells no names.
@@ -70,7 +72,7 @@ impl Callers {
             return Err(Unauthenticated::UnknownCaller);
         };
         if bool::from(matches_one_of(&presented, &caller.digests)) {
-            Ok(caller)
+            Ok(caller.clone())
         } else {
             Err(Unauthenticated::WrongSecret)
         }
@@ -78,7 +80,7 @@ impl Callers {
 }
 
 impl Callers {
-    fn find(&self, name: &str) -> Option<&Caller> {
+    fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let place = self.0.binary_search_by(|caller| caller.name.as_str().cmp(name)).ok()?;
         self.0.get(place)
     }
@@ -198,7 +200,11 @@ mod tests {
         let callers = two_callers();
         let check = |name: &str, secret: &str, expected: Result<&str, Unauthenticated>| {
             let found = callers.authenticate(name, &PresentedSecret::new(secret));
-            assert_eq!(found.map(|caller| caller.name.as_str()), expected, "{name} {secret}");
+            assert_eq!(
+                found.as_ref().map(|caller| caller.name.as_str()).map_err(|because| *because),
+                expected,
+                "{name} {secret}"
+            );
         };
         check("a", "old", Ok("a"));
         check("a", "new", Ok("a"));

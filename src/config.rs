@@ -11,20 +11,21 @@ use crate::caller::Callers;
 use crate::secret::ClientSecret;
 
 /// Every variable the broker reads. A port hands them over as they are; absent is empty.
-pub const VARIABLES: [&str; 6] = [
+pub const VARIABLES: [&str; 7] = [
     "officernd_client_id",
     "officernd_client_secret",
     "officernd_identity_url",
     "callers",
     "min_remaining_seconds",
     "upstream_calls_per_minute",
+    "public_url",
 ];
 
 /// A configuration without a mistake.
 #[derive(Debug)]
 pub struct Config {
     /// Where tokens come from.
-    pub identity: IdentityUrl,
+    pub identity: Origin,
     /// The application whose tokens are handed out.
     pub application: Application,
     /// Who may call.
@@ -33,6 +34,8 @@ pub struct Config {
     pub min_remaining: Duration,
     /// How many calls OfficeRnD takes in 60 s: 1 to 100.
     pub calls_per_minute: usize,
+    /// Where callers reach the broker, if its own requests do not tell: behind a proxy that ends TLS.
+    pub public_url: Option<Origin>,
 }
 
 /// An OfficeRnD application and the credential it has there.
@@ -48,9 +51,9 @@ pub struct Application {
     pub fingerprint: Fingerprint,
 }
 
-/// The origin of the identity host: `https`, or `http` on a loopback host; no path.
+/// Scheme, host and port: `https`, or `http` on a loopback host; no path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityUrl(String);
+pub struct Origin(String);
 
 /// One mistake in the variables. It names the place and what belongs there, never a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +132,7 @@ impl Config {
         });
         let mut identity = None;
         read("officernd_identity_url", &mut |text, mistakes| {
-            identity = IdentityUrl::parse(text);
+            identity = Origin::parse(text);
             if identity.is_none() {
                 mistakes
                     .add("", "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]");
@@ -147,6 +150,13 @@ impl Config {
             Some(calls) => calls_per_minute = calls,
             None => mistakes.add("", "must be a whole number from 1 to 100"),
         });
+        let mut public_url = None;
+        read("public_url", &mut |text, mistakes| {
+            public_url = Origin::parse(text);
+            if public_url.is_none() && !text.is_empty() {
+                mistakes.add("", "must be empty, or an origin as officernd_identity_url is one");
+            }
+        });
 
         match (identity, callers) {
             (Some(identity), Some(callers)) if found.is_empty() => Ok(Self {
@@ -155,6 +165,7 @@ impl Config {
                 callers,
                 min_remaining: Duration::from_secs(min_remaining_seconds.into()),
                 calls_per_minute: calls_per_minute.into(),
+                public_url,
             }),
             _ => Err(found),
         }
@@ -162,13 +173,13 @@ impl Config {
 }
 
 impl Application {
-    fn new(name: &str, client_id: String, client_secret: ClientSecret, identity: &IdentityUrl) -> Self {
+    fn new(name: &str, client_id: String, client_secret: ClientSecret, identity: &Origin) -> Self {
         let fingerprint = Fingerprint::of(identity, &client_id, &client_secret);
         Self { name: name.to_owned(), client_id, client_secret, fingerprint }
     }
 }
 
-impl IdentityUrl {
+impl Origin {
     fn parse(text: &str) -> Option<Self> {
         let origin = text.strip_suffix('/').unwrap_or(text);
         let uri: http::Uri = origin.parse().ok()?;
@@ -255,6 +266,7 @@ mod tests {
                 "callers" => CALLERS,
                 "min_remaining_seconds" => "300",
                 "upstream_calls_per_minute" => "5",
+                "public_url" => "",
                 other => panic!("{other} is not a variable"),
             }
         })
@@ -284,6 +296,9 @@ mod tests {
         for number in ["", "x", "29", "3301", "-1", "+300", "3e2", "300.0", "99999999999999999999"] {
             check("min_remaining_seconds", number);
         }
+        for url in ["x", "http://broker.example", "https://broker.example/path"] {
+            check("public_url", url);
+        }
         for number in ["", "0", "101", "five"] {
             check("upstream_calls_per_minute", number);
         }
@@ -292,13 +307,14 @@ mod tests {
     #[test]
     fn all_mistakes_come_at_once() {
         let mistakes = Config::parse(|_| "").unwrap_err();
-        assert_eq!(mistakes.len(), VARIABLES.len(), "{mistakes:?}");
+        // `public_url` may be empty.
+        assert_eq!(mistakes.len(), VARIABLES.len() - 1, "{mistakes:?}");
     }
 
     #[test]
     fn the_identity_url_is_an_origin_that_keeps_the_credential_private() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(IdentityUrl::parse(text).as_ref().map(IdentityUrl::as_str), expected, "{text:?}");
+            assert_eq!(Origin::parse(text).as_ref().map(Origin::as_str), expected, "{text:?}");
         };
         check("https://identity.officernd.com", Some("https://identity.officernd.com"));
         check("https://identity.officernd.com/", Some("https://identity.officernd.com"));

@@ -2,17 +2,23 @@
 
 mod request;
 
+use std::rc::Rc;
+
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use crate::audit::{self, Audit};
 use crate::broker::{Broker, Followup, Issue, Ports, Source};
 use crate::cache::Token;
+use crate::caller::Caller;
+use crate::config::Config;
 use crate::error::{Error, ScopeRefusal};
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
+use request::ClientRequest;
 
 /// `Cache-Status`, RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -44,6 +50,8 @@ pub struct Handled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Token,
+    Revocation,
+    Metadata,
     Health,
     Readiness,
     Unknown,
@@ -51,10 +59,16 @@ enum Route {
 
 impl Route {
     fn of(path: &str) -> Self {
-        match path {
-            "/oauth/token" => Self::Token,
-            "/healthz" => Self::Health,
-            "/readyz" => Self::Readiness,
+        // RFC 3986 section 6.2.2.2: `%6F` is `o`. An encoded slash stays within its segment.
+        let segments: Option<Vec<_>> =
+            path.split('/').map(|segment| percent_decode_str(segment).decode_utf8().ok()).collect();
+        let segments = segments.unwrap_or_default();
+        match segments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
+            ["", "oauth", "token"] => Self::Token,
+            ["", "oauth", "revoke"] => Self::Revocation,
+            ["", ".well-known", "oauth-authorization-server"] => Self::Metadata,
+            ["", "healthz"] => Self::Health,
+            ["", "readyz"] => Self::Readiness,
             _ => Self::Unknown,
         }
     }
@@ -63,6 +77,8 @@ impl Route {
     fn as_str(self) -> &'static str {
         match self {
             Self::Token => "/oauth/token",
+            Self::Revocation => "/oauth/revoke",
+            Self::Metadata => "/.well-known/oauth-authorization-server",
             Self::Health => "/healthz",
             Self::Readiness => "/readyz",
             Self::Unknown => "unknown",
@@ -72,8 +88,8 @@ impl Route {
     /// The methods it has, as `Allow` says them (RFC 9110 section 10.2.1).
     fn allow(self) -> &'static str {
         match self {
-            Self::Token => "POST",
-            Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
+            Self::Token | Self::Revocation => "POST",
+            Self::Metadata | Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
         }
     }
 }
@@ -91,9 +107,16 @@ pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrive
             followup = later;
             response
         }
+        Route::Revocation if request.method() == Method::POST => {
+            match authenticate_and_revoke(broker, &request, arrived, &mut audit).await {
+                Ok(()) => answer(StatusCode::OK, "{}".to_owned()),
+                Err(error) => refuse(error, &mut audit),
+            }
+        }
+        Route::Metadata if is_read => metadata(broker, &request, arrived, &mut audit).await,
         Route::Health if is_read => json(StatusCode::OK, &Health { status: "ok", problem: None }),
         Route::Readiness if is_read => readiness(broker, arrived, &mut audit).await,
-        Route::Token | Route::Health | Route::Readiness => method_not_allowed(route),
+        _ => method_not_allowed(route),
     };
     let response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
     audit.status = response.status().as_u16();
@@ -142,11 +165,7 @@ async fn authorize_and_issue<P: Ports>(
     arrived: Timestamp,
     audit: &mut Audit,
 ) -> Result<Issue, Error> {
-    let config = broker.config(arrived).await?;
-    let token_request = request::TokenRequest::parse(request)?;
-    let credentials = token_request.credentials.map_err(Error::InvalidClient)?;
-    let caller = config.callers.authenticate(&credentials.id, &credentials.secret).map_err(Error::InvalidClient)?;
-    audit.caller = Some(caller.name.clone());
+    let (config, token_request, caller) = authenticate(broker, request, arrived, audit).await?;
     match token_request.grant_type.as_deref() {
         None => return Err(Error::InvalidRequest("grant_type is missing")),
         Some("client_credentials") => {}
@@ -161,6 +180,79 @@ async fn authorize_and_issue<P: Ports>(
     audit.application = Some(config.application.name.clone());
     audit.scopes = Some(scopes.clone());
     Ok(broker.issue(&config, scopes, arrived).await)
+}
+
+/// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
+async fn authenticate<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    arrived: Timestamp,
+    audit: &mut Audit,
+) -> Result<(Rc<Config>, ClientRequest, Rc<Caller>), Error> {
+    let config = broker.config(arrived).await?;
+    let client_request = ClientRequest::parse(request)?;
+    let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
+    let caller = config.callers.authenticate(&credentials.id, &credentials.secret).map_err(Error::InvalidClient)?;
+    audit.caller = Some(caller.name.clone());
+    Ok((config, client_request, caller))
+}
+
+/// The revocation endpoint, RFC 7009.
+async fn authenticate_and_revoke<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    arrived: Timestamp,
+    audit: &mut Audit,
+) -> Result<(), Error> {
+    let (config, client_request, caller) = authenticate(broker, request, arrived, audit).await?;
+    let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
+    audit.application = Some(config.application.name.clone());
+    broker.revoke(&config, &caller, token.expose()).await
+}
+
+/// RFC 8414. It says what the broker can do and where, and nothing of the policy.
+async fn metadata<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    now: Timestamp,
+    audit: &mut Audit,
+) -> Response<String> {
+    let config = match broker.config(now).await {
+        Ok(config) => config,
+        Err(error) => return refuse(error, audit),
+    };
+    let issuer = match (&config.public_url, request.uri().scheme_str(), request.uri().authority()) {
+        (Some(url), _, _) => url.as_str().to_owned(),
+        (None, Some(scheme), Some(authority)) => format!("{scheme}://{authority}"),
+        (None, ..) => return refuse(Error::InvalidRequest("the request does not say which host it is for"), audit),
+    };
+    json(
+        StatusCode::OK,
+        &Metadata {
+            token_endpoint: format!("{issuer}/oauth/token"),
+            revocation_endpoint: format!("{issuer}/oauth/revoke"),
+            issuer,
+            grant_types_supported: ["client_credentials"],
+            response_types_supported: [],
+            token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
+            revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
+        },
+    )
+}
+
+/// RFC 7591 section 2: HTTP Basic, and the body.
+const AUTHENTICATION_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+
+/// RFC 8414 section 2.
+#[derive(Serialize)]
+struct Metadata {
+    issuer: String,
+    token_endpoint: String,
+    revocation_endpoint: String,
+    grant_types_supported: [&'static str; 1],
+    response_types_supported: [&'static str; 0],
+    token_endpoint_auth_methods_supported: [&'static str; 2],
+    revocation_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
 /// RFC 6749 section 5.1.

@@ -76,6 +76,10 @@ pub enum Trouble {
     StillFetching,
     /// OfficeRnD re-issues a token that is about to expire.
     TokenExpiring,
+    /// A caller revoked the same token less than a minute ago.
+    RevokedLately,
+    /// The store does not take a revocation.
+    StoreUnavailable,
     /// It refuses our client id and secret.
     CredentialRefused,
     /// The status is none that a token endpoint answers with.
@@ -104,9 +108,7 @@ impl Error {
             Self::InvalidScope(ScopeRefusal::Malformed) => "scope is malformed",
             Self::InvalidScope(_) => "the requested scope is not available to this client",
             Self::BodyTooLarge => "the request body is too large",
-            Self::NoToken { because, .. } if because.is_temporary() => {
-                "no token can be obtained right now, retry later"
-            }
+            Self::NoToken { because, .. } if because.is_temporary() => "this cannot be done right now, retry later",
             Self::NoToken { .. } => "the identity provider did not issue a token",
             Self::Configuration(_) | Self::Variables(_) => "the broker is not configured correctly",
         }
@@ -154,6 +156,7 @@ impl Trouble {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
             Self::BudgetSpent | Self::StillFetching | Self::TokenExpiring => true,
+            Self::RevokedLately | Self::StoreUnavailable => true,
             Self::CredentialRefused | Self::UnexpectedStatus | Self::UnreadableAnswer | Self::AnswerTooLong => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -169,6 +172,8 @@ impl Trouble {
             Self::BudgetSpent => "budget_spent",
             Self::StillFetching => "still_fetching",
             Self::TokenExpiring => "token_expiring",
+            Self::RevokedLately => "revoked_lately",
+            Self::StoreUnavailable => "store_unavailable",
             Self::CredentialRefused => "credential_refused",
             Self::UnexpectedStatus => "upstream_unexpected_status",
             Self::UnreadableAnswer => "upstream_unreadable_answer",

@@ -1,12 +1,12 @@
 //! RFC 6749 section 4.4 towards OfficeRnD: what is sent, and what an answer means. Nothing here touches a socket.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 
-use crate::config::{Application, IdentityUrl};
+use crate::config::{Application, Origin};
 use crate::error::Trouble;
 use crate::scope::Scopes;
 use crate::secret::AccessToken;
@@ -52,7 +52,7 @@ impl Failure {
 }
 
 /// The token request: the documented form, with the credential in the body (RFC 6749 section 2.3.1).
-pub fn token_request(identity: &IdentityUrl, application: &Application, scopes: &Scopes) -> Request<String> {
+pub fn token_request(identity: &Origin, application: &Application, scopes: &Scopes) -> Request<String> {
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("client_id", &application.client_id)
         .append_pair("client_secret", application.client_secret.expose())
@@ -150,9 +150,7 @@ fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         // More digits than fit mean "very long"; the gate has the cap.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1000)));
     }
-    let date = httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let date_ms = u64::try_from(date.as_millis()).ok()?;
-    Some(Timestamp::from_unix_ms(date_ms).since(now))
+    Some(Timestamp::parse_http_date(text)?.since(now))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A token request as RFC 6749 writes it: the form of section 4.4.2, and the client's password by section 2.3.1.
+//! The request of a client as RFC 6749 writes it: a form (appendix B), and the client's password by section 2.3.1.
 
 use std::borrow::Cow;
 
@@ -17,12 +17,14 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// The media type of a form, RFC 6749 appendix B.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A request that has the form of a token request. Nothing in it is checked against anything.
-pub(super) struct TokenRequest {
+/// A request of a client: a form with credentials. Nothing in it is checked against anything.
+pub(super) struct ClientRequest {
     /// Who says it calls, or why nobody does.
     pub(super) credentials: Result<Credentials, Unauthenticated>,
     pub(super) grant_type: Option<String>,
     pub(super) scope: Option<String>,
+    /// The token to revoke, RFC 7009 section 2.1. Its `token_type_hint` is of no use here.
+    pub(super) token: Option<PresentedSecret>,
 }
 
 /// What a caller presents.
@@ -31,7 +33,7 @@ pub(super) struct Credentials {
     pub(super) secret: PresentedSecret,
 }
 
-/// The parameters this endpoint knows. RFC 6749 section 3.2: without a value is absent, unknown ones are ignored, and
+/// The parameters that mean something. RFC 6749 section 3.2: without a value is absent, unknown ones are ignored, and
 /// none may be there twice.
 #[derive(Default)]
 struct Form<'a> {
@@ -39,6 +41,7 @@ struct Form<'a> {
     scope: Option<Cow<'a, str>>,
     client_id: Option<Cow<'a, str>>,
     client_secret: Option<Cow<'a, str>>,
+    token: Option<Cow<'a, str>>,
 }
 
 impl<'a> Form<'a> {
@@ -59,12 +62,13 @@ impl<'a> Form<'a> {
             "scope" => Some(&mut self.scope),
             "client_id" => Some(&mut self.client_id),
             "client_secret" => Some(&mut self.client_secret),
+            "token" => Some(&mut self.token),
             _ => None,
         }
     }
 }
 
-impl TokenRequest {
+impl ClientRequest {
     pub(super) fn parse(request: &Request<Body>) -> Result<Self, Error> {
         // RFC 6749 section 2.3.1: never in the URI, where logs would keep it.
         let query = request.uri().query().unwrap_or_default();
@@ -84,6 +88,7 @@ impl TokenRequest {
             credentials,
             grant_type: form.grant_type.map(Cow::into_owned),
             scope: form.scope.map(Cow::into_owned),
+            token: form.token.map(PresentedSecret::new),
         })
     }
 }

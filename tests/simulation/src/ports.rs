@@ -44,6 +44,9 @@ impl Ports for Simulated {
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         let (there, back) = self.world.store_latency()?;
+        if self.world.is_read_only() {
+            return Err("the simulated store is read-only".into());
+        }
         let (world, key, value) = (self.world.clone(), key.to_owned(), value.to_vec());
         let landing = tokio::task::spawn_local(async move {
             sleep(there).await;

@@ -65,6 +65,7 @@ enum StoreMood {
     Fails,
     FailsSometimes,
     Slow,
+    ReadOnly,
 }
 
 struct Place {
@@ -244,7 +245,7 @@ impl World {
                     self.officernd.borrow_mut().mood = Mood::Well;
                 }
                 4..=5 if faults.store => {
-                    let moods = [StoreMood::Fails, StoreMood::FailsSometimes, StoreMood::Slow];
+                    let moods = [StoreMood::Fails, StoreMood::FailsSometimes, StoreMood::Slow, StoreMood::ReadOnly];
                     self.store_mood.set(moods[self.below(moods.len())]);
                     self.trace(|| format!("store: {:?} for {lasts:?}", self.store_mood.get()));
                     sleep(lasts).await;
@@ -438,7 +439,7 @@ impl World {
     fn stored_token(&self, set: usize) -> Option<Token> {
         let scopes = scopes_of(set);
         let key = Key::of(&self.config.application, &scopes).of_token();
-        Token::decode(self.store.borrow().get(&key)?, &scopes)
+        Token::decode(self.store.borrow().get(&key)?)
     }
 
     fn store_was_sound_since(&self, then: Instant) -> bool {
@@ -467,13 +468,17 @@ impl World {
             .unwrap_or_default()
     }
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.store_mood.get() == StoreMood::ReadOnly
+    }
+
     /// How long an operation takes to the store and back, or that it fails. Both together are under Fischer's 50 ms.
     pub(crate) fn store_latency(&self) -> Result<(Duration, Duration), String> {
         match self.store_mood.get() {
             StoreMood::Fails => return Err("the simulated store fails".into()),
             StoreMood::FailsSometimes if self.chance(50) => return Err("the simulated store fails sometimes".into()),
             StoreMood::Slow => return Ok((Duration::from_secs(1), Duration::from_secs(1))),
-            StoreMood::Sound | StoreMood::FailsSometimes => {}
+            StoreMood::Sound | StoreMood::FailsSometimes | StoreMood::ReadOnly => {}
         }
         let leg = Duration::from_millis(10);
         Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)))
