@@ -25,7 +25,15 @@ pub fn build(manifest: &Manifest) -> anyhow::Result<()> {
         add_target(&manifest.folder)?;
     }
     say(&format!("Building the component: {command}"));
-    let status = Command::new("sh")
+    let mut shell = Command::new("sh");
+    // What cargo tells a program that it runs, build scripts look at: they would run anew for each way of coming here.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            shell.env_remove(&name);
+        }
+    }
+    let status = shell
         .args(["-c", command])
         .current_dir(&manifest.folder)
         // The manifest says where the component ends up, so a target folder of the caller's own must not move it.

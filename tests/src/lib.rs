@@ -1,1 +1,22 @@
-//! Black-box tests of the component.
+//! Black-box tests of the component: the real .wasm in the real host over real sockets.
+//!
+//! A test makes a [`Setup`], changes what it is about, and starts it: a sandbox in OfficeRnD's place, and a [`Broker`] of
+//! which it sees what a caller, an operator and OfficeRnD see.
+
+mod answer;
+mod broker;
+mod crowd;
+mod leak;
+mod peer;
+mod program;
+mod redis;
+mod setup;
+
+pub use answer::{Answer, basic, exchange, form};
+pub use broker::{Broker, eventually, token_request};
+pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
+pub use leak::{Secret, disguises, find_leaks};
+pub use peer::{PeerServer, run_peer};
+pub use program::Program;
+pub use redis::Redis;
+pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, random};

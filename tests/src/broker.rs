@@ -1,0 +1,201 @@
+//! A running broker, and the sandbox it asks.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use host::sandbox::{Call, Config, Sandbox};
+use host::{App, KeyValue, Manifest, Options, Output, Server, Variables};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use http_body_util::Full;
+use officernd_token_broker::cache::{Key, Token};
+use officernd_token_broker::config::{self, VARIABLES};
+use officernd_token_broker::scope::Scopes;
+use officernd_token_broker::secret::AccessToken;
+use officernd_token_broker::time::Timestamp;
+use tokio::time::sleep;
+
+use crate::answer::{Answer, basic, exchange, form};
+use crate::leak::Secret;
+use crate::setup::{Caller, Setup};
+
+/// The store that the component has.
+const LABEL: &str = "default";
+
+/// The component, built and compiled once in a process.
+fn app() -> &'static App {
+    static APP: OnceLock<App> = OnceLock::new();
+    APP.get_or_init(|| {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml");
+        let manifest = Manifest::read(&manifest).expect("spin.toml is for this host too");
+        host::build(&manifest).expect("the component builds");
+        App::load(manifest).expect("the component loads")
+    })
+}
+
+/// A broker in a host, and the sandbox it asks.
+pub struct Broker {
+    /// Who is there.
+    pub setup: Setup,
+    /// OfficeRnD's place.
+    pub sandbox: Arc<Sandbox>,
+    /// The host.
+    pub server: Server,
+    /// The variables, which can be changed while it runs.
+    pub variables: Variables,
+}
+
+impl Setup {
+    /// Starts a sandbox and a broker.
+    pub async fn start(self) -> Broker {
+        let config = Config { applications: vec![self.application.clone()], ..self.sandbox.clone() };
+        let sandbox = Arc::new(Sandbox::start(config).await.expect("loopback has a free port"));
+        let variables = self.variables(&sandbox.url());
+        let server = serve(&self, &variables).await;
+        Broker { setup: self, sandbox, server, variables }
+    }
+}
+
+async fn serve(setup: &Setup, variables: &Variables) -> Server {
+    let app = tokio::task::spawn_blocking(app).await.expect("the component builds and loads");
+    let options = Options {
+        variables: variables.clone(),
+        key_value: setup.key_value.clone(),
+        reuse: setup.reuse,
+        output: Output::captured(),
+        ..Options::default()
+    };
+    host::start(app, options).await.expect("the host starts")
+}
+
+impl Broker {
+    /// Stops the host and starts another, which has the same variables and the same store.
+    pub async fn restart(self) -> Self {
+        let Self { setup, sandbox, server, variables } = self;
+        server.stop().await;
+        let server = serve(&setup, &variables).await;
+        Self { setup, sandbox, server, variables }
+    }
+
+    /// Starts a second host, which asks the same sandbox and has this store.
+    pub async fn beside(&self, key_value: KeyValue) -> Self {
+        let setup = Setup { key_value, ..self.setup.clone() };
+        let variables = self.variables.clone();
+        let server = serve(&setup, &variables).await;
+        Self { setup, sandbox: self.sandbox.clone(), server, variables }
+    }
+
+    /// Sends a request and reads the answer.
+    pub fn send(&self, request: Request<String>) -> impl Future<Output = Answer> + use<> {
+        let exchange = exchange(self.server.addr(), request.map(|body| Full::new(Bytes::from(body))));
+        async { exchange.await.expect("the broker answers every request") }
+    }
+
+    /// A request without a body.
+    pub fn fetch(&self, method: Method, path: &str) -> impl Future<Output = Answer> + use<> {
+        self.send(Request::builder().method(method).uri(path).body(String::new()).expect("a path is a URI"))
+    }
+
+    /// Asks for a token as most clients do: with HTTP Basic.
+    pub fn token(&self, caller: &Caller, scope: Option<&str>) -> impl Future<Output = Answer> + use<> {
+        self.send(token_request(caller, scope))
+    }
+
+    /// Asks for a token for the caller `nightly`.
+    pub fn nightly(&self, scope: &str) -> impl Future<Output = Answer> + use<> {
+        self.token(&self.setup.nightly, Some(scope))
+    }
+
+    /// What OfficeRnD has been asked so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.sandbox.calls()
+    }
+
+    /// Everything that must never be written anywhere.
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.setup.secrets()
+    }
+
+    /// Where the store has the token of these scopes, by the core's own word.
+    pub fn key(&self, scopes: &str) -> String {
+        let value = |name: &str| self.variables.lookup(name).expect("the provider works").unwrap_or_default();
+        let defaults = [("min_remaining_seconds", "300"), ("upstream_calls_per_minute", "5")];
+        let values = VARIABLES.map(|name| {
+            let default = defaults.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+            let value = value(name);
+            (name, if value.is_empty() { default.to_owned() } else { value })
+        });
+        let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+        let config = config::Config::parse(lookup).expect("the variables are sound");
+        Key::of(&config.application, &Scopes::parse(scopes).expect("scopes")).of_token()
+    }
+
+    /// Puts a token with so much life left into the store, fetched long ago, and returns it.
+    pub async fn store_token(&self, scopes: &str, remaining: Duration) -> String {
+        let access_token = crate::setup::random("stored-token");
+        let token = Token {
+            access_token: AccessToken::new(&access_token),
+            requested: Scopes::parse(scopes).expect("scopes"),
+            scopes: Scopes::parse(scopes).expect("scopes"),
+            expires_at: now() + remaining,
+            fetched_at: Timestamp::from_unix_ms(now().unix_ms() - 600_000),
+            stalled: false,
+            revoked_at: None,
+        };
+        self.store(&self.key(scopes), token.encode()).await;
+        access_token
+    }
+
+    /// Writes to the store, as another node would.
+    pub async fn store(&self, key: &str, value: Vec<u8>) {
+        self.setup.key_value.set(LABEL, key, value).await.expect("the store works");
+    }
+
+    /// Everything in the store.
+    pub async fn stored(&self) -> Vec<(String, Vec<u8>)> {
+        let store = &self.setup.key_value;
+        let mut entries = Vec::new();
+        for key in store.keys(LABEL).await.expect("the store works") {
+            let value = store.get(LABEL, &key).await.expect("the store works");
+            entries.extend(value.map(|value| (key, value)));
+        }
+        entries
+    }
+
+    /// Empties the store.
+    pub async fn empty_store(&self) {
+        for (key, _) in self.stored().await {
+            self.setup.key_value.delete(LABEL, &key).await.expect("the store works");
+        }
+    }
+}
+
+/// A token request with HTTP Basic.
+pub fn token_request(caller: &Caller, scope: Option<&str>) -> Request<String> {
+    let mut fields = vec![("grant_type", "client_credentials")];
+    fields.extend(scope.map(|scope| ("scope", scope)));
+    Request::post("/oauth/token")
+        .header(AUTHORIZATION, basic(&caller.name, &caller.secret))
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form(&fields))
+        .expect("a request")
+}
+
+fn now() -> Timestamp {
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970");
+    Timestamp::from_unix_ms(since_epoch.as_millis().try_into().expect("and not the end of time"))
+}
+
+/// Looks again and again until `condition` holds, and fails with `what` after a while that is long for any machine.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let (caller, begin) = (std::panic::Location::caller(), Instant::now());
+    async move {
+        while !condition() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{caller}: {what} has not come about in 20 s");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The program `broker`, as a shell starts it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long it may take to build the component and to load it, on any machine.
+const START: Duration = Duration::from_secs(180);
+
+/// A started `broker`. It is killed when this is dropped.
+pub struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+    /// Where it runs: no `.env` of anybody's is there.
+    _folder: TempDir,
+}
+
+impl Program {
+    /// Starts it with these arguments and no variables but these, `SPIN_VARIABLE_` not written.
+    pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = as_from_a_shell(Command::new(built()));
+        let variables = variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value));
+        command.args(arguments).envs(variables).current_dir(folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("broker starts");
+
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        // Ends with the program.
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (mut pipe, text) = (child.stderr.take().expect("it is piped"), stderr.clone());
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut bytes) {
+                text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..length]));
+            }
+        });
+        Self { child, lines, stderr, _folder: folder }
+    }
+
+    /// The lines on stdout up to the first that `is_last`, or until the program ends.
+    pub fn lines_until(&self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+        let (begin, mut lines) = (Instant::now(), Vec::new());
+        while !lines.last().is_some_and(|line: &String| is_last(line)) {
+            match self.lines.recv_timeout(START.saturating_sub(begin.elapsed())) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it says no more than {lines:?} and {:?}", self.stderr()),
+            }
+        }
+        lines
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("nobody panics with it").clone()
+    }
+
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) {
+        let kill = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status();
+        assert!(kill.expect("there is a kill").success());
+    }
+
+    /// Its status, if it ends within `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            let status = self.child.try_wait().expect("it is our child");
+            if status.is_some() || begin.elapsed() > limit {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Without the variables that an operator's shell may have for Spin, and without those that Cargo gives to tests: build scripts
+/// look at some, and would have half of the dependencies built anew.
+fn as_from_a_shell(mut command: Command) -> Command {
+    let unwanted = |name: &str| ["SPIN_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|begin| name.starts_with(begin));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| unwanted(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The program, built once in a process, beside this one.
+fn built() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("this program has a path");
+        // TARGET/PROFILE/deps/TEST
+        let profile = test.ancestors().nth(2).expect("a test is three folders deep");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = as_from_a_shell(Command::new(cargo));
+        // Without --package: a choice of packages is a choice of features, and most dependencies would be built anew.
+        command.args(["build", "--bin", "broker", "--message-format", "json", "--target-dir"]);
+        command.arg(profile.parent().expect("a test is three folders deep"));
+        if profile.ends_with("release") {
+            command.arg("--release");
+        }
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace");
+        let output = command.current_dir(workspace).stderr(Stdio::inherit()).output().expect("there is a cargo");
+        assert!(output.status.success(), "broker does not build");
+        let messages = String::from_utf8(output.stdout).expect("JSON is Unicode");
+        let executable = messages.lines().rev().find_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        executable.expect("cargo says where broker is")
+    })
+}

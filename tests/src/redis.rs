@@ -1,0 +1,77 @@
+//! A Redis server of a test's own.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use host::KeyValue;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+/// A running server, empty at first. It and all it has is gone when this is dropped.
+pub struct Redis {
+    server: Child,
+    url: String,
+    _folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one on a free port of loopback.
+    ///
+    /// # Errors
+    /// When there is no `redis-server`, or it does not come up.
+    pub async fn start() -> anyhow::Result<Self> {
+        // Between the look for a free port and its use, another program can take it: then the server ends at once.
+        for _ in 0..5 {
+            if let Some(redis) = Self::try_start().await? {
+                return Ok(redis);
+            }
+        }
+        bail!("redis-server does not start on any free port");
+    }
+
+    async fn try_start() -> anyhow::Result<Option<Self>> {
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let server = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+            .arg(port.to_string())
+            .arg("--dir")
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("this test needs a Redis server: apt-get install redis-server")?;
+        let mut redis = Self { server, url: format!("redis://127.0.0.1:{port}"), _folder: folder };
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(20) {
+            if redis.server.try_wait()?.is_some() {
+                return Ok(None);
+            }
+            if KeyValue::redis(&redis.url)?.check().await.is_ok() {
+                return Ok(Some(redis));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        bail!("redis-server does not answer");
+    }
+
+    /// Where it is: `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A new connection to it, as another host would have.
+    pub fn key_value(&self) -> KeyValue {
+        KeyValue::redis(&self.url).expect("the URL is one")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}

@@ -1,0 +1,250 @@
+//! Crowds: how often OfficeRnD is called, whoever and however many want a token.
+
+use std::time::Duration;
+
+use host::sandbox::{Answer as Upstream, Config};
+use host::{Fail, Faults, KeyValue};
+use http::StatusCode;
+use officernd_token_broker::gate::{LEASE_KEY, LEDGER_KEY};
+use serde_json::json;
+use tests::{Answer, Broker, COMPANIES, MEMBERS, Redis, Setup, all_at_once, crowd, different_tokens, most_in_a_minute};
+use tokio::time::sleep;
+
+/// A sandbox that takes every call, so that it is the broker which keeps the limit.
+fn generous() -> Config {
+    Config { calls_per_minute: 1000, ..Config::default() }
+}
+
+#[track_caller]
+fn check_told_when(answer: &Answer) {
+    assert_eq!((answer.status, answer.error().as_str()), (503, "temporarily_unavailable"));
+    let told = answer.retry_after().unwrap_or_else(|| panic!("not told when: {answer:?}"));
+    assert!((1..=60).contains(&told), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_cold_requests_make_one_call() {
+    let _alone = crowd().await;
+    let broker = Setup { sandbox: generous(), ..Setup::default() }.start().await;
+    let answers = all_at_once(&[&broker], 200, MEMBERS).await;
+    assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
+    let counts = broker.server.counts();
+    assert!(counts.instances > 1, "they did not come at once: {counts:?}");
+    assert_eq!(counts.traps, 0, "{}", broker.server.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_on_one_redis_make_one_call() {
+    const ROUNDS: usize = 20;
+    let _alone = crowd().await;
+    let redis = Redis::start().await.unwrap();
+    let setup = Setup { key_value: redis.key_value(), sandbox: generous(), ..Setup::default() };
+    let first = setup.start().await;
+    let mut calls = Vec::new();
+    for _ in 0..ROUNDS {
+        // Hosts that know nothing, and a store that knows nothing.
+        let one = first.beside(redis.key_value()).await;
+        let two = first.beside(redis.key_value()).await;
+        one.empty_store().await;
+        let before = first.calls().len();
+        let answers = all_at_once(&[&one, &two], 100, MEMBERS).await;
+        let made = first.calls().len() - before;
+        assert!((1..=2).contains(&made), "{made} calls");
+        assert!(different_tokens(&answers) <= made);
+        assert!(one.server.counts().instances > 1 && two.server.counts().instances > 1, "they did not come at once");
+        calls.push(made);
+    }
+    let single = calls.iter().filter(|made| **made == 1).count();
+    println!("two hosts on one Redis, 100 cold requests each: one call in {single} of {ROUNDS} rounds: {calls:?}");
+    assert!(single >= ROUNDS - 1, "one call in {single} of {ROUNDS} rounds only: {calls:?}");
+}
+
+#[tokio::test]
+async fn the_sixth_scope_set_of_a_minute_is_told_when() {
+    let mut setup = Setup { sandbox: generous(), ..Setup::default() };
+    let scopes = setup.with_scopes(7);
+    let broker = setup.start().await;
+    for scope in &scopes[..5] {
+        broker.nightly(scope).await.token();
+    }
+    let answers =
+        [broker.nightly(&scopes[5]).await, broker.nightly(&scopes[6]).await, broker.nightly(&scopes[5]).await];
+    answers.iter().for_each(check_told_when);
+    // A call is free when the first of the five is a minute old.
+    let told = answers[0].retry_after().unwrap();
+    let oldest = broker.calls()[0].at.elapsed().as_secs();
+    assert!((58..=61).contains(&(told + oldest)), "{told} s, and the first call was {oldest} s ago");
+    // Who has a token is not concerned; neither is another host on the same store better off.
+    for scope in &scopes[..5] {
+        broker.nightly(scope).await.token();
+    }
+    let other = broker.beside(broker.setup.key_value.clone()).await;
+    check_told_when(&other.nightly(&scopes[6]).await);
+    other.nightly(&scopes[0]).await.token();
+    assert_eq!(broker.calls().len(), 5);
+}
+
+#[tokio::test]
+async fn failed_calls_are_calls_and_the_variable_sets_their_number() {
+    let mut setup = Setup { sandbox: generous(), ..Setup::default() };
+    setup.variables.push(("upstream_calls_per_minute", "2".into()));
+    let scopes = setup.with_scopes(3);
+    setup.application.scopes.retain(|scope| *scope != scopes[0]);
+    let broker = setup.start().await;
+    assert_eq!(broker.nightly(&scopes[0]).await.error(), "invalid_scope");
+    broker.nightly(&scopes[1]).await.token();
+    check_told_when(&broker.nightly(&scopes[2]).await);
+    assert_eq!(broker.calls().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_after_an_outage_is_served_or_told_when() {
+    let _alone = crowd().await;
+    let broker = Setup { sandbox: generous(), ..Setup::default() }.start().await;
+    broker.sandbox.answer_always(Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
+    let first = broker.nightly(MEMBERS).await;
+    check_told_when(&first);
+
+    // OfficeRnD is back, which nobody knows yet.
+    broker.sandbox.answer_always(Upstream::Normal);
+    let answers = all_at_once(&[&broker], 500, MEMBERS).await;
+    let mut wait = first.retry_after().unwrap();
+    let mut served = 0;
+    for answer in &answers {
+        if answer.status == 200 {
+            served += 1;
+        } else {
+            check_told_when(answer);
+            wait = wait.max(answer.retry_after().unwrap());
+        }
+    }
+    println!("500 callers while the gate was closed: {served} served, the others told to wait {wait} s at most");
+    assert!(broker.calls().len() <= 5, "{} calls", broker.calls().len());
+
+    // All of them do as they are told.
+    sleep(Duration::from_secs(wait)).await;
+    let answers = all_at_once(&[&broker], 500, MEMBERS).await;
+    answers.iter().filter(|answer| answer.status != 200).for_each(check_told_when);
+    let served: Vec<_> = answers.iter().filter(|answer| answer.status == 200).cloned().collect();
+    let calls = broker.calls();
+    println!("500 callers when they had been told to come back: {} served, {} calls in all", served.len(), calls.len());
+    assert_eq!(different_tokens(&served), 1);
+    assert!(most_in_a_minute(&calls) <= 5, "{} calls", calls.len());
+    broker.nightly(MEMBERS).await.token();
+    assert_eq!(broker.server.counts().traps, 0, "{}", broker.server.output());
+}
+
+/// Asks ten times while the store suffers, and checks that everybody is served and OfficeRnD hardly notices.
+async fn check_served(what: &str, faults: Faults, setup: Setup, most_calls: usize) {
+    let broker = Setup { key_value: KeyValue::memory(), ..setup }.start().await;
+    broker.setup.key_value.set_faults(faults);
+    for index in 0..10 {
+        let answer = broker.nightly(MEMBERS).await;
+        assert_eq!(answer.status, 200, "{what}, request {index}: {answer:?}\n{}", broker.server.output());
+    }
+    let calls = broker.calls().len();
+    assert!(calls <= most_calls, "{what}: {calls} calls");
+    assert_eq!(broker.server.counts().traps, 0, "{what}: {}", broker.server.output());
+    // A store that is well again is used again, and what it lacks is brought.
+    broker.setup.key_value.set_faults(Faults::default());
+    broker.nightly(MEMBERS).await.token();
+    assert!(broker.calls().len() <= most_calls + 1, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_out_of_order_is_no_reason_to_refuse() {
+    let fail = |fail| Faults { fail, ..Faults::default() };
+    let slow = |ms| Faults { delay: Duration::from_millis(ms), ..Faults::default() };
+    let one = Setup::in_one_instance;
+    tokio::join!(
+        check_served("always failing", fail(Fail::Always), one(), 1),
+        check_served("failing every second time", fail(Fail::EverySecond), one(), 1),
+        check_served("failing every second time, many instances", fail(Fail::EverySecond), Setup::default(), 5),
+        check_served("two seconds slow", slow(2000), one(), 1),
+        check_served("slow", slow(200), one(), 1),
+        check_served("failing slowly", Faults { fail: Fail::Always, ..slow(500) }, one(), 1),
+    );
+}
+
+#[tokio::test]
+async fn an_instance_without_a_store_keeps_the_limit_by_itself() {
+    let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
+    let scopes = setup.with_scopes(8);
+    let broker = setup.start().await;
+    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    for (index, scope) in scopes.iter().enumerate() {
+        let answer = broker.nightly(scope).await;
+        if index < 5 {
+            answer.token();
+        } else {
+            check_told_when(&answer);
+        }
+    }
+    assert_eq!(broker.calls().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_in_an_instance_without_a_store_makes_one_call() {
+    let _alone = crowd().await;
+    let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
+    setup.reuse.max_concurrent = 100;
+    let broker = setup.start().await;
+    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    let answers = all_at_once(&[&broker], 100, MEMBERS).await;
+    assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn garbage_in_the_store_counts_as_nothing() {
+    let ff = vec![0xff; 64];
+    let long = vec![0; 100_000];
+    for garbage in [&b""[..], b"\0", b"{\"access_token\":\"x\"}", &ff, &long] {
+        let broker = Setup::in_one_instance().start().await;
+        for key in [LEASE_KEY.to_owned(), LEDGER_KEY.to_owned(), broker.key(MEMBERS)] {
+            broker.store(&key, garbage.to_vec()).await;
+        }
+        let what = format!("{} bytes of garbage", garbage.len());
+        let token = broker.nightly(MEMBERS).await.token();
+        assert_eq!(broker.calls().len(), 1, "{what}");
+        let log = broker.server.output();
+        assert!(log.contains("officernd-token-broker: the store has a"), "{what}: the log tells: {log}");
+        // It has been written over.
+        let broker = broker.restart().await;
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token, "{what}");
+        assert_eq!(broker.calls().len(), 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_more_scope_than_was_asked_for_is_not_served() {
+    let broker = Setup::default().start().await;
+    let both = format!("{COMPANIES} {MEMBERS}");
+    let broader = broker.store_token(&both, Duration::from_secs(3000)).await;
+    assert_eq!(broker.nightly(&both).await.token(), broader, "where it belongs it is served");
+    let (_, record) = broker.stored().await.into_iter().find(|(key, _)| *key == broker.key(&both)).unwrap();
+    broker.store(&broker.key(MEMBERS), record).await;
+    let answer = broker.nightly(MEMBERS).await;
+    assert_ne!(answer.token(), broader);
+    assert_eq!((answer.scope().as_str(), broker.calls().len()), (MEMBERS, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_holder_has_died_ends_by_itself() {
+    let broker: Broker = Setup::default().start().await;
+    broker.sandbox.answer_next(Upstream::hang());
+    let dying = broker.beside(broker.setup.key_value.clone()).await;
+    let request = tokio::spawn(dying.nightly(MEMBERS));
+    tests::eventually("the call of the holder", || broker.calls().len() == 1).await;
+    drop(dying);
+    drop(request);
+
+    // At most the 12 s that a request waits, and then it is told when.
+    let mut answer = broker.nightly(MEMBERS).await;
+    if answer.status != 200 {
+        check_told_when(&answer);
+        sleep(Duration::from_secs(answer.retry_after().unwrap())).await;
+        answer = broker.nightly(MEMBERS).await;
+    }
+    answer.token();
+    assert_eq!(broker.calls().len(), 2);
+}

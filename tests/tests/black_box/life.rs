@@ -1,0 +1,229 @@
+//! The table "A token's life": what a request gets for the life that a cached token has left.
+
+use std::time::Duration;
+
+use host::sandbox::{Answer as Upstream, Config};
+use http::StatusCode;
+use serde_json::json;
+use tests::{Broker, MEMBERS, Setup, eventually};
+use tokio::time::sleep;
+
+/// With `min_remaining_seconds` at 300: a token is renewed early somewhere between 600 s and 525 s before its end.
+const FRESH: Duration = Duration::from_secs(620);
+const AGING: Duration = Duration::from_secs(400);
+const LATE: Duration = Duration::from_secs(100);
+const OVER: Duration = Duration::from_secs(20);
+
+/// Long enough for a call that should not be made to be seen.
+const A_WHILE: Duration = Duration::from_millis(1000);
+
+/// A broker whose store has a token with so much life left, and that token.
+async fn start(remaining: Duration) -> (Broker, String) {
+    let broker = Setup::in_one_instance().start().await;
+    let token = broker.store_token(MEMBERS, remaining).await;
+    (broker, token)
+}
+
+fn outage() -> Upstream {
+    Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({}))
+}
+
+#[tokio::test]
+async fn a_fresh_token_is_served_and_nobody_is_asked() {
+    let (broker, token) = start(FRESH).await;
+    for _ in 0..5 {
+        let answer = broker.nightly(MEMBERS).await;
+        assert_eq!(answer.token(), token);
+        assert!((610..=620).contains(&answer.expires_in()), "{answer:?}");
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(broker.calls().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aging_token_is_served_while_one_request_fetches_its_successor() {
+    let (broker, token) = start(AGING).await;
+    broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(2)));
+    for _ in 0..10 {
+        // Nobody waits for the successor: it comes 2 s from now at the earliest.
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    }
+    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token, "during the call too");
+    let mut answer = broker.nightly(MEMBERS).await;
+    for _ in 0..50 {
+        if answer.token() != token {
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+        answer = broker.nightly(MEMBERS).await;
+    }
+    assert_ne!(answer.token(), token, "the successor is served when it is there");
+    assert!(answer.expires_in() > 3500);
+    sleep(A_WHILE).await;
+    assert_eq!(broker.calls().len(), 1, "and nobody asks for another");
+}
+
+#[tokio::test]
+async fn an_aging_token_is_served_through_an_outage_and_officernd_is_left_alone() {
+    let (broker, token) = start(AGING).await;
+    broker.sandbox.answer_always(outage());
+    for _ in 0..5 {
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    }
+    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    sleep(A_WHILE).await;
+    for _ in 0..5 {
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn renewing_a_living_token_never_takes_the_last_two_calls_of_a_minute() {
+    for remaining in [AGING, LATE] {
+        let mut setup = Setup::in_one_instance();
+        let scopes = setup.with_scopes(6);
+        let broker = setup.start().await;
+        let token = broker.store_token(MEMBERS, remaining).await;
+        for scope in &scopes[..3] {
+            broker.nightly(scope).await.token();
+        }
+        for _ in 0..3 {
+            assert_eq!(broker.nightly(MEMBERS).await.token(), token, "{remaining:?}");
+        }
+        sleep(A_WHILE).await;
+        assert_eq!(broker.calls().len(), 3, "{remaining:?}");
+        // They are for whoever has nothing.
+        broker.nightly(&scopes[3]).await.token();
+        broker.nightly(&scopes[4]).await.token();
+        assert_eq!(broker.nightly(&scopes[5]).await.status, 503);
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token, "{remaining:?}");
+        assert_eq!(broker.calls().len(), 5);
+    }
+}
+
+#[tokio::test]
+async fn who_meets_a_late_token_gets_its_successor() {
+    let (broker, token) = start(LATE).await;
+    let answer = broker.nightly(MEMBERS).await;
+    assert_ne!(answer.token(), token);
+    assert!(answer.expires_in() > 3500, "{answer:?}");
+    let expected = format!("officernd-token-broker; fwd=stale; stored; ttl={}", answer.expires_in());
+    assert_eq!(answer.header("cache-status"), Some(expected.as_str()));
+    assert_eq!(broker.nightly(MEMBERS).await.token(), answer.token());
+    assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_late_token_is_served_when_no_successor_comes() {
+    // In every way in which OfficeRnD can fail us, silence included.
+    let failures = [
+        outage(),
+        Upstream::text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later"),
+        Upstream::json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" })),
+        Upstream::json(StatusCode::BAD_REQUEST, &json!({ "error": "invalid_scope" })),
+        Upstream::text(StatusCode::OK, "<html>"),
+        Upstream::close(),
+        Upstream::hang(),
+    ];
+    let checks = failures.map(|failure| async move {
+        let (broker, token) = start(LATE).await;
+        let what = format!("{failure:?}");
+        broker.sandbox.answer_always(failure);
+        for _ in 0..3 {
+            let answer = broker.nightly(MEMBERS).await;
+            assert_eq!(answer.token(), token, "{what}");
+            assert!((80..=100).contains(&answer.expires_in()), "{what}: {answer:?}");
+        }
+        assert_eq!(broker.calls().len(), 1, "{what}");
+    });
+    futures_util::future::join_all(checks).await;
+}
+
+#[tokio::test]
+async fn a_token_with_less_than_half_a_minute_is_served_to_nobody() {
+    let (broker, token) = start(OVER).await;
+    broker.sandbox.answer_next(outage());
+    for _ in 0..2 {
+        let answer = broker.nightly(MEMBERS).await;
+        assert_eq!((answer.status, answer.error().as_str()), (503, "temporarily_unavailable"));
+        assert!(answer.retry_after().is_some_and(|told| (1..=6).contains(&told)), "{answer:?}");
+    }
+    let (broker, _) = start(OVER).await;
+    let answer = broker.nightly(MEMBERS).await;
+    assert_ne!(answer.token(), token);
+    assert!(answer.expires_in() > 3500);
+    assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_officernd_issues_again_is_not_asked_for_again_and_again() {
+    // It came with 200 s left, and comes again with what is left of them.
+    let sandbox = Config { token_life: Duration::from_secs(200), reissue: true, ..Config::default() };
+    let broker = Setup { sandbox, ..Setup::in_one_instance() }.start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    for _ in 0..5 {
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    }
+    assert_eq!(broker.calls().len(), 1);
+
+    // The store has it from long ago: one request finds out that there is no later one, and the others leave it at that.
+    let (broker, token) = start(LATE).await;
+    let again = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 90, "scope": MEMBERS });
+    broker.sandbox.answer_always(Upstream::json(StatusCode::OK, &again));
+    for _ in 0..5 {
+        let answer = broker.nightly(MEMBERS).await;
+        assert_eq!(answer.token(), token);
+        assert!(answer.expires_in() <= 100, "{answer:?}");
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn min_remaining_seconds_sets_when_a_token_is_late() {
+    let setup = || Setup { variables: vec![("min_remaining_seconds", "30".into())], ..Setup::in_one_instance() };
+    let broker = setup().start().await;
+    let token = broker.store_token(MEMBERS, LATE).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    sleep(A_WHILE).await;
+    assert_eq!(broker.calls().len(), 0, "100 s are more than twice 30 s");
+    let broker = setup().start().await;
+    let token = broker.store_token(MEMBERS, Duration::from_secs(40)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    let setup = Setup { variables: vec![("min_remaining_seconds", "3300".into())], ..Setup::in_one_instance() };
+    let broker = setup.start().await;
+    let token = broker.store_token(MEMBERS, Duration::from_secs(3200)).await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
+}
+
+#[tokio::test]
+async fn what_another_node_fetched_or_forgot_gets_around() {
+    let (broker, token) = start(FRESH).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    let newer = broker.store_token(MEMBERS, Duration::from_secs(3000)).await;
+    let until = async |expected: &str| {
+        for _ in 0..50 {
+            if broker.nightly(MEMBERS).await.token() == expected {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        panic!("the token of the store is not served");
+    };
+    until(&newer).await;
+    broker.empty_store().await;
+    let mut token = newer.clone();
+    for _ in 0..50 {
+        token = broker.nightly(MEMBERS).await.token();
+        if token != newer {
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert_ne!(token, newer, "a token that was forgotten is served on");
+    assert_eq!(broker.calls().len(), 1);
+}

@@ -1,0 +1,14 @@
+//! The component from outside: what callers, the operator and OfficeRnD see of it.
+//!
+//! One program, because each would link wasmtime anew.
+
+mod configuration;
+mod denials;
+mod gate;
+mod life;
+mod peers;
+mod program;
+mod secrets;
+mod store;
+mod token;
+mod upstream;

@@ -1,0 +1,140 @@
+//! Servers and clients that nobody in this project wrote.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use oauth2::basic::{BasicClient, BasicErrorResponseType};
+use oauth2::{
+    AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, RevocationUrl, Scope,
+    StandardRevocableToken, TokenResponse, TokenUrl,
+};
+use tests::{Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer};
+
+/// A broker that has calls to spare: what is tested here is the protocol.
+async fn generous() -> Broker {
+    let mut setup = Setup::default();
+    setup.sandbox.calls_per_minute = 100;
+    setup.variables.push(("upstream_calls_per_minute", "100".into()));
+    setup.start().await
+}
+
+/// Runs one of the peers' programs, which block, against a broker of its own.
+async fn run(command: &'static [&'static str], scope: &'static str) -> String {
+    let broker = generous().await;
+    let url = format!("http://{}", broker.server.addr());
+    let caller = broker.setup.nightly.clone();
+    tokio::task::spawn_blocking(move || run_peer(command, &url, &caller, scope))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_come_from_a_server_that_nobody_here_wrote() {
+    let mut setup = Setup::default();
+    // RFC 6749 appendix A.1 and A.2: printable ASCII, on which this server insists.
+    setup.application.id = random("application id&=+%");
+    setup.application.secret = random("application-secret&=+%/\"\\ ");
+    // This one knows the scope but has not granted it: the policy asks for too much.
+    setup.nightly.scopes.push(PAYMENTS.into());
+    setup.application.scopes.retain(|scope| scope != PAYMENTS);
+    let server = PeerServer::start(&setup, PAYMENTS);
+    // The sandbox stays unused.
+    setup.variables.push(("officernd_identity_url", server.url().to_owned()));
+    let broker = setup.start().await;
+
+    let answer = broker.nightly(&format!("{MEMBERS} {COMPANIES}")).await;
+    assert_eq!(answer.scope(), format!("{COMPANIES} {MEMBERS}"));
+    assert!((3590..=3600).contains(&answer.expires_in()), "{}", answer.expires_in());
+    assert_eq!(broker.nightly(&format!("{COMPANIES} {MEMBERS}")).await.token(), answer.token());
+    assert_eq!(server.requests().len(), 1);
+    let request = &server.requests()[0];
+    assert_eq!(request["authorization"], false, "{request}");
+    assert_eq!(request["parameters"], serde_json::json!(["client_id", "client_secret", "grant_type", "scope"]));
+
+    let refused = broker.nightly(&format!("{MEMBERS} {PAYMENTS}")).await;
+    assert_eq!((refused.status, refused.error().as_str()), (400, "invalid_scope"));
+
+    // An application that this server does not know.
+    let mut stranger = Setup::default();
+    stranger.variables.push(("officernd_identity_url", server.url().to_owned()));
+    let refused = stranger.start().await.nightly(MEMBERS).await;
+    assert_eq!((refused.status, refused.error().as_str()), (502, "server_error"));
+    assert!(refused.retry_after().is_some());
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_oauthlib_is_served_and_reads_every_error() {
+    let printed = run(&[".venv/bin/python", "client.py"], MEMBERS).await;
+    assert!(printed.contains("ok revoke"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oauth4webapi_is_served_and_reads_every_error() {
+    let printed = run(&["node", "client.mjs"], MEMBERS).await;
+    assert!(printed.contains("ok discovery"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_is_served_and_reads_every_error() {
+    let printed = run(&["./client.sh"], MEMBERS).await;
+    assert!(printed.contains("ok obtain_http_2"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_for_jobs_run_as_they_are_on_the_page() {
+    let printed = run(&[".venv/bin/python", "run_examples.py", "--all"], MEMBERS).await;
+    assert!(printed.contains("ok job.py"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_is_what_schemathesis_finds() {
+    run(&["./run_schemathesis"], MEMBERS).await;
+}
+
+#[tokio::test]
+async fn the_crate_oauth2_is_served_and_reads_every_error() {
+    let broker = generous().await;
+    let addr = broker.server.addr();
+    // It insists on https for a revocation; this transport goes to the broker, whatever the scheme.
+    let transport = async |request: HttpRequest| -> Result<HttpResponse, std::io::Error> {
+        let answer =
+            exchange(addr, request.map(|body| Full::new(Bytes::from(body)))).await.map_err(std::io::Error::other)?;
+        let mut response = http::Response::builder().status(answer.status);
+        for (name, value) in answer.headers {
+            response = response.header(name, value);
+        }
+        response.body(answer.body.into()).map_err(std::io::Error::other)
+    };
+    let client = |secret: &str, auth_type: AuthType| {
+        BasicClient::new(ClientId::new(broker.setup.nightly.name.clone()))
+            .set_client_secret(ClientSecret::new(secret.to_owned()))
+            .set_token_uri(TokenUrl::new(format!("http://{addr}/oauth/token")).unwrap())
+            .set_revocation_url(RevocationUrl::new(format!("https://{addr}/oauth/revoke")).unwrap())
+            .set_auth_type(auth_type)
+    };
+    let secret = broker.setup.nightly.secret.clone();
+    let members = || Scope::new(MEMBERS.into());
+
+    let basic = client(&secret, AuthType::BasicAuth);
+    let token = basic.exchange_client_credentials().add_scope(members()).request_async(&transport).await.unwrap();
+    assert_eq!(token.scopes().unwrap(), &[members()]);
+    let body = client(&secret, AuthType::RequestBody);
+    let same = body.exchange_client_credentials().add_scope(members()).request_async(&transport).await.unwrap();
+    assert_eq!(same.access_token().secret(), token.access_token().secret());
+
+    let check = async |secret: &str, scope: &str, expected: BasicErrorResponseType| {
+        let client = client(secret, AuthType::BasicAuth);
+        let scope = Scope::new(scope.to_owned());
+        let refused = client.exchange_client_credentials().add_scope(scope).request_async(&transport).await;
+        match refused {
+            Err(RequestTokenError::ServerResponse(answer)) => assert_eq!(answer.error(), &expected),
+            other => panic!("{expected:?} is not {other:?}"),
+        }
+    };
+    check("guess", MEMBERS, BasicErrorResponseType::InvalidClient).await;
+    check(&secret, RESOURCES, BasicErrorResponseType::InvalidScope).await;
+
+    let revocable = StandardRevocableToken::from(token.access_token());
+    basic.revoke_token(revocable).unwrap().request_async(&transport).await.unwrap();
+    assert_eq!(broker.calls().len(), 1);
+}

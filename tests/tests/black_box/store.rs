@@ -1,0 +1,97 @@
+//! What the store keeps over a restart, and what it must not keep.
+
+use std::fs;
+
+use host::KeyValue;
+use tests::{Broker, COMPANIES, MEMBERS, Secret, Setup, find_leaks, random};
+
+/// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
+fn unwritten(broker: &Broker) -> Vec<Secret> {
+    let mut secrets = broker.secrets();
+    secrets.push(Secret::new("the application's id", &broker.setup.application.id));
+    for caller in [&broker.setup.nightly, &broker.setup.door] {
+        secrets.push(Secret::new("a caller's name", &caller.name));
+    }
+    secrets
+}
+
+/// Fills a store: two tokens, a refused scope, and a gate that is closed.
+async fn fill(broker: &Broker) -> String {
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.token(&broker.setup.door, None).await.token();
+    assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
+    token
+}
+
+fn setup(key_value: KeyValue) -> Setup {
+    let mut setup = Setup { key_value, ..Setup::default() };
+    setup.application.scopes.retain(|scope| scope != COMPANIES);
+    setup
+}
+
+#[tokio::test]
+async fn the_store_has_no_secret_and_no_name_in_it() {
+    let broker = setup(KeyValue::memory()).start().await;
+    fill(&broker).await;
+    let entries = broker.stored().await;
+    let kinds: Vec<_> = entries.iter().map(|(key, _)| key.split('/').next().unwrap()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "token").count(), 2, "{kinds:?}");
+    assert!(kinds.contains(&"gate"), "{kinds:?}");
+    for (key, value) in &entries {
+        let both = [key.as_bytes(), b" ", value].concat();
+        assert_eq!(find_leaks(&both, &unwritten(&broker)), [""; 0], "{key}");
+        assert!(key.len() <= 255, "Spin's own store takes no longer key: {key}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_outlives_the_host_when_the_store_does() {
+    let folder = tempfile::tempdir().unwrap();
+    for key_value in [KeyValue::memory(), KeyValue::sqlite(folder.path()).unwrap()] {
+        let broker = setup(key_value).start().await;
+        let token = fill(&broker).await;
+        let calls = broker.calls().len();
+        let broker = broker.restart().await;
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+        // What OfficeRnD refused is remembered too.
+        assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
+        assert_eq!(broker.calls().len(), calls);
+
+        // The same store and another credential: another application's tokens are none of its business.
+        broker.variables.set("officernd_client_secret", random("another-secret"));
+        let broker = broker.restart().await;
+        assert_eq!(broker.nightly(MEMBERS).await.status, 502);
+        assert_eq!(broker.calls().len(), calls + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_file_keeps_a_token_for_another_process_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = setup(KeyValue::sqlite(folder.path()).unwrap()).start().await;
+    let token = fill(&broker).await;
+    let calls = broker.calls().len();
+    // What another process does: it opens the file anew.
+    broker.setup.key_value = KeyValue::sqlite(folder.path()).unwrap();
+    let broker = broker.restart().await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(broker.calls().len(), calls);
+
+    let mut files = 0;
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(find_leaks(&fs::read(&path).unwrap(), &unwritten(&broker)), [""; 0], "{}", path.display());
+        files += 1;
+    }
+    assert!(files > 0);
+}
+
+#[tokio::test]
+async fn without_a_store_that_lasts_a_restart_asks_again() {
+    let mut broker = Setup::default().start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.setup.key_value = KeyValue::memory();
+    let broker = broker.restart().await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(broker.calls().len(), 2);
+}
