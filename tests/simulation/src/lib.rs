@@ -187,7 +187,7 @@ pub fn play_seeds(seeds: Range<u64>, broken: Option<Rule>) -> Result<Report, Str
                     for seed in (seeds.start + worker..seeds.end).step_by(threads as usize) {
                         let scenario = Scenario { broken, ..Scenario::of(seed) };
                         let report = scenario.run().map_err(|violation| {
-                            (seed, format!("seed {seed}: {violation}\n{scenario:?}\nreplay: cargo run -p simulation -- {seed} 1"))
+                            (seed, format!("seed {seed}: {violation}\n{scenario:?}\nreplay: cargo run --package simulation --example play -- {seed} 1"))
                         })?;
                         total += report;
                     }

@@ -1,4 +1,4 @@
-//! A long run: `cargo run --release -p simulation -- FIRST COUNT` plays COUNT seeds from FIRST on.
+//! A long run: `cargo run --release --package simulation --example play -- FIRST COUNT` plays COUNT seeds from FIRST on.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program tells how it went")]
 
@@ -9,7 +9,7 @@ use simulation::play_seeds;
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
     let (Some(Ok(first)), Some(Ok(count)), None) = (arguments.next(), arguments.next(), arguments.next()) else {
-        eprintln!("usage: simulation FIRST_SEED COUNT");
+        eprintln!("usage: play FIRST_SEED COUNT");
         return ExitCode::from(2);
     };
     match play_seeds(first..first + count, None) {
