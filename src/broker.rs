@@ -525,7 +525,8 @@ impl<P: Ports> Broker<P> {
         if lease.is_some() {
             self.store_ledger().await;
         }
-        let (answer, call) = self.call(wanted).await;
+        let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
+        let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
         // The token first: others wait for it and not for the ledger.
         let kept = match answer {
@@ -587,11 +588,11 @@ impl<P: Ports> Broker<P> {
         admitted.err().map(Err)
     }
 
-    /// Calls OfficeRnD, within [`CALL_LIMIT`].
-    async fn call(&self, wanted: &Wanted) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
+    /// Calls OfficeRnD, within `limit`.
+    async fn call(&self, wanted: &Wanted, limit: Duration) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
         let request = upstream::token_request(&wanted.config.identity, &wanted.config.application, &wanted.scopes);
         let started = self.ports.now();
-        let answer = self.within(CALL_LIMIT, self.ports.send(request, ANSWER_LIMIT)).await;
+        let answer = self.within(limit, self.ports.send(request, ANSWER_LIMIT)).await;
         let now = self.ports.now();
         let status = match &answer {
             Some(Ok(answer)) => Some(answer.status().as_u16()),

@@ -180,7 +180,7 @@ impl Application {
 }
 
 impl Origin {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let origin = text.strip_suffix('/').unwrap_or(text);
         let uri: http::Uri = origin.parse().ok()?;
         let authority = uri.authority()?;

@@ -17,8 +17,12 @@ pub const LEASE_KEY: &str = "gate/lease";
 /// Where the store has the ledger.
 pub const LEDGER_KEY: &str = "gate/ledger";
 
-/// How long a lease lasts if it is not given back: a whole call, and the store operations around it.
-pub const LEASE_LIFE: Duration = Duration::from_secs(13);
+/// How long a lease lasts if it is not given back: a whole call, and the store operations around it; less than a request
+/// waits, so that whoever waits for a holder that died still gets a token.
+pub const LEASE_LIFE: Duration = Duration::from_secs(11);
+
+/// The end of a lease that a call must not reach into: nobody else may call while it is under way.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
 /// How long a contender waits between writing its id and reading it back. It must be longer than any contender takes
 /// between reading that the lease is free and its own write landing (Fischer's condition).
@@ -77,6 +81,11 @@ impl Lease {
     /// The bytes the store keeps.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_allocvec(self).expect("numbers always serialize")
+    }
+
+    /// How long a call of its holder may take.
+    pub fn time_to_call(&self, now: Timestamp) -> Duration {
+        self.until_ms.since(now).saturating_sub(LEASE_MARGIN).min(CALL_LIMIT)
     }
 
     /// How long it still bars others; nothing when it is over.
@@ -256,4 +265,161 @@ fn growing((first, longest): (Duration, Duration), in_a_row: u32, random: u64) -
     let pause = first.saturating_mul(1 << (in_a_row.clamp(1, 16) - 1)).min(longest);
     let jitter = pause / 5 * u32::from(random as u8) / 255;
     (pause + jitter).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+    use crate::secret::ClientSecret;
+
+    const LIMIT: usize = 5;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
+    }
+
+    fn credential(secret: &str) -> Fingerprint {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        Fingerprint::of(&identity, "id", &ClientSecret::new(secret))
+    }
+
+    /// A ledger with calls that took no time.
+    fn after_calls(seconds: &[u64]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for &second in seconds {
+            let reservation = ledger.reserve(at(second));
+            ledger.settle_success(reservation, at(second), &credential("s"));
+        }
+        ledger
+    }
+
+    /// How long the ledger says to wait, in seconds; zero is no wait.
+    fn wait(ledger: &Ledger, now: u64, need: Need, secret: &str) -> u64 {
+        match ledger.admit(at(now), LIMIT, need, &credential(secret)) {
+            Ok(()) => 0,
+            Err(Error::NoToken { retry_after, .. }) => crate::time::retry_after_seconds(retry_after),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_budget_is_a_rolling_minute_and_the_wait_is_the_true_one() {
+        let check = |calls: &[u64], now: u64, need: Need, expected: u64| {
+            assert_eq!(wait(&after_calls(calls), now, need, "s"), expected, "{calls:?} at {now} for {need:?}");
+        };
+        check(&[], 0, Need::Now, 0);
+        check(&[0, 1, 2, 3], 4, Need::Now, 0);
+        check(&[0, 1, 2, 3, 4], 4, Need::Now, 56);
+        check(&[0, 1, 2, 3, 4], 59, Need::Now, 1);
+        check(&[0, 1, 2, 3, 4], 60, Need::Now, 0);
+        check(&[0, 30, 30, 30, 30, 30], 31, Need::Now, 59);
+        for need in [Need::Early, Need::Late] {
+            check(&[0, 1], 2, need, 0);
+            check(&[0, 1, 2], 3, need, 57);
+            check(&[0, 1, 2, 3, 4], 4, need, 58);
+        }
+    }
+
+    #[test]
+    fn a_budget_of_two_is_kept_for_need() {
+        let admitted = |need| Ledger::default().admit(at(0), 2, need, &credential("s")).is_ok();
+        assert!(admitted(Need::Now));
+        assert!(!admitted(Need::Late));
+        assert!(!admitted(Need::Early));
+    }
+
+    #[test]
+    fn a_call_under_way_counts_as_late_as_it_can_arrive() {
+        let mut ledger = Ledger::default();
+        let reservation = ledger.reserve(at(0));
+        assert_eq!(ledger.calls(at(69)).count(), 1, "its holder may have died");
+        assert_eq!(ledger.calls(at(70)).count(), 0);
+        ledger.settle_success(reservation, at(3), &credential("s"));
+        assert_eq!(ledger.calls(at(62)).count(), 1);
+        assert_eq!(ledger.calls(at(63)).count(), 0);
+    }
+
+    #[test]
+    fn a_wrong_clock_closes_nothing_for_long() {
+        let ledger = after_calls(&[100_000; 5]);
+        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 70);
+        let lease = Lease { holder: 1, until_ms: at(100_000) };
+        assert_eq!(lease.remaining(at(0)), None);
+    }
+
+    #[test]
+    fn trouble_closes_the_gate_for_everybody_and_longer_each_time() {
+        let mut ledger = Ledger::default();
+        let mut now = 0;
+        for expected in [5, 10, 20, 40, 60, 60] {
+            let reservation = ledger.reserve(at(now));
+            let failure = Failure::Trouble(Trouble::ServerError, None);
+            let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
+            let told = wait(&ledger, now, Need::Now, "another");
+            assert!(told >= expected, "{told} s is less than the pause");
+            now += 100;
+            assert_eq!(wait(&ledger, now, Need::Now, "another"), 0, "after {expected} s");
+        }
+        ledger.settle_success(Reservation(at(now)), at(now), &credential("s"));
+        let _ = ledger.settle_failure(
+            Reservation(at(now)),
+            at(now),
+            Failure::Trouble(Trouble::TimedOut, None),
+            &credential("s"),
+            0,
+        );
+        assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success begins anew");
+    }
+
+    #[test]
+    fn officernd_says_when_to_come_back_and_is_believed_within_bounds() {
+        let check = |asked_for: Option<u64>, expected: u64| {
+            let mut ledger = Ledger::default();
+            let failure = Failure::Trouble(Trouble::RateLimited, asked_for.map(Duration::from_secs));
+            let _ = ledger.settle_failure(Reservation(at(0)), at(0), failure, &credential("s"), 255);
+            assert_eq!(wait(&ledger, 0, Need::Now, "s"), expected, "{asked_for:?}");
+        };
+        check(None, 60);
+        check(Some(0), 1);
+        check(Some(7), 7);
+        check(Some(900), 900);
+        check(Some(86_400), 900);
+    }
+
+    #[test]
+    fn a_refused_credential_closes_the_gate_for_itself_alone() {
+        let mut ledger = Ledger::default();
+        let mut now = 0;
+        for expected in [30, 60, 120, 240, 480, 900, 900] {
+            let failure = Failure::Trouble(Trouble::CredentialRefused, None);
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("old"), 0);
+            assert_eq!(wait(&ledger, now, Need::Now, "old"), expected);
+            assert_eq!(wait(&ledger, now, Need::Now, "new"), 0, "a new secret opens it at once");
+            now += 1000;
+        }
+        let ledger = Ledger::decode(&ledger.encode()).unwrap();
+        assert_eq!(ledger.refused.len(), 1);
+        assert!(Ledger::decode(&[1, 2, 3]).is_none());
+        assert!(Ledger::decode(b"").is_none());
+    }
+
+    #[test]
+    fn a_pause_is_lengthened_by_a_fifth_at_most() {
+        let (first, longest) = (Duration::from_secs(5), Duration::from_secs(60));
+        assert_eq!(growing((first, longest), 1, 0), Duration::from_secs(5));
+        assert_eq!(growing((first, longest), 1, 255), Duration::from_secs(6));
+        assert_eq!(growing((first, longest), 99, 255), longest);
+    }
+
+    #[test]
+    fn a_lease_leaves_time_for_a_whole_call_and_never_more_than_it_lasts() {
+        let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
+        assert_eq!(Lease::decode(&lease.encode()), Some(lease));
+        assert_eq!(lease.remaining(at(0)), Some(LEASE_LIFE));
+        assert_eq!(lease.remaining(at(11)), None);
+        assert_eq!(lease.time_to_call(at(0)), CALL_LIMIT);
+        assert_eq!(lease.time_to_call(at(8)), Duration::from_millis(2500));
+        assert_eq!(lease.time_to_call(at(20)), Duration::ZERO);
+    }
 }

@@ -8,6 +8,7 @@ mod gate;
 mod life;
 mod peers;
 mod program;
+mod protocol;
 mod secrets;
 mod store;
 mod token;
