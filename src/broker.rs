@@ -112,8 +112,10 @@ pub struct Instance {
     /// A short list: a search through it costs less than the code of a map.
     tokens: RefCell<Vec<Remembered>>,
     flights: RefCell<Vec<Rc<Flight>>>,
-    /// The ledger as last seen or written: all there is when the store fails.
+    /// The ledger as last seen or written, with what is in `alone`.
     ledger: RefCell<Ledger>,
+    /// What happened without a lease, because the store failed: the store does not know it, and may still be read.
+    alone: RefCell<Ledger>,
     /// Sets this instance apart from the others of a fleet that would renew at the same moment.
     jitter: u8,
 }
@@ -224,6 +226,7 @@ impl Instance {
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
+            alone: RefCell::default(),
             jitter: random as u8,
         }
     }
@@ -250,6 +253,14 @@ impl Instance {
     /// The token of `key` as last seen.
     fn last_token(&self, key: Key) -> Option<Rc<Token>> {
         self.remembered(key)?.token
+    }
+
+    /// Changes the ledger, and where there is no lease what is to be remembered without the store.
+    fn write_down<T>(&self, is_alone: bool, change: impl Fn(&mut Ledger) -> T) -> T {
+        if is_alone {
+            change(&mut self.alone.borrow_mut());
+        }
+        change(&mut self.ledger.borrow_mut())
     }
 
     fn flight(&self, key: Key) -> Option<Rc<Flight>> {
@@ -509,12 +520,9 @@ impl<P: Ports> Broker<P> {
         }
         let credential = &wanted.config.application.fingerprint;
         let started = self.ports.now();
-        // Nothing may come between the decision and writing it down in memory, which is all there is without a store.
-        let reserved = {
-            let mut ledger = self.instance.ledger.borrow_mut();
-            let admitted = ledger.admit(started, wanted.config.calls_per_minute, need, credential);
-            admitted.map(|()| ledger.reserve(started))
-        };
+        let admitted = self.instance.ledger.borrow().admit(started, wanted.config.calls_per_minute, need, credential);
+        // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
+        let reserved = admitted.map(|()| self.instance.write_down(lease.is_none(), |ledger| ledger.reserve(started)));
         let reservation = match reserved {
             Ok(reservation) => reservation,
             Err(error) => {
@@ -542,18 +550,14 @@ impl<P: Ports> Broker<P> {
         if lease.is_some() {
             self.load_ledger().await;
         }
-        let token = {
-            let mut ledger = self.instance.ledger.borrow_mut();
-            match kept {
-                Ok(kept) => {
-                    ledger.settle_success(reservation, ended, credential);
-                    kept
-                }
-                Err(failure) => {
-                    Err(ledger.settle_failure(reservation, ended, failure, credential, self.ports.random()))
-                }
+        let random = self.ports.random();
+        let token = self.instance.write_down(lease.is_none(), |ledger| match &kept {
+            Ok(kept) => {
+                ledger.settle_success(reservation, ended, credential);
+                kept.clone()
             }
-        };
+            Err(failure) => Err(ledger.settle_failure(reservation, ended, *failure, credential, random)),
+        });
         if lease.is_some() {
             self.store_ledger().await;
         }
@@ -720,7 +724,10 @@ impl<P: Ports> Broker<P> {
     async fn load_ledger(&self) {
         if let Ok(Some(bytes)) = self.get(LEDGER_KEY).await {
             match Ledger::decode(&bytes) {
-                Some(ledger) => *self.instance.ledger.borrow_mut() = ledger,
+                Some(mut ledger) => {
+                    ledger.absorb(&self.instance.alone.borrow());
+                    self.instance.ledger.replace(ledger);
+                }
                 None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
             }
         }

@@ -175,6 +175,23 @@ impl Ledger {
         self.calls_ms.iter().map(move |call| (*call).min(now + CALL_LIMIT)).filter(move |call| *call + WINDOW > now)
     }
 
+    /// Adds what `alone` has and this has not: calls and pauses of which the store does not know.
+    pub fn absorb(&mut self, alone: &Self) {
+        for call in &alone.calls_ms {
+            if !self.calls_ms.contains(call) {
+                self.insert(*call);
+            }
+        }
+        self.closed = later(self.closed, alone.closed);
+        for (credential, closure) in &alone.refused {
+            match self.refused.iter_mut().find(|(other, _)| other == credential) {
+                Some((_, known)) if known.until_ms < closure.until_ms => *known = *closure,
+                Some(_) => {}
+                None => self.refused.push((credential.clone(), *closure)),
+            }
+        }
+    }
+
     /// Writes a call down before it is made. Until it is settled it counts as made at the last possible moment, so that
     /// a holder that dies has spent it.
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
@@ -254,6 +271,10 @@ impl Ledger {
         self.insert(now.min(reservation.0));
         self.refused.retain(|(_, closure)| closure.until_ms + REFUSAL_MEMORY > now);
     }
+}
+
+fn later(left: Option<Closure>, right: Option<Closure>) -> Option<Closure> {
+    [left, right].into_iter().flatten().max_by_key(|closure| closure.until_ms)
 }
 
 fn no_token(because: Trouble, retry_after: Duration) -> Error {
@@ -402,6 +423,19 @@ mod tests {
         assert_eq!(ledger.refused.len(), 1);
         assert!(Ledger::decode(&[1, 2, 3]).is_none());
         assert!(Ledger::decode(b"").is_none());
+    }
+
+    #[test]
+    fn what_the_store_does_not_know_is_added_once() {
+        let mut known = after_calls(&[0, 1]);
+        let mut alone = after_calls(&[1, 2, 3, 4]);
+        let failure = Failure::Trouble(Trouble::ServerError, None);
+        let _ = alone.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
+        for _ in 0..2 {
+            known.absorb(&alone);
+            assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");
+            assert_eq!(wait(&known, 5, Need::Now, "s"), 55, "neither the budget nor the pause is forgotten");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The core's ports in the simulated world.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use officernd_token_broker::broker::{Ports, SendError};
 use officernd_token_broker::time::Timestamp;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::world::World;
 
@@ -15,6 +16,8 @@ use crate::world::World;
 pub(crate) struct Simulated {
     pub(crate) world: Rc<World>,
     pub(crate) place: usize,
+    /// When the calls of this instance arrived at OfficeRnD.
+    pub(crate) arrivals: Rc<RefCell<Vec<Instant>>>,
 }
 
 impl Ports for Simulated {
@@ -58,11 +61,11 @@ impl Ports for Simulated {
     }
 
     async fn send(&self, request: Request<String>, _limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-        let (world, place) = (self.world.clone(), self.place);
+        let (world, place, arrivals) = (self.world.clone(), self.place, self.arrivals.clone());
         let (there, back) = self.world.upstream_latency();
         let arrival = tokio::task::spawn_local(async move {
             sleep(there).await;
-            world.arrive(place, request.body())
+            world.arrive(place, &arrivals, request.body())
         });
         let answer = arrival.await.map_err(|_| SendError::Unreachable)?;
         sleep(back).await;

@@ -70,6 +70,8 @@ enum StoreMood {
 
 struct Place {
     instance: Rc<Instance>,
+    /// When the calls of this instance arrived at OfficeRnD.
+    arrivals: Rc<RefCell<Vec<Instant>>>,
     requests: usize,
     /// What runs in the instance, follow-ups included.
     running: Vec<AbortHandle>,
@@ -285,7 +287,7 @@ impl World {
 
     fn fresh_instance(&self) -> Place {
         let instance = Rc::new(Instance::new(self.random.borrow_mut().u64(..)));
-        Place { instance, requests: 0, running: Vec::new(), clock_offset: 0 }
+        Place { instance, arrivals: Rc::default(), requests: 0, running: Vec::new(), clock_offset: 0 }
     }
 
     fn kill(&self, place: usize) {
@@ -315,16 +317,16 @@ impl World {
     }
 
     async fn ask(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Response<String> {
-        let instance = {
+        let (instance, arrivals) = {
             let mut places = self.places.borrow_mut();
             if places[place].requests >= REQUESTS_AN_INSTANCE {
                 // What runs in the old one goes on: it only takes no more requests.
                 places[place] = Place { clock_offset: places[place].clock_offset, ..self.fresh_instance() };
             }
             places[place].requests += 1;
-            places[place].instance.clone()
+            (places[place].instance.clone(), places[place].arrivals.clone())
         };
-        let broker = Broker { ports: Simulated { world: self.clone(), place }, instance };
+        let broker = Broker { ports: Simulated { world: self.clone(), place, arrivals }, instance };
         let handled = endpoint::handle(&broker, request(set, cheek), self.clock(place)).await;
         if let Some(followup) = handled.followup {
             let task = spawn_local(followup);
@@ -403,6 +405,7 @@ impl World {
     pub(crate) fn arrive(
         &self,
         place: usize,
+        own: &RefCell<Vec<Instant>>,
         body: &str,
     ) -> Option<Result<Response<Vec<u8>>, officernd_token_broker::broker::SendError>> {
         let answer = self.officernd.borrow_mut().call(body);
@@ -411,6 +414,13 @@ impl World {
         let slack = self.clock_slack();
         let window_began = Instant::now() - (WINDOW - slack * 2).min(self.started.elapsed());
         let arrivals = self.officernd.borrow().arrivals.iter().filter(|arrival| **arrival > window_began).count();
+        // Whatever the store does, an instance limits itself.
+        let mut own = own.borrow_mut();
+        own.push(Instant::now());
+        own.retain(|arrival| *arrival > window_began);
+        if own.len() > LIMIT {
+            self.violate(format!("an instance made {} calls in a minute", own.len()));
+        }
         let minute_ago = Instant::now() - WINDOW.min(self.started.elapsed());
         let store_was_sound = self.store_was_sound_since(minute_ago);
         if arrivals > LIMIT && store_was_sound {
