@@ -13,7 +13,9 @@ use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
 use crate::caller::Caller;
 use crate::config::{Config, VARIABLES};
 use crate::error::{Error, ScopeRefusal, Trouble};
-use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE};
+use crate::gate::{
+    CLOCK_SKEW, LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE, is_pending,
+};
 use crate::rules::{self, Rule};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
@@ -83,6 +85,12 @@ const STORE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a configuration is remembered, so that a changed variable is heeded without a restart.
 const CONFIG_MEMORY: Duration = Duration::from_secs(10);
 
+/// The variables that take longer, all together, have failed.
+const VARIABLES_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a configuration is good for while the variables cannot be read.
+const CONFIG_LIFE: Duration = Duration::from_secs(300);
+
 /// How long a token is served from memory before the store is asked again, so that a token that another instance
 /// fetched, or forgot, gets around.
 const TOKEN_MEMORY: Duration = Duration::from_secs(2);
@@ -96,6 +104,9 @@ const PAUSE_AFTER_REVOCATION: Duration = Duration::from_secs(60);
 /// How often a request looks whether the fetch it waits for has ended, and how often a fetch looks at the lease.
 const POLL_MEMORY: Duration = Duration::from_millis(10);
 const POLL_STORE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// A call for which there is less time is not begun.
+const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
 /// How often the read-back of a lease is tried on a store that fails.
 const READ_BACK_TRIES: usize = 3;
@@ -112,17 +123,20 @@ pub struct Instance {
     /// A short list: a search through it costs less than the code of a map.
     tokens: RefCell<Vec<Remembered>>,
     flights: RefCell<Vec<Rc<Flight>>>,
-    /// The ledger as last seen or written, with what is in `alone`.
+    /// The ledger as last seen or written, with what is in `unsaved`.
     ledger: RefCell<Ledger>,
-    /// What happened without a lease, because the store failed: the store does not know it, and may still be read.
-    alone: RefCell<Ledger>,
+    /// What the store does not know, because it did not take the ledger since: it may be read all the same.
+    unsaved: RefCell<Ledger>,
     /// Sets this instance apart from the others of a fleet that would renew at the same moment.
     jitter: u8,
 }
 
 #[derive(Debug)]
 struct ReadConfig {
+    /// When the variables were last asked for.
     read_at: Timestamp,
+    /// When they last answered.
+    answered_at: Timestamp,
     outcome: Result<Rc<Config>, Error>,
 }
 
@@ -226,7 +240,7 @@ impl Instance {
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
-            alone: RefCell::default(),
+            unsaved: RefCell::default(),
             jitter: random as u8,
         }
     }
@@ -250,16 +264,20 @@ impl Instance {
         self.tokens.borrow().iter().find(|remembered| remembered.key == key).cloned()
     }
 
+    /// Whether this token is one that the store did not take.
+    fn has_alone(&self, token: &str) -> bool {
+        let is_token = |known: &Rc<Token>| known.access_token.expose() == token;
+        self.tokens.borrow().iter().any(|remembered| remembered.only_here && remembered.token.iter().any(is_token))
+    }
+
     /// The token of `key` as last seen.
     fn last_token(&self, key: Key) -> Option<Rc<Token>> {
         self.remembered(key)?.token
     }
 
-    /// Changes the ledger, and where there is no lease what is to be remembered without the store.
-    fn write_down<T>(&self, is_alone: bool, change: impl Fn(&mut Ledger) -> T) -> T {
-        if is_alone {
-            change(&mut self.alone.borrow_mut());
-        }
+    /// Changes the ledger. Until the store has taken it, the change is unsaved.
+    fn write_down<T>(&self, change: impl Fn(&mut Ledger) -> T) -> T {
+        change(&mut self.unsaved.borrow_mut());
         change(&mut self.ledger.borrow_mut())
     }
 
@@ -296,22 +314,34 @@ impl<P: Ports> Broker<P> {
         {
             return config.outcome.clone();
         }
-        let outcome = self.read_config().await;
-        if let Err(error) = &outcome {
+        let mut read = ReadConfig { read_at: now, answered_at: now, outcome: self.read_config().await };
+        if let Err(error) = &read.outcome {
             self.ports.warn(&error.to_string());
         }
-        self.instance.config.replace(Some(ReadConfig { read_at: now, outcome: outcome.clone() }));
+        // A provider that fails for a while is no reason to fail with it.
+        if matches!(read.outcome, Err(Error::Variables(_)))
+            && let Some(last) = &*self.instance.config.borrow()
+            && last.outcome.is_ok()
+            && is_recent(last.answered_at, now, CONFIG_LIFE)
+        {
+            read = ReadConfig { read_at: now, answered_at: last.answered_at, outcome: last.outcome.clone() };
+        }
+        let outcome = read.outcome.clone();
+        self.instance.config.replace(Some(read));
         outcome
     }
 
     async fn read_config(&self) -> Result<Rc<Config>, Error> {
-        let mut values = Vec::with_capacity(VARIABLES.len());
-        for name in VARIABLES {
-            let value = self.within(STORE_LIMIT, self.ports.variable(name)).await;
-            let value =
-                value.unwrap_or_else(|| Err("no answer within a second".to_owned())).map_err(Error::Variables)?;
-            values.push((name, value));
-        }
+        let read_all = async {
+            let mut values = Vec::with_capacity(VARIABLES.len());
+            for name in VARIABLES {
+                values.push((name, self.ports.variable(name).await?));
+            }
+            Ok(values)
+        };
+        let values = self.within(VARIABLES_LIMIT, read_all).await;
+        let values =
+            values.unwrap_or_else(|| Err("no answer within two seconds".to_owned())).map_err(Error::Variables)?;
         let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
         Config::parse(lookup).map(Rc::new).map_err(Error::Configuration)
     }
@@ -402,7 +432,10 @@ impl<P: Ports> Broker<P> {
             Ok(None) if only_here => (remembered, true),
             Ok(None) => (None, false),
             Ok(Some(bytes)) => {
-                let token = self.decode(&bytes).filter(|token| token.requested == wanted.scopes);
+                // A record of the future was written by a clock that is wrong, and so is what it says of the token's life.
+                let latest = self.ports.now() + CLOCK_SKEW;
+                let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
+                let token = self.decode(&bytes).filter(is_ours);
                 let is_older =
                     |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
                 match token {
@@ -432,6 +465,9 @@ impl<P: Ports> Broker<P> {
     /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
     pub async fn revoke(&self, config: &Config, caller: &Caller, token: &str) -> Result<(), Error> {
         let unavailable = |StoreFailed| no_token(Trouble::StoreUnavailable, RETRY_SOON);
+        if self.instance.has_alone(token) {
+            return Err(unavailable(StoreFailed));
+        }
         let index = self.get(Index::KEY).await.map_err(unavailable)?;
         let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
             return Ok(());
@@ -481,6 +517,8 @@ impl<P: Ports> Broker<P> {
     /// brought or suffered meanwhile decides.
     async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
         let known = self.instance.last_token(wanted.key);
+        let started = self.ports.now();
+        // Counted twice, because the clock may step back.
         let mut waited = Duration::ZERO;
         let mut pause = POLL_STORE.0;
         loop {
@@ -499,7 +537,9 @@ impl<P: Ports> Broker<P> {
                 Contest::Won(lease) => return self.fetch_holding(wanted, need, known.as_deref(), Some(lease)).await,
                 // The instance still has its own flights and ledger to keep the limit with.
                 Contest::NoStore => return self.fetch_holding(wanted, need, known.as_deref(), None).await,
-                Contest::Lost(remaining) if need == Need::Early || waited >= WAIT_LIMIT => {
+                Contest::Lost(remaining)
+                    if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
+                {
                     return Outcome::without_call(Err(no_token(Trouble::StillFetching, remaining)));
                 }
                 Contest::Lost(_) => {}
@@ -520,9 +560,14 @@ impl<P: Ports> Broker<P> {
         }
         let credential = &wanted.config.application.fingerprint;
         let started = self.ports.now();
+        if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
+            // The store was too slow: a call now would reach into another's lease.
+            self.release(lease).await;
+            return Outcome::without_call(Err(no_token(Trouble::StillFetching, RETRY_SOON)));
+        }
         let admitted = self.instance.ledger.borrow().admit(started, wanted.config.calls_per_minute, need, credential);
         // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
-        let reserved = admitted.map(|()| self.instance.write_down(lease.is_none(), |ledger| ledger.reserve(started)));
+        let reserved = admitted.map(|()| self.instance.write_down(|ledger| ledger.reserve(started)));
         let reservation = match reserved {
             Ok(reservation) => reservation,
             Err(error) => {
@@ -551,7 +596,7 @@ impl<P: Ports> Broker<P> {
             self.load_ledger().await;
         }
         let random = self.ports.random();
-        let token = self.instance.write_down(lease.is_none(), |ledger| match &kept {
+        let token = self.instance.write_down(|ledger| match &kept {
             Ok(kept) => {
                 ledger.settle_success(reservation, ended, credential);
                 kept.clone()
@@ -560,6 +605,9 @@ impl<P: Ports> Broker<P> {
         });
         if lease.is_some() {
             self.store_ledger().await;
+            if let Ok(token) = &token {
+                self.note_in_index(token.access_token.expose(), wanted.key).await;
+            }
         }
         self.release(lease).await;
         Outcome { token, upstream: Some(call) }
@@ -634,7 +682,8 @@ impl<P: Ports> Broker<P> {
             stalled: false,
             revoked_at: None,
         };
-        if let Some(previous) = self.instance.last_token(wanted.key) {
+        // Asked anew: it may have been revoked meanwhile.
+        if let Some(previous) = self.look(wanted).await {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
             } else if previous.access_token.expose() == token.access_token.expose() {
@@ -649,13 +698,11 @@ impl<P: Ports> Broker<P> {
         self.instance.remember(wanted.key, now, Some(token.clone()), true);
         if self.set(&wanted.key.of_token(), &token.encode()).await.is_ok() {
             self.instance.remember(wanted.key, now, Some(token.clone()), false);
-            self.note_in_index(token.access_token.expose(), wanted.key).await;
         }
         if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 
-    /// For revocation. Only a holder of the lease writes the index; without a store there is none, and a token ends
-    /// by itself within the hour.
+    /// For revocation. Only a holder of the lease writes the index.
     async fn note_in_index(&self, token: &str, key: Key) {
         if let Ok(bytes) = self.get(Index::KEY).await {
             let mut index = Index::decode(bytes.unwrap_or_default());
@@ -712,10 +759,11 @@ impl<P: Ports> Broker<P> {
         Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
     }
 
-    /// Gives the lease back, unless it has ended by itself and may be another's.
+    /// Gives the lease back, unless it is another's by now.
     async fn release(&self, lease: Option<Lease>) {
-        if lease.is_some_and(|lease| lease.remaining(self.ports.now()).is_some()) {
-            // If the store does not take it, it ends by itself.
+        let Some(lease) = lease else { return };
+        // If the store does not take it, it ends by itself.
+        if matches!(self.get(LEASE_KEY).await, Ok(Some(found)) if found == lease.encode()) {
             let _ = self.set(LEASE_KEY, &[]).await;
         }
     }
@@ -725,7 +773,7 @@ impl<P: Ports> Broker<P> {
         if let Ok(Some(bytes)) = self.get(LEDGER_KEY).await {
             match Ledger::decode(&bytes) {
                 Some(mut ledger) => {
-                    ledger.absorb(&self.instance.alone.borrow());
+                    ledger.absorb(&self.instance.unsaved.borrow());
                     self.instance.ledger.replace(ledger);
                 }
                 None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
@@ -735,7 +783,9 @@ impl<P: Ports> Broker<P> {
 
     async fn store_ledger(&self) {
         let bytes = self.instance.ledger.borrow().encode();
-        let _ = self.set(LEDGER_KEY, &bytes).await;
+        if self.set(LEDGER_KEY, &bytes).await.is_ok() {
+            self.instance.unsaved.take();
+        }
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreFailed> {
@@ -751,14 +801,14 @@ impl<P: Ports> Broker<P> {
     where
         F: Future<Output = Result<T, String>>,
     {
-        let mut result = self.within(STORE_LIMIT, attempt()).await;
-        if matches!(result, Some(Err(_))) {
-            result = self.within(STORE_LIMIT, attempt()).await;
-        }
-        let problem = match result {
-            Some(Ok(value)) => return Ok(value),
-            Some(Err(problem)) => problem,
-            None => "no answer within a second".to_owned(),
+        let mut is_retry = false;
+        let problem = loop {
+            match self.within(STORE_LIMIT, attempt()).await {
+                Some(Ok(value)) => return Ok(value),
+                Some(Err(problem)) if is_retry => break problem,
+                Some(Err(_)) => is_retry = true,
+                None => break "no answer within a second".to_owned(),
+            }
         };
         self.ports.warn(&format!("the store failed at {operation}: {problem}"));
         Err(StoreFailed)
@@ -816,10 +866,4 @@ fn no_token(because: Trouble, retry_after: Duration) -> Error {
 /// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.
 fn is_recent(then: Timestamp, now: Timestamp, age: Duration) -> bool {
     then <= now && now.since(then) < age
-}
-
-/// Whether `until` is still to come, and no further than `longest`: what is further was written by a wrong clock.
-fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
-    let remaining = until.since(now);
-    !remaining.is_zero() && remaining <= longest
 }

@@ -184,17 +184,18 @@ impl Origin {
         let origin = text.strip_suffix('/').unwrap_or(text);
         let uri: http::Uri = origin.parse().ok()?;
         let authority = uri.authority()?;
-        // `Uri` takes user information and a path; a credential must not go to either by accident.
-        let is_origin =
-            uri.path_and_query().is_none_or(|path| path.as_str() == "/") && !authority.as_str().contains('@');
         let host = authority.host();
-        let is_loopback = matches!(host, "localhost" | "[::1]") || is_loopback_v4(host);
-        let is_allowed = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => is_loopback,
+        let scheme = uri.scheme_str()?;
+        let is_allowed = match scheme {
+            "https" => true,
+            "http" => matches!(host, "localhost" | "[::1]") || is_loopback_v4(host),
             _ => false,
         };
-        (is_origin && is_allowed && !host.is_empty() && !origin.ends_with('/')).then(|| Self(origin.to_owned()))
+        // Written anew from what was understood: user information, a path, a fragment or an impossible port makes a
+        // difference, and a credential must not go anywhere by accident.
+        let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        (is_allowed && !host.is_empty() && origin == format!("{scheme}://{host}{port}"))
+            .then(|| Self(origin.to_owned()))
     }
 
     /// The origin, without a slash at the end.
@@ -339,6 +340,9 @@ mod tests {
             "https://host/path",
             "https://host/?query",
             "https://host//",
+            "https://host#fragment",
+            "https://host:99999",
+            "https://host:",
             "https://user:password@host",
             "https://host evil",
             "//host",

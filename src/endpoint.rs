@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::audit::{self, Audit};
 use crate::broker::{Broker, Followup, Issue, Ports, Source};
-use crate::cache::Token;
+use crate::cache::{LEAST_REMAINING, Token};
 use crate::caller::Caller;
 use crate::config::Config;
-use crate::error::{Error, ScopeRefusal};
+use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
@@ -149,6 +149,11 @@ async fn token<P: Ports>(
     audit.source = issue.token.is_ok().then_some(issue.source);
     audit.upstream = issue.upstream;
     let response = match issue.token {
+        // The store may have taken the last seconds it could be handed out in.
+        Ok(token) if token.remaining(broker.ports.now()) < LEAST_REMAINING => {
+            let retry_after = std::time::Duration::from_secs(1);
+            refuse(Error::NoToken { because: Trouble::TokenExpiring, retry_after }, audit)
+        }
         Ok(token) => {
             audit.token = Some(audit::token_name(&token));
             grant(&token, issue.source, broker.ports.now())
@@ -223,7 +228,8 @@ async fn metadata<P: Ports>(
     };
     let issuer = match (&config.public_url, request.uri().scheme_str(), request.uri().authority()) {
         (Some(url), _, _) => url.as_str().to_owned(),
-        (None, Some(scheme), Some(authority)) => format!("{scheme}://{authority}"),
+        // RFC 9110 section 4.2.4: user information has no place here.
+        (None, Some(scheme), Some(authority)) if !authority.as_str().contains('@') => format!("{scheme}://{authority}"),
         (None, ..) => return refuse(Error::InvalidRequest("the request does not say which host it is for"), audit),
     };
     json(

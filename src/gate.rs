@@ -34,6 +34,10 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Calls of a window that a token which still lives never takes.
 const KEPT_FOR_NEED: usize = 2;
 
+/// How far the clocks of two nodes may be apart. What is further in the future was written by a clock that is wrong, and
+/// counts as absent: it must not close anything for as long as the clock was ahead.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
+
 /// OfficeRnD said 429 without saying for how long.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -89,14 +93,11 @@ impl Lease {
     }
 
     /// How long it still bars others; nothing when it is over.
-    ///
-    /// An end further away than a lease lasts was written by a clock that is wrong: it is cut to what a lease can last.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         if !rules::holds(Rule::LeaseDeadline) {
             return Some(LEASE_LIFE);
         }
-        let remaining = self.until_ms.since(now);
-        (!remaining.is_zero() && remaining <= 2 * LEASE_LIFE).then_some(remaining)
+        is_pending(self.until_ms, now, LEASE_LIFE).then(|| self.until_ms.since(now).min(LEASE_LIFE))
     }
 }
 
@@ -149,7 +150,8 @@ impl Ledger {
         }
         let budget = self.wait_for_budget(now, limit, need);
         let closures = [self.refusal(credential), self.closed];
-        let closure = closures.into_iter().flatten().find(|closure| closure.until_ms > now);
+        let is_closed = |closure: &Closure| is_pending(closure.until_ms, now, LONGEST_PAUSE);
+        let closure = closures.into_iter().flatten().find(is_closed);
         match closure {
             // Who is told when to come back must find a call free then.
             Some(closure) => Err(no_token(closure.because, closure.until_ms.since(now).min(LONGEST_PAUSE).max(budget))),
@@ -169,10 +171,11 @@ impl Ledger {
         }
     }
 
-    /// The calls that still count, oldest first. None can be later than one that starts now and takes its whole time;
-    /// a later one was written by a clock that is wrong.
+    /// The calls that still count, oldest first. A call of the future was written by a clock that is wrong.
     fn calls(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.calls_ms.iter().map(move |call| (*call).min(now + CALL_LIMIT)).filter(move |call| *call + WINDOW > now)
+        let latest = now + CALL_LIMIT;
+        let counts = move |call: &Timestamp| *call + WINDOW > now && call.since(latest) <= CLOCK_SKEW;
+        self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
     }
 
     /// Adds what `alone` has and this has not: calls and pauses of which the store does not know.
@@ -273,6 +276,12 @@ impl Ledger {
     }
 }
 
+/// Whether `until` is still to come, and no further away than something that lasts `longest` can end.
+pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    let remaining = until.since(now);
+    !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
+}
+
 fn later(left: Option<Closure>, right: Option<Closure>) -> Option<Closure> {
     [left, right].into_iter().flatten().max_by_key(|closure| closure.until_ms)
 }
@@ -364,9 +373,15 @@ mod tests {
     #[test]
     fn a_wrong_clock_closes_nothing_for_long() {
         let ledger = after_calls(&[100_000; 5]);
-        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 70);
+        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
+        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 70, "but a clock may be a little ahead");
+        let mut ledger = Ledger::default();
+        let failure = Failure::Trouble(Trouble::RateLimited, None);
+        let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);
+        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
         let lease = Lease { holder: 1, until_ms: at(100_000) };
         assert_eq!(lease.remaining(at(0)), None);
+        assert_eq!(lease.remaining(at(100_000 - 20)), Some(LEASE_LIFE));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
 use crate::time::Timestamp;
 
 /// A body that takes longer to arrive is given up.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
+const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// The only static: the broker of this component instance, which serves many requests, several at the same time.
@@ -143,6 +143,7 @@ impl Ports for Spin {
 
     #[expect(clippy::print_stderr, reason = "stderr is where a Spin component writes its warnings")]
     fn warn(&self, line: &str) {
-        eprintln!("officernd-token-broker: {line}");
+        // A provider's or a store's words must not begin a line of their own.
+        eprintln!("officernd-token-broker: {}", line.replace(char::is_control, " "));
     }
 }

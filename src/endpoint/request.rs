@@ -72,7 +72,9 @@ impl ClientRequest {
     pub(super) fn parse(request: &Request<Body>) -> Result<Self, Error> {
         // RFC 6749 section 2.3.1: never in the URI, where logs would keep it.
         let query = request.uri().query().unwrap_or_default();
-        if form_urlencoded::parse(query.as_bytes()).any(|(name, _)| Form::default().place(&name).is_some()) {
+        if form_urlencoded::parse(query.as_bytes())
+            .any(|(name, value)| !value.is_empty() && Form::default().place(&name).is_some())
+        {
             return Err(Error::InvalidRequest("parameters must be in the body, not in the query"));
         }
         let body = request.body().as_ref().map_err(|error| match error {

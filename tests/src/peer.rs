@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::setup::{Caller, Setup};
 
 /// The folder of the peers, with everything they need installed, once in a process.
-fn installed() -> &'static Path {
+pub(crate) fn installed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");

@@ -9,6 +9,8 @@ use host::KeyValue;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use crate::peer::installed;
+
 /// A running server, empty at first. It and all it has is gone when this is dropped.
 pub struct Redis {
     server: Child,
@@ -22,6 +24,8 @@ impl Redis {
     /// # Errors
     /// When there is no `redis-server`, or it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
+        // Brings redis-server, where it can.
+        tokio::task::spawn_blocking(installed).await?;
         // Between the look for a free port and its use, another program can take it: then the server ends at once.
         for _ in 0..5 {
             if let Some(redis) = Self::try_start().await? {

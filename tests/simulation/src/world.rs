@@ -65,6 +65,7 @@ enum StoreMood {
     Fails,
     FailsSometimes,
     Slow,
+    Sluggish,
     ReadOnly,
 }
 
@@ -247,7 +248,13 @@ impl World {
                     self.officernd.borrow_mut().mood = Mood::Well;
                 }
                 4..=5 if faults.store => {
-                    let moods = [StoreMood::Fails, StoreMood::FailsSometimes, StoreMood::Slow, StoreMood::ReadOnly];
+                    let moods = [
+                        StoreMood::Fails,
+                        StoreMood::FailsSometimes,
+                        StoreMood::Slow,
+                        StoreMood::Sluggish,
+                        StoreMood::ReadOnly,
+                    ];
                     self.store_mood.set(moods[self.below(moods.len())]);
                     self.trace(|| format!("store: {:?} for {lasts:?}", self.store_mood.get()));
                     sleep(lasts).await;
@@ -360,7 +367,11 @@ impl World {
             (_, status) => self.violate(format!("{cheek:?} got {status} {}", response.body())),
         }
         self.report.set(report);
-        let retry_after = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if matches!(status, 502 | 503) && retry_after.is_none() {
+            self.violate(format!("an answer of status {status} does not say when to come back"));
+        }
+        let retry_after = retry_after?;
         if !(1..=900).contains(&retry_after) {
             self.violate(format!("an answer says Retry-After: {retry_after}"));
         }
@@ -488,6 +499,11 @@ impl World {
             StoreMood::Fails => return Err("the simulated store fails".into()),
             StoreMood::FailsSometimes if self.chance(50) => return Err("the simulated store fails sometimes".into()),
             StoreMood::Slow => return Ok((Duration::from_secs(1), Duration::from_secs(1))),
+            // Slower than Fischer's condition allows, faster than a time-out.
+            StoreMood::Sluggish => {
+                let leg = Duration::from_millis(400);
+                return Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)));
+            }
             StoreMood::Sound | StoreMood::FailsSometimes | StoreMood::ReadOnly => {}
         }
         let leg = Duration::from_millis(10);

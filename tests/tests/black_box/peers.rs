@@ -82,7 +82,12 @@ async fn curl_is_served_and_reads_every_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_for_jobs_run_as_they_are_on_the_page() {
-    let printed = run(&[".venv/bin/python", "run_examples.py", "--all"], MEMBERS).await;
+    // Go is not on every machine, but on that of CI.
+    let command: &[&str] = match std::env::var_os("CI") {
+        Some(_) => &[".venv/bin/python", "run_examples.py", "--all"],
+        None => &[".venv/bin/python", "run_examples.py"],
+    };
+    let printed = run(command, MEMBERS).await;
     assert!(printed.contains("ok job.py"), "{printed}");
 }
 
