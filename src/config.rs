@@ -191,11 +191,14 @@ impl Origin {
             "http" => matches!(host, "localhost" | "[::1]") || is_loopback_v4(host),
             _ => false,
         };
-        // Written anew from what was understood: user information, a path, a fragment or an impossible port makes a
-        // difference, and a credential must not go anywhere by accident.
-        let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-        (is_allowed && !host.is_empty() && origin == format!("{scheme}://{host}{port}"))
-            .then(|| Self(origin.to_owned()))
+        // `Uri` takes user information, a path, a query, a fragment and any port. The text must be an origin and nothing
+        // else, so that a credential goes nowhere by accident.
+        let is_origin =
+            origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority.as_str());
+        let port = authority.as_str().strip_prefix(host)?;
+        let is_port = |text: &str| parse_within(text, 1, u16::MAX).is_some();
+        let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| Self(origin.to_owned()))
     }
 
     /// The origin, without a slash at the end.

@@ -59,16 +59,18 @@ enum Route {
 
 impl Route {
     fn of(path: &str) -> Self {
-        // RFC 3986 section 6.2.2.2: `%6F` is `o`. An encoded slash stays within its segment.
-        let segments: Option<Vec<_>> =
-            path.split('/').map(|segment| percent_decode_str(segment).decode_utf8().ok()).collect();
-        let segments = segments.unwrap_or_default();
-        match segments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
-            ["", "oauth", "token"] => Self::Token,
-            ["", "oauth", "revoke"] => Self::Revocation,
-            ["", ".well-known", "oauth-authorization-server"] => Self::Metadata,
-            ["", "healthz"] => Self::Health,
-            ["", "readyz"] => Self::Readiness,
+        // RFC 3986 section 6.2.2.2: `%6F` is `o`; but an encoded slash is none.
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
+        if slashes(&decoded) != slashes(path) {
+            return Self::Unknown;
+        }
+        match &*decoded {
+            "/oauth/token" => Self::Token,
+            "/oauth/revoke" => Self::Revocation,
+            "/.well-known/oauth-authorization-server" => Self::Metadata,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Readiness,
             _ => Self::Unknown,
         }
     }

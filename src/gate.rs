@@ -185,7 +185,9 @@ impl Ledger {
                 self.insert(*call);
             }
         }
-        self.closed = later(self.closed, alone.closed);
+        if self.closed.is_none_or(|known| alone.closed.is_some_and(|closure| closure.until_ms > known.until_ms)) {
+            self.closed = alone.closed;
+        }
         for (credential, closure) in &alone.refused {
             match self.refused.iter_mut().find(|(other, _)| other == credential) {
                 Some((_, known)) if known.until_ms < closure.until_ms => *known = *closure,
@@ -280,10 +282,6 @@ impl Ledger {
 pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
     let remaining = until.since(now);
     !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
-}
-
-fn later(left: Option<Closure>, right: Option<Closure>) -> Option<Closure> {
-    [left, right].into_iter().flatten().max_by_key(|closure| closure.until_ms)
 }
 
 fn no_token(because: Trouble, retry_after: Duration) -> Error {

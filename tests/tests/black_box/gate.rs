@@ -84,6 +84,27 @@ async fn the_sixth_scope_set_of_a_minute_is_told_when() {
     assert_eq!(broker.calls().len(), 5);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn crowds_for_five_scope_sets_make_five_calls_and_further_ones_are_told_when() {
+    let _alone = crowd().await;
+    let mut setup = Setup { sandbox: generous(), ..Setup::default() };
+    let scopes = setup.with_scopes(7);
+    let broker = setup.start().await;
+    broker.sandbox.answer_always(Upstream::Late(Duration::from_millis(300)));
+    let answers = futures_util::future::join_all(scopes.iter().map(|scope| all_at_once(&[&broker], 30, scope))).await;
+    let mut served = 0;
+    for (scope, answers) in scopes.iter().zip(&answers) {
+        if answers[0].status == 200 {
+            assert_eq!(different_tokens(answers), 1);
+            assert!(answers.iter().all(|answer| answer.scope() == *scope));
+            served += 1;
+        } else {
+            answers.iter().for_each(check_told_when);
+        }
+    }
+    assert_eq!((served, broker.calls().len()), (5, 5));
+}
+
 #[tokio::test]
 async fn failed_calls_are_calls_and_the_variable_sets_their_number() {
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };

@@ -67,6 +67,15 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     broker.setup.key_value.set_faults(Faults::default());
     send(token_request(door, None)).await;
 
+    // A token as its owner, a stranger and a guesser revoke it, and a secret where a token belongs.
+    let token = broker.nightly(MEMBERS).await.token();
+    for (caller, token) in [(door, &token), (nightly, &nightly.secret), (nightly, &token), (nightly, &token)] {
+        let mut request = token_request(caller, None);
+        *request.uri_mut() = "/oauth/revoke".parse().unwrap();
+        *request.body_mut() = form(&[("token", token)]);
+        send(request).await;
+    }
+
     // OfficeRnD says it all back to us, and worse.
     let echo = json!({
         "error": secret,

@@ -1,14 +1,15 @@
 //! What callers are told when OfficeRnD does not do its part, and what they are not told.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tests::{COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, random};
+use tests::{COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, all_at_once, random};
+use tokio::time::sleep;
 
 /// A first pause after a failure, and after a refused credential: with up to a fifth of jitter.
 const PAUSE: Option<RangeInclusive<u64>> = Some(5..=6);
@@ -289,6 +290,19 @@ async fn silence_of_officernd_ends_after_ten_seconds() {
             "half the chunks",
             hang(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{marker}\r\n", marker.len()))
         ),
+        async {
+            // Whoever waits for the same silence is told no later than after 12 s, and without a call of its own.
+            let broker = Setup::default().start().await;
+            broker.sandbox.answer_always(Upstream::hang());
+            let begin = Instant::now();
+            let answers = all_at_once(&[&broker], 30, MEMBERS).await;
+            assert!(begin.elapsed() < Duration::from_secs(18), "{:?}", begin.elapsed());
+            for answer in answers {
+                assert_eq!((answer.status, answer.error().as_str()), UNAVAILABLE);
+                assert!((1..=6).contains(&answer.retry_after().unwrap()), "{answer:?}");
+            }
+            assert_eq!(broker.calls().len(), 1);
+        },
     );
 }
 
@@ -341,6 +355,21 @@ async fn a_token_that_ends_at_once_is_handed_to_nobody() {
         assert!(!format!("{answer:?}{}", broker.server.output()).contains(&token));
     }
     assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn who_comes_back_when_told_is_served() {
+    // By the instance that has seen the failure, and by one that has not.
+    for setup in [Setup::in_one_instance(), Setup::default()] {
+        let broker = setup.start().await;
+        broker.sandbox.answer_next(raw("HTTP/1.1 503 No\r\nretry-after: 2", ""));
+        let told = broker.nightly(MEMBERS).await.retry_after().unwrap();
+        assert_eq!(told, 2);
+        assert_eq!(broker.nightly(MEMBERS).await.status, 503);
+        sleep(Duration::from_secs(told)).await;
+        broker.nightly(MEMBERS).await.token();
+        assert_eq!(broker.calls().len(), 2);
+    }
 }
 
 #[tokio::test]
