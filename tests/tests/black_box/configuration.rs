@@ -141,6 +141,25 @@ async fn a_provider_that_fails_is_no_configuration() {
 }
 
 #[tokio::test]
+async fn a_provider_that_fails_for_a_while_is_no_reason_to_fail() {
+    let mut setup = Setup::in_one_instance();
+    // The instance must not be given up while nobody asks.
+    setup.reuse.idle = Duration::from_secs(60);
+    let broker = setup.start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.variables.fail(true);
+    // Longer than a configuration is remembered.
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    assert!(broker.server.output().contains("the variables cannot be read"), "{}", broker.server.output());
+    // A mistake is another matter: nothing is served until it is mended.
+    broker.variables.fail(false);
+    broker.variables.set("callers", "{}");
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.status, 500);
+}
+
+#[tokio::test]
 async fn a_broker_in_order_is_ready_before_it_has_a_token() {
     let broker = Setup::default().start().await;
     check_ready(&broker).await;

@@ -91,7 +91,8 @@ async fn crowds_for_five_scope_sets_make_five_calls_and_further_ones_are_told_wh
     let scopes = setup.with_scopes(7);
     let broker = setup.start().await;
     broker.sandbox.answer_always(Upstream::Late(Duration::from_millis(300)));
-    let answers = futures_util::future::join_all(scopes.iter().map(|scope| all_at_once(&[&broker], 30, scope))).await;
+    let answers =
+        futures_util::future::join_all(scopes.iter().map(async |scope| all_at_once(&[&broker], 30, scope).await)).await;
     let mut served = 0;
     for (scope, answers) in scopes.iter().zip(&answers) {
         if answers[0].status == 200 {

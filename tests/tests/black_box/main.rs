@@ -9,6 +9,7 @@ mod life;
 mod peers;
 mod program;
 mod protocol;
+mod revocation;
 mod secrets;
 mod store;
 mod token;

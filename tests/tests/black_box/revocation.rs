@@ -1,0 +1,57 @@
+//! RFC 7009: a job says that its token does not work.
+
+use std::time::Duration;
+
+use http::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use tests::{Answer, Broker, COMPANIES, Caller, MEMBERS, Setup, basic, form};
+use tokio::time::sleep;
+
+async fn revoke(broker: &Broker, caller: &Caller, token: &str) -> Answer {
+    let request = Request::post("/oauth/revoke")
+        .header(AUTHORIZATION, basic(&caller.name, &caller.secret))
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form(&[("token", token), ("token_type_hint", "access_token")]))
+        .unwrap();
+    broker.send(request).await
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_forgotten_everywhere_and_once_a_minute() {
+    let broker = Setup::default().start().await;
+    let beside = broker.beside(broker.setup.key_value.clone()).await;
+    let first = broker.nightly(MEMBERS).await.token();
+    let others = broker.nightly(COMPANIES).await.token();
+    assert_eq!(beside.nightly(MEMBERS).await.token(), first);
+
+    assert_eq!(revoke(&broker, &broker.setup.nightly, &first).await.status, 200);
+    // By then no instance of either host remembers it.
+    sleep(Duration::from_millis(2100)).await;
+    let second = beside.nightly(MEMBERS).await.token();
+    assert_ne!(second, first);
+    assert_eq!(broker.nightly(MEMBERS).await.token(), second);
+    assert_eq!(broker.nightly(COMPANIES).await.token(), others, "another set of scopes is none of its business");
+
+    let again = revoke(&beside, &broker.setup.nightly, &second).await;
+    assert_eq!((again.status, again.error().as_str()), (503, "temporarily_unavailable"));
+    assert!(again.retry_after().is_some_and(|seconds| (1..=60).contains(&seconds)), "{again:?}");
+    // The one that is gone may be revoked as often as anybody likes.
+    assert_eq!(revoke(&broker, &broker.setup.nightly, &first).await.status, 200);
+    assert_eq!(broker.nightly(MEMBERS).await.token(), second);
+    assert_eq!(broker.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn nobody_revokes_what_it_could_not_have_been_given() {
+    let broker = Setup::default().start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    for (caller, text) in
+        [(&broker.setup.door, token.as_str()), (&broker.setup.nightly, "unknown"), (&broker.setup.nightly, &token[1..])]
+    {
+        let answer = revoke(&broker, caller, text).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
+    }
+    sleep(Duration::from_millis(2100)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(broker.calls().len(), 1);
+}
