@@ -39,7 +39,7 @@ impl Ports for Simulated {
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         let (there, back) = self.world.store_latency()?;
-        sleep(there).await;
+        sleep(there + self.world.delay_of_a_read()).await;
         let value = self.world.store.borrow().get(key).cloned();
         sleep(back).await;
         Ok(value)
