@@ -73,7 +73,7 @@ pub enum SendError {
 /// Work that goes on after the answer. Whoever runs the request runs this to its end, which is bounded.
 pub type Followup = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A request waits no longer than this for a token, and no fetch starts a call later than this.
+/// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
 /// A request whose token still lives waits no longer than this for the next one.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,6 +19,7 @@ pub struct Program {
     child: Child,
     lines: Receiver<String>,
     stderr: Arc<Mutex<String>>,
+    stderr_reader: JoinHandle<()>,
     /// Where it runs: no `.env` of anybody's is there.
     _folder: TempDir,
 }
@@ -39,13 +40,13 @@ impl Program {
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let stderr = Arc::new(Mutex::new(String::new()));
         let (mut pipe, text) = (child.stderr.take().expect("it is piped"), stderr.clone());
-        thread::spawn(move || {
+        let stderr_reader = thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(length @ 1..) = pipe.read(&mut bytes) {
                 text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..length]));
             }
         });
-        Self { child, lines, stderr, _folder: folder }
+        Self { child, lines, stderr, stderr_reader, _folder: folder }
     }
 
     /// The lines on stdout up to the first that `is_last`, or until the program ends.
@@ -72,12 +73,12 @@ impl Program {
         assert!(kill.expect("there is a kill").success());
     }
 
-    /// Its status, if it ends within `limit`.
+    /// Its status, if it ends within `limit`. Then [`stderr`](Self::stderr) has all that it wrote.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
             let status = self.child.try_wait().expect("it is our child");
-            if status.is_some() || begin.elapsed() > limit {
+            if status.is_some() && self.stderr_reader.is_finished() || begin.elapsed() > limit {
                 return status;
             }
             thread::sleep(Duration::from_millis(20));

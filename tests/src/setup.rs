@@ -1,6 +1,7 @@
 //! Who is there: an OfficeRnD application, and callers of the broker. Every secret is made anew for each test.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use host::sandbox::{Application, Config};
 use host::{KeyValue, Reuse, Variables};
@@ -91,9 +92,11 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Everything that happens, happens in one instance of the component.
+    /// Everything that happens, happens in one instance of the component, which is not given up while nobody asks.
     pub fn in_one_instance() -> Self {
-        Self { reuse: Reuse { max_requests: usize::MAX, single_instance: true, ..Reuse::default() }, ..Self::default() }
+        let idle = Duration::from_secs(60);
+        let reuse = Reuse { max_requests: usize::MAX, single_instance: true, idle, ..Reuse::default() };
+        Self { reuse, ..Self::default() }
     }
 
     /// Gives the caller `nightly`, and the application, so many scopes of their own, and returns them.

@@ -278,10 +278,15 @@ async fn a_connection_that_breaks_is_an_outage() {
 }
 
 #[tokio::test]
-async fn silence_of_officernd_ends_after_ten_seconds() {
+async fn officernd_has_ten_seconds_and_no_more() {
     let marker = &random("upstream");
     let hang = |text: String| Upstream::Raw(text.into(), Then::Hang);
-    let check = |what, upstream| check(what, marker, upstream, UNAVAILABLE, PAUSE, "upstream_timed_out");
+    let check = async |what, upstream| {
+        let begin = Instant::now();
+        check(what, marker, upstream, UNAVAILABLE, PAUSE, "upstream_timed_out").await;
+        let seconds = begin.elapsed().as_secs();
+        assert!((9..=15).contains(&seconds), "{what}: given up after {seconds} s");
+    };
     tokio::join!(
         check("no answer", Upstream::hang()),
         check("half a head", hang(format!("HTTP/1.1 200 OK\r\nx-marker: {marker}\r\nconte"))),
@@ -290,6 +295,12 @@ async fn silence_of_officernd_ends_after_ten_seconds() {
             "half the chunks",
             hang(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{marker}\r\n", marker.len()))
         ),
+        async {
+            let broker = Setup::default().start().await;
+            broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(8)));
+            let answer = broker.nightly(MEMBERS).await;
+            assert_eq!(answer.status, 200, "{answer:?} {}", broker.server.output());
+        },
         async {
             // Whoever waits for the same silence is told no later than after 12 s, and without a call of its own.
             let broker = Setup::default().start().await;
