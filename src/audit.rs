@@ -1,24 +1,27 @@
 //! One JSON line per request.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::broker::{Source, UpstreamCall};
 use crate::cache::{Token, hex};
+use crate::caller::Caller;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 
-/// What the log says of a request: who got what, or why not. It has no field for a secret.
+/// What the log says of a request: who got what, or why not. It has no field for a secret. `docs/audit.md` documents it.
 #[derive(Debug)]
 pub struct Audit {
     /// When the request came.
     pub time: Timestamp,
+    /// What the answer calls the request.
+    pub request_id: String,
     /// The path it was for, as far as the broker knows it.
     pub route: &'static str,
     /// The caller, once it is established.
-    pub caller: Option<String>,
-    /// The application whose token was wanted.
-    pub application: Option<String>,
+    pub caller: Option<Rc<Caller>>,
     /// The scopes that were authorized.
     pub scopes: Option<Scopes>,
     /// The status of the answer.
@@ -36,12 +39,14 @@ pub struct Audit {
 #[derive(Serialize)]
 struct Line<'a> {
     time_ms: Timestamp,
+    request_id: &'a str,
     route: &'a str,
     caller: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<&'a str>,
+    outcome: &'static str,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -57,12 +62,12 @@ struct Line<'a> {
 
 impl Audit {
     /// Of a request of which nothing is known yet.
-    pub fn begin(time: Timestamp, route: &'static str) -> Self {
+    pub fn begin(time: Timestamp, request_id: &str, route: &'static str) -> Self {
         Self {
             time,
+            request_id: request_id.to_owned(),
             route,
             caller: None,
-            application: None,
             scopes: None,
             status: 0,
             reason: None,
@@ -72,14 +77,25 @@ impl Audit {
         }
     }
 
+    /// Whether a request as usual is all there is to tell: the cache could serve it.
+    pub fn is_routine(&self) -> bool {
+        self.source == Some(Source::Hit) && self.upstream.is_none() && self.reason.is_none()
+    }
+
     /// The line, without a line break at the end or within.
     pub fn line(&self) -> String {
         let line = Line {
             time_ms: self.time,
+            request_id: &self.request_id,
             route: self.route,
-            caller: self.caller.as_deref().unwrap_or("unknown"),
-            application: self.application.as_deref(),
+            caller: self.caller.as_ref().map_or("unknown", |caller| &caller.name),
+            application: self.caller.as_ref().map(|caller| caller.application.as_str()),
             scopes: self.scopes.as_ref().map(Scopes::as_str),
+            outcome: match self.status {
+                ..400 => "ok",
+                400..500 => "denied",
+                500.. => "failed",
+            },
             status: self.status,
             reason: self.reason,
             cache: self.source.map(Source::as_str),

@@ -1,6 +1,6 @@
 //! From an authorized request to a token: memory, store, and, through the gate, OfficeRnD.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -9,15 +9,17 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::{Request, Response};
 
+use crate::application::{Application, Credential};
 use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
 use crate::caller::Caller;
-use crate::config::{Config, VARIABLES};
+use crate::config::{Audited, Config, VARIABLES};
 use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::gate::{
     CLOCK_SKEW, LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE, is_pending,
 };
 use crate::rules::{self, Rule};
 use crate::scope::Scopes;
+use crate::seal::NONCE_LENGTH;
 use crate::time::Timestamp;
 use crate::upstream::{self, ANSWER_LIMIT, CALL_LIMIT, Failure};
 
@@ -127,8 +129,10 @@ pub struct Instance {
     ledger: RefCell<Ledger>,
     /// What the store does not know, because it did not take the ledger since: it may be read all the same.
     unsaved: RefCell<Ledger>,
-    /// Sets this instance apart from the others of a fleet that would renew at the same moment.
-    jitter: u8,
+    /// Sets this instance apart from the others of a fleet: in when it renews, and in the names of its requests.
+    random: u64,
+    /// How many requests got a name.
+    named: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -241,13 +245,29 @@ impl Instance {
             flights: RefCell::default(),
             ledger: RefCell::default(),
             unsaved: RefCell::default(),
-            jitter: random as u8,
+            random,
+            named: Cell::default(),
+        }
+    }
+
+    /// A name that no other request has, of this instance or another.
+    pub fn name_request(&self) -> u128 {
+        let number = self.named.get();
+        self.named.set(number + 1);
+        u128::from(self.random) << 64 | u128::from(number)
+    }
+
+    /// Which requests the configuration wants in the log; all of them, while there is none.
+    pub fn audited(&self) -> Audited {
+        match &*self.config.borrow() {
+            Some(ReadConfig { outcome: Ok(config), .. }) => config.audited,
+            _ => Audited::All,
         }
     }
 
     /// From none up to a quarter of `min_remaining`.
     fn jitter(&self, min_remaining: Duration) -> Duration {
-        min_remaining / 4 * u32::from(self.jitter) / 255
+        min_remaining / 4 * u32::from(self.random as u8) / 255
     }
 
     fn remember(&self, key: Key, looked_at: Timestamp, token: Option<Rc<Token>>, only_here: bool) {
@@ -299,8 +319,29 @@ pub struct Broker<P> {
 #[derive(Clone, Debug)]
 struct Wanted {
     config: Rc<Config>,
-    key: Key,
+    application: Rc<Application>,
+    /// What it would be fetched with.
+    credential: Rc<Credential>,
     scopes: Scopes,
+    key: Key,
+}
+
+impl Wanted {
+    fn new(config: Rc<Config>, application: Rc<Application>, credential: Rc<Credential>, scopes: Scopes) -> Self {
+        let key = Key::of(&application, &credential, &scopes);
+        Self { config, application, credential, scopes, key }
+    }
+
+    /// The same with another credential.
+    fn with(&self, credential: &Rc<Credential>) -> Self {
+        Self::new(self.config.clone(), self.application.clone(), credential.clone(), self.scopes.clone())
+    }
+
+    /// The same with the application's other credential, while its secret rotates.
+    fn with_other(&self) -> Option<Self> {
+        let is_other = |other: &&Rc<Credential>| !Rc::ptr_eq(other, &self.credential);
+        self.application.credentials().find(is_other).map(|other| self.with(other))
+    }
 }
 
 impl<P: Ports> Broker<P> {
@@ -331,11 +372,22 @@ impl<P: Ports> Broker<P> {
         outcome
     }
 
+    /// What keeps the broker from being of use, apart from its configuration: the store does not answer, or OfficeRnD has
+    /// just refused every application's credential.
+    pub async fn problem(&self, config: &Config) -> Option<&'static str> {
+        if self.load_ledger().await.is_err() {
+            return Some("store");
+        }
+        let ledger = self.instance.ledger.borrow();
+        let now = self.ports.now();
+        config.applications.iter().all(|application| ledger.refuses(application, now)).then_some("credential")
+    }
+
     async fn read_config(&self) -> Result<Rc<Config>, Error> {
         let read_all = async {
             let mut values = Vec::with_capacity(VARIABLES.len());
-            for name in VARIABLES {
-                values.push((name, self.ports.variable(name).await?));
+            for variable in VARIABLES {
+                values.push((variable.name, self.ports.variable(variable.name).await?));
             }
             Ok(values)
         };
@@ -349,8 +401,10 @@ impl<P: Ports> Broker<P> {
     /// A token of `scopes` for a caller that is known and may have them, for a request that came at `arrived`.
     ///
     /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
-    pub async fn issue(&self, config: &Rc<Config>, scopes: Scopes, arrived: Timestamp) -> Issue {
-        let wanted = Wanted { config: config.clone(), key: Key::of(&config.application, &scopes), scopes };
+    pub async fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> Issue {
+        let application = config.application(caller).clone();
+        let credential = self.instance.ledger.borrow().choose(&application, arrived).clone();
+        let wanted = Wanted::new(config.clone(), application, credential, scopes);
         let cached = self.cached(&wanted).await;
         // Read after the store has answered, which may take a second of the token's life.
         let now = self.ports.now();
@@ -381,10 +435,13 @@ impl<P: Ports> Broker<P> {
 
     /// Whether it makes sense to ask for a successor, as far as this instance knows.
     fn may_renew(&self, wanted: &Wanted, token: &Token, need: Need, now: Timestamp) -> bool {
-        let config = &wanted.config;
-        let admitted =
-            self.instance.ledger.borrow().admit(now, config.calls_per_minute, need, &config.application.fingerprint);
-        token.next_fetch(now) <= now && admitted.is_ok()
+        token.next_fetch(now) <= now && self.admit(wanted, need, now).is_ok()
+    }
+
+    /// Asks the ledger as this instance knows it.
+    fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
+        let ledger = self.instance.ledger.borrow();
+        ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
     }
 
     async fn issue_fetched(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> Issue {
@@ -408,16 +465,25 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// What memory has, or the store when memory is not recent.
+    /// What memory has, or the store. While a secret rotates, a token that the other one brought is as good.
     async fn cached(&self, wanted: &Wanted) -> Option<Rc<Token>> {
-        match self.instance.remembered(wanted.key) {
-            Some(Remembered { looked_at, token: Some(token), .. })
-                if is_recent(looked_at, self.ports.now(), TOKEN_MEMORY) =>
-            {
-                Some(token)
-            }
-            _ => self.look(wanted).await,
+        let other = wanted.with_other();
+        let lives = |token: &Rc<Token>| token.remaining(self.ports.now()) >= LEAST_REMAINING;
+        let recent = [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted));
+        if recent.is_some() {
+            return recent;
         }
+        let found = self.look(wanted).await;
+        match &other {
+            Some(other) if !found.as_ref().is_some_and(lives) => self.look(other).await.filter(lives).or(found),
+            _ => found,
+        }
+    }
+
+    /// What memory has, if that is recent.
+    fn in_memory(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+        let Remembered { looked_at, token, .. } = self.instance.remembered(wanted.key)?;
+        token.filter(|_| is_recent(looked_at, self.ports.now(), TOKEN_MEMORY))
     }
 
     /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory
@@ -435,7 +501,7 @@ impl<P: Ports> Broker<P> {
                 // A record of the future was written by a clock that is wrong, and so is what it says of the token's life.
                 let latest = self.ports.now() + CLOCK_SKEW;
                 let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
-                let token = self.decode(&bytes).filter(is_ours);
+                let token = self.open(&bytes, wanted).filter(is_ours);
                 let is_older =
                     |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
                 match token {
@@ -448,10 +514,10 @@ impl<P: Ports> Broker<P> {
         token
     }
 
-    fn decode(&self, bytes: &[u8]) -> Option<Token> {
-        let token = Token::decode(bytes);
+    fn open(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
+        let token = Token::open(bytes, wanted.key, &wanted.credential.seal);
         if token.is_none() {
-            self.ports.warn("the store has a token record that this version does not read; it counts as absent");
+            self.ports.warn("the store has a token record that does not open: of another version, or tampered with; it counts as absent");
         }
         token
     }
@@ -472,11 +538,15 @@ impl<P: Ports> Broker<P> {
         let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
             return Ok(());
         };
-        let record = self.get(&key.of_token()).await.map_err(unavailable)?;
-        let Some(record) = record.and_then(|bytes| self.decode(&bytes)) else { return Ok(()) };
-        let could_be_its_own =
-            record.requested.is_subset_of(&caller.scopes) && Key::of(&config.application, &record.requested) == key;
-        if !could_be_its_own || record.access_token.expose() != token {
+        let Some(bytes) = self.get(&key.of_token()).await.map_err(unavailable)? else { return Ok(()) };
+        let application = config.application(caller);
+        let open = |credential: &Rc<Credential>| {
+            let record = Token::open(&bytes, key, &credential.seal)?;
+            let is_its_own = Key::of(application, credential, &record.requested) == key;
+            (is_its_own && caller.scopes.permits(&record.requested)).then(|| (credential.clone(), record))
+        };
+        let Some((credential, record)) = application.credentials().find_map(open) else { return Ok(()) };
+        if record.access_token.expose() != token {
             return Ok(());
         }
         let now = self.ports.now();
@@ -486,7 +556,8 @@ impl<P: Ports> Broker<P> {
             return Err(no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
         }
         let revoked = record.revoked(now);
-        self.set(&key.of_token(), &revoked.encode()).await.map_err(unavailable)?;
+        let sealed = revoked.seal(key, &credential.seal, self.nonce());
+        self.set(&key.of_token(), &sealed).await.map_err(unavailable)?;
         self.instance.remember(key, now, Some(Rc::new(revoked)), false);
         Ok(())
     }
@@ -516,6 +587,7 @@ impl<P: Ports> Broker<P> {
     /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
     /// brought or suffered meanwhile decides.
     async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
+        let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted.key);
         let started = self.ports.now();
         // Counted twice, because the clock may step back.
@@ -550,30 +622,48 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// With the lease, or without a store: looks once more, writes the call down, and makes it.
+    /// While a secret rotates, another instance may have found the current one refused.
+    async fn with_credential_in_use(&self, wanted: &Wanted) -> Wanted {
+        if wanted.application.next.is_some() {
+            let _ = self.load_ledger().await;
+        }
+        wanted.with(self.instance.ledger.borrow().choose(&wanted.application, self.ports.now()))
+    }
+
+    /// With the lease, or without a store: makes the call, and gives the lease back.
     async fn fetch_holding(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
+        let mut outcome = self.fetch_once(wanted, need, known, lease).await;
+        if matches!(outcome.token, Err(Error::NoToken { because: Trouble::CredentialRefused, .. }))
+            && outcome.upstream.is_some()
+            && let Some(other) = wanted.with_other()
+            && Rc::ptr_eq(self.instance.ledger.borrow().choose(&other.application, self.ports.now()), &other.credential)
+        {
+            let second = self.fetch_once(&other, need, None, lease).await;
+            outcome = Outcome { upstream: second.upstream.or(outcome.upstream), ..second };
+        }
+        self.release(lease).await;
+        outcome
+    }
+
+    /// Looks once more, writes the call down, and makes it.
+    async fn fetch_once(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
         if rules::holds(Rule::SecondLook)
             && let Some(decided) = self.decided(wanted, need, known).await
         {
-            self.release(lease).await;
             return Outcome::without_call(decided);
         }
-        let credential = &wanted.config.application.fingerprint;
+        let credential = &wanted.credential.fingerprint;
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
             // The store was too slow: a call now would reach into another's lease.
-            self.release(lease).await;
             return Outcome::without_call(Err(no_token(Trouble::StillFetching, RETRY_SOON)));
         }
-        let admitted = self.instance.ledger.borrow().admit(started, wanted.config.calls_per_minute, need, credential);
+        let admitted = self.admit(wanted, need, started);
         // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
         let reserved = admitted.map(|()| self.instance.write_down(|ledger| ledger.reserve(started)));
         let reservation = match reserved {
             Ok(reservation) => reservation,
-            Err(error) => {
-                self.release(lease).await;
-                return Outcome::without_call(Err(error));
-            }
+            Err(error) => return Outcome::without_call(Err(error)),
         };
         if lease.is_some() {
             self.store_ledger().await;
@@ -585,7 +675,8 @@ impl<P: Ports> Broker<P> {
         let kept = match answer {
             Ok(grant) => Ok(self.keep(wanted, grant, started, ended).await),
             Err(failure) => {
-                self.ports.warn(&format!("OfficeRnD issued no token: {}", failure.reason()));
+                let application = &wanted.application.name;
+                self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
                 if failure == Failure::ScopeNotGranted {
                     self.keep_refusal(wanted, ended + SCOPE_REFUSAL_LIFE).await;
                 }
@@ -593,7 +684,7 @@ impl<P: Ports> Broker<P> {
             }
         };
         if lease.is_some() {
-            self.load_ledger().await;
+            let _ = self.load_ledger().await;
         }
         let random = self.ports.random();
         let token = self.instance.write_down(|ledger| match &kept {
@@ -609,7 +700,12 @@ impl<P: Ports> Broker<P> {
                 self.note_in_index(token.access_token.expose(), wanted.key).await;
             }
         }
-        self.release(lease).await;
+        if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
+            self.ports.warn(&format!(
+                "OfficeRnD refuses the client secret of the application {}, and takes the next one: put that in its place",
+                wanted.application.name
+            ));
+        }
         Outcome { token, upstream: Some(call) }
     }
 
@@ -633,16 +729,14 @@ impl<P: Ports> Broker<P> {
         {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
         }
-        self.load_ledger().await;
-        let application = &wanted.config.application;
-        let admitted =
-            self.instance.ledger.borrow().admit(now, wanted.config.calls_per_minute, need, &application.fingerprint);
-        admitted.err().map(Err)
+        let _ = self.load_ledger().await;
+        self.admit(wanted, need, now).err().map(Err)
     }
 
     /// Calls OfficeRnD, within `limit`.
     async fn call(&self, wanted: &Wanted, limit: Duration) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
-        let request = upstream::token_request(&wanted.config.identity, &wanted.config.application, &wanted.scopes);
+        let Wanted { config, application, credential, scopes, .. } = wanted;
+        let request = upstream::token_request(&config.identity, application, credential, scopes);
         let started = self.ports.now();
         let answer = self.within(limit, self.ports.send(request, ANSWER_LIMIT)).await;
         let now = self.ports.now();
@@ -696,10 +790,19 @@ impl<P: Ports> Broker<P> {
         let token = Rc::new(token);
         // Before the write: a request that comes meanwhile is served.
         self.instance.remember(wanted.key, now, Some(token.clone()), true);
-        if self.set(&wanted.key.of_token(), &token.encode()).await.is_ok() {
+        let sealed = token.seal(wanted.key, &wanted.credential.seal, self.nonce());
+        if self.set(&wanted.key.of_token(), &sealed).await.is_ok() {
             self.instance.remember(wanted.key, now, Some(token.clone()), false);
         }
         if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
+    }
+
+    fn nonce(&self) -> [u8; NONCE_LENGTH] {
+        let mut nonce = [0; NONCE_LENGTH];
+        for part in nonce.chunks_exact_mut(8) {
+            part.copy_from_slice(&self.ports.random().to_be_bytes());
+        }
+        nonce
     }
 
     /// For revocation. Only a holder of the lease writes the index.
@@ -769,8 +872,8 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Brings the ledger in memory up to what the store has. What cannot be read changes nothing.
-    async fn load_ledger(&self) {
-        if let Ok(Some(bytes)) = self.get(LEDGER_KEY).await {
+    async fn load_ledger(&self) -> Result<(), StoreFailed> {
+        if let Some(bytes) = self.get(LEDGER_KEY).await? {
             match Ledger::decode(&bytes) {
                 Some(mut ledger) => {
                     ledger.absorb(&self.instance.unsaved.borrow());
@@ -779,6 +882,7 @@ impl<P: Ports> Broker<P> {
                 None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
             }
         }
+        Ok(())
     }
 
     async fn store_ledger(&self) {

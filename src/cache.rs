@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Application, Origin};
+use crate::application::{Application, Credential};
+use crate::config::Origin;
 use crate::scope::Scopes;
+use crate::seal::{NONCE_LENGTH, Seal};
 use crate::secret::{AccessToken, ClientSecret};
 use crate::time::Timestamp;
 
@@ -117,9 +119,9 @@ impl Fingerprint {
 }
 
 impl Key {
-    /// The key of a set of scopes of an application.
-    pub fn of(application: &Application, scopes: &Scopes) -> Self {
-        Self(hash_of(["token", &application.name, &application.fingerprint.to_hex(), scopes.as_str()]))
+    /// The key of a set of scopes of an application, for one of its credentials.
+    pub fn of(application: &Application, credential: &Credential, scopes: &Scopes) -> Self {
+        Self(hash_of(["token", &application.name, &credential.fingerprint.to_hex(), scopes.as_str()]))
     }
 
     /// Where the store has the token: 70 bytes.
@@ -167,7 +169,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// The version that this code writes and reads. A record of another version is a miss, so that an upgrade and a rollback
 /// cost one fetch and never an error.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// A value of exactly these bytes.
 pub(crate) fn decode_whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
@@ -177,7 +179,6 @@ pub(crate) fn decode_whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T>
 
 #[derive(Serialize, Deserialize)]
 struct Record<'a> {
-    version: u32,
     access_token: &'a str,
     requested: &'a str,
     scope: &'a str,
@@ -188,10 +189,9 @@ struct Record<'a> {
 }
 
 impl Token {
-    /// The bytes the store keeps.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The bytes the store keeps under `key`: the version, and the sealed record. `nonce` must be random.
+    pub fn seal(&self, key: Key, seal: &Seal, nonce: [u8; NONCE_LENGTH]) -> Vec<u8> {
         let record = Record {
-            version: RECORD_VERSION,
             access_token: self.access_token.expose(),
             requested: self.requested.as_str(),
             scope: self.scopes.as_str(),
@@ -200,17 +200,21 @@ impl Token {
             stalled: self.stalled,
             revoked_at_ms: self.revoked_at,
         };
-        postcard::to_allocvec(&record).expect("numbers and strings always serialize")
+        let record = postcard::to_allocvec(&record).expect("numbers and strings always serialize");
+        [&[RECORD_VERSION][..], &seal.seal(&record, &key.of_token(), nonce)].concat()
     }
 
-    /// The token of bytes from the store; nothing when they are not a record of this version.
+    /// The token of bytes that the store has under `key`; nothing when they are not a record of this version, or were not
+    /// sealed for this key.
     ///
-    /// The store is not trusted: a record that grants more than it was asked for is none.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let record: Record<'_> = decode_whole(bytes)?;
+    /// What the seal let through is still not trusted: a record that grants more than it was asked for is none.
+    pub fn open(bytes: &[u8], key: Key, seal: &Seal) -> Option<Self> {
+        let (&RECORD_VERSION, sealed) = bytes.split_first()? else { return None };
+        let record = seal.open(sealed, &key.of_token())?;
+        let record: Record<'_> = decode_whole(&record)?;
         let requested = Scopes::parse(record.requested).ok()?;
         let scopes = Scopes::parse(record.scope).ok()?;
-        (record.version == RECORD_VERSION && scopes.is_subset_of(&requested)).then(|| Self {
+        scopes.is_subset_of(&requested).then(|| Self {
             access_token: AccessToken::new(record.access_token),
             requested,
             scopes,
@@ -324,27 +328,36 @@ mod tests {
         check(token(3600, 3000, false), 3580, 3580);
     }
 
+    /// What comes back of a token that was stored.
+    fn stored(token: &Token) -> Option<Token> {
+        let seal = Seal::of(&ClientSecret::new("secret"));
+        Token::open(&token.seal(Key([1; 32]), &seal, [0; NONCE_LENGTH]), Key([1; 32]), &seal)
+    }
+
     #[test]
     fn a_record_comes_back_and_nothing_else_does() {
-        let bytes = token(3600, 5, true).encode();
-        let back = Token::decode(&bytes).unwrap();
+        let back = stored(&token(3600, 5, true)).unwrap();
         assert_eq!(back.access_token.expose(), "t");
         assert_eq!((back.requested.as_str(), back.scopes.as_str()), ("a b c", "a b"));
         assert_eq!((back.expires_at, back.fetched_at, back.stalled), (at(3600), at(5), true));
 
         let broader = Token { requested: Scopes::parse("a").unwrap(), ..back };
-        assert!(Token::decode(&broader.encode()).is_none(), "a broader token");
-        let later = [&[2], &bytes[1..]].concat();
-        assert!(Token::decode(&later).is_none(), "a later version");
-        assert!(Token::decode(&[&bytes[..], &[0]].concat()).is_none(), "a byte too many");
-        for end in 0..bytes.len() {
-            assert!(Token::decode(&bytes[..end]).is_none(), "{end} bytes of it");
+        assert!(stored(&broader).is_none(), "a broader token");
+        let seal = Seal::of(&ClientSecret::new("secret"));
+        let bytes = token(3600, 5, true).seal(Key([1; 32]), &seal, [0; NONCE_LENGTH]);
+        assert!(Token::open(&bytes, Key([2; 32]), &seal).is_none(), "moved to another key");
+        for version in [0, 1, 3] {
+            assert!(
+                Token::open(&[&[version], &bytes[1..]].concat(), Key([1; 32]), &seal).is_none(),
+                "version {version}"
+            );
         }
+        assert!(Token::open(b"", Key([1; 32]), &seal).is_none());
     }
 
     #[test]
     fn a_revoked_token_is_over_at_any_time_and_gone() {
-        let revoked = Token::decode(&token(3600, 5, true).revoked(at(10)).encode()).unwrap();
+        let revoked = stored(&token(3600, 5, true).revoked(at(10))).unwrap();
         assert_eq!(revoked.access_token.expose(), "");
         assert_eq!(revoked.revoked_at, Some(at(10)));
         for now in [at(0), at(10), Timestamp::from_unix_ms(0)] {

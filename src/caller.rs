@@ -3,42 +3,51 @@
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::config::{Mistakes, Object};
-use crate::error::Unauthenticated;
-use crate::scope::Scopes;
+use crate::application;
+use crate::config::{Mistakes, Object, is_name, text_of};
+use crate::error::{ScopeRefusal, Unauthenticated};
+use crate::scope::{MalformedPolicy, ScopePolicy, Scopes};
 use crate::secret::PresentedSecret;
+use crate::time::Timestamp;
 
 /// The SHA-256 of a caller's secret. The secret has 256 random bits, so the digest is no secret and needs no salt.
-type SecretDigest = [u8; 32];
+type Digest = [u8; 32];
+
+/// A secret that opens, until it expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownSecret {
+    digest: Digest,
+    expires_at: Option<Timestamp>,
+}
 
 /// A caller of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Its client id towards the broker.
     pub name: String,
-    /// Everything it may have.
-    pub scopes: Scopes,
+    /// The name of the application that it gets tokens of.
+    pub application: String,
+    /// What it may have.
+    pub scopes: ScopePolicy,
     /// Any of these opens: several while a secret rotates.
-    digests: Vec<SecretDigest>,
+    secrets: Vec<KnownSecret>,
 }
 
 /// The policy: every caller, sorted by name.
 #[derive(Clone, Debug)]
 pub struct Callers(Vec<Rc<Caller>>);
 
-/// Longest name of a caller, in bytes.
-const NAME_LIMIT: usize = 128;
-
 impl Callers {
     /// Reads the variable `callers`, and notes every mistake in it. What comes back is only good without one.
     ///
-    /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes": ["flex.community.members.read"]}}`
-    pub fn parse(text: &str, mistakes: &mut Mistakes) -> Self {
+    /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes": ["flex.community.members.read"]}}`; an `application` is
+    /// the default one if absent, and must be one that `is_application` knows.
+    pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut callers = Vec::new();
-        let Ok(entries) = serde_json::from_slice::<Object>(text.as_bytes()) else {
+        let Some(entries) = Object::parse(text.as_bytes()) else {
             mistakes.add("", "must be a JSON object of callers by name, {\"nightly-sync\": {…}}");
             return Self(callers);
         };
@@ -46,12 +55,11 @@ impl Callers {
             mistakes.add("", "must have at least one caller");
         }
         for (name, entry) in &entries.0 {
-            // RFC 6749 appendix A.1: a client id is printable ASCII.
-            if name.is_empty() || name.len() > NAME_LIMIT || !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            if !is_name(name) {
                 mistakes.add(name, "a name is 1 to 128 characters of printable ASCII");
                 continue;
             }
-            callers.extend(parse_caller(name, entry, mistakes).map(Rc::new));
+            callers.extend(parse_caller(name, entry, &is_application, mistakes).map(Rc::new));
         }
         callers.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         for pair in callers.windows(2).filter(|pair| pair[0].name == pair[1].name) {
@@ -63,18 +71,23 @@ impl Callers {
     /// Establishes who calls.
     ///
     /// # Errors
-    /// When there is no such caller, or the secret is none of its own; which of the two is for the log alone.
-    pub fn authenticate(&self, name: &str, secret: &PresentedSecret) -> Result<Rc<Caller>, Unauthenticated> {
-        let presented: SecretDigest = Sha256::digest(secret.expose().as_bytes()).into();
+    /// When there is no such caller, or the secret is none of its own or no longer; which it is is for the log alone.
+    pub fn authenticate(
+        &self,
+        name: &str,
+        secret: &PresentedSecret,
+        now: Timestamp,
+    ) -> Result<Rc<Caller>, Unauthenticated> {
+        let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
         let Some(caller) = self.find(name) else {
             // The same comparison as for a known caller, so that time tells no names.
-            let _ = matches_one_of(&presented, &[[0; 32]]);
+            let _ = matches_one_of(&presented, &[KnownSecret { digest: [0; 32], expires_at: None }], now);
             return Err(Unauthenticated::UnknownCaller);
         };
-        if bool::from(matches_one_of(&presented, &caller.digests)) {
-            Ok(caller.clone())
-        } else {
-            Err(Unauthenticated::WrongSecret)
+        match matches_one_of(&presented, &caller.secrets, now) {
+            (_, true) => Ok(caller.clone()),
+            (true, false) => Err(Unauthenticated::ExpiredSecret),
+            (false, false) => Err(Unauthenticated::WrongSecret),
         }
     }
 }
@@ -87,35 +100,58 @@ impl Callers {
 }
 
 impl Caller {
-    /// What a request is to get: what it asks for when the caller may have all of it, everything the caller may have
-    /// when it names nothing, and nothing (`None`) otherwise.
-    pub fn authorize(&self, requested: Option<Scopes>) -> Option<Scopes> {
+    /// What a request is to get: what it asks for, or everything the caller may have when it names nothing.
+    ///
+    /// # Errors
+    /// When the caller may not have all of it, or has to name it.
+    pub fn authorize(&self, requested: Option<Scopes>) -> Result<Scopes, ScopeRefusal> {
         match requested {
-            None => Some(self.scopes.clone()),
-            Some(requested) => requested.is_subset_of(&self.scopes).then_some(requested),
+            None => self.scopes.everything().cloned().ok_or(ScopeRefusal::Unnamed),
+            Some(requested) if self.scopes.permits(&requested) => Ok(requested),
+            Some(_) => Err(ScopeRefusal::OutsidePolicy),
         }
     }
 }
 
-/// Looks at every digest, whichever matches.
-fn matches_one_of(presented: &SecretDigest, digests: &[SecretDigest]) -> Choice {
-    digests.iter().fold(Choice::from(0), |found, digest| found | digest.ct_eq(presented))
+/// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
+fn matches_one_of(presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
+    let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
+    for secret in secrets {
+        let matches = secret.digest.ct_eq(presented);
+        let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
+        is_known |= matches;
+        opens |= matches & Choice::from(u8::from(lives));
+    }
+    (is_known.into(), opens.into())
 }
 
-fn parse_caller(name: &str, entry: &RawValue, mistakes: &mut Mistakes) -> Option<Caller> {
-    let Ok(fields) = serde_json::from_slice::<Object>(entry.get().as_bytes()) else {
+fn parse_caller(
+    name: &str,
+    entry: &RawValue,
+    is_application: impl Fn(&str) -> bool,
+    mistakes: &mut Mistakes,
+) -> Option<Caller> {
+    let Some(fields) = Object::parse(entry.get().as_bytes()) else {
         mistakes.add(name, "must be an object with secret_sha256 and scopes");
         return None;
     };
-    let mut digests = None;
+    let mut secrets = None;
     let mut scopes = None;
+    let mut application = None;
     for (field, value) in &fields.0 {
         let place = format!("{name}.{field}");
         let repeated = match field.as_str() {
-            "secret_sha256" => digests.replace(parse_digests(&place, value, mistakes)).is_some(),
+            "secret_sha256" => secrets.replace(parse_secrets(&place, value, mistakes)).is_some(),
             "scopes" => scopes.replace(parse_scopes(&place, value, mistakes)).is_some(),
+            "application" => {
+                let known = text_of(value).filter(|name| is_application(name));
+                if known.is_none() {
+                    mistakes.add(&place, "must be default, or the name of one in the variable applications");
+                }
+                application.replace(known).is_some()
+            }
             _ => {
-                mistakes.add(&place, "is not a field of a caller, which has secret_sha256 and scopes");
+                mistakes.add(&place, "is not a field of a caller, which has secret_sha256, scopes and application");
                 false
             }
         };
@@ -123,27 +159,52 @@ fn parse_caller(name: &str, entry: &RawValue, mistakes: &mut Mistakes) -> Option
             mistakes.add(&place, "is there twice");
         }
     }
-    for (field, missing) in [("secret_sha256", digests.is_none()), ("scopes", scopes.is_none())] {
+    for (field, missing) in [("secret_sha256", secrets.is_none()), ("scopes", scopes.is_none())] {
         if missing {
             mistakes.add(&format!("{name}.{field}"), "is missing");
         }
     }
-    Some(Caller { name: name.to_owned(), digests: digests??, scopes: scopes?? })
+    let application = application.unwrap_or_else(|| Some(application::DEFAULT.to_owned()))?;
+    Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes?? })
 }
 
-fn parse_digests(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<SecretDigest>> {
-    let problem = "must be a list of one or more SHA-256 digests, each as 64 hexadecimal digits";
-    let digests = serde_json::from_slice::<Vec<String>>(value.get().as_bytes())
+fn parse_secrets(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<KnownSecret>> {
+    let secrets = serde_json::from_slice::<Vec<Box<RawValue>>>(value.get().as_bytes())
         .ok()
-        .and_then(|texts| texts.iter().map(|text| parse_digest(text)).collect::<Option<Vec<_>>>())
-        .filter(|digests| !digests.is_empty());
-    if digests.is_none() {
-        mistakes.add(place, problem);
+        .and_then(|entries| entries.iter().map(|entry| parse_secret(entry)).collect::<Option<Vec<_>>>())
+        .filter(|secrets| !secrets.is_empty());
+    if secrets.is_none() {
+        mistakes.add(
+            place,
+            "must be a list of one or more SHA-256 digests, each 64 hexadecimal digits, or \
+             {\"sha256\": digits, \"expires\": date or time of RFC 3339}",
+        );
     }
-    digests
+    secrets
 }
 
-fn parse_digest(text: &str) -> Option<SecretDigest> {
+/// A digest, by itself or with a date.
+fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
+    if let Some(digits) = text_of(entry) {
+        return Some(KnownSecret { digest: parse_digest(&digits)?, expires_at: None });
+    }
+    let fields = Object::parse(entry.get().as_bytes())?.0;
+    let (mut digest, mut expires_at) = (None, None);
+    for (field, value) in &fields {
+        let text = text_of(value)?;
+        let repeated = match field.as_str() {
+            "sha256" => digest.replace(parse_digest(&text)?).is_some(),
+            "expires" => expires_at.replace(Timestamp::parse_rfc3339(&text)?).is_some(),
+            _ => return None,
+        };
+        if repeated {
+            return None;
+        }
+    }
+    Some(KnownSecret { digest: digest?, expires_at })
+}
+
+fn parse_digest(text: &str) -> Option<Digest> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -156,14 +217,18 @@ fn parse_digest(text: &str) -> Option<SecretDigest> {
     Some(digest)
 }
 
-fn parse_scopes(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<Scopes> {
-    let scopes = serde_json::from_slice::<Vec<String>>(value.get().as_bytes())
-        .ok()
-        .and_then(|tokens| Scopes::from_tokens(tokens.iter().map(String::as_str)).ok());
-    if scopes.is_none() {
-        mistakes.add(place, "must be a list of one or more scopes, each a token of RFC 6749 section 3.3");
+fn parse_scopes(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
+    let entries = serde_json::from_slice::<Vec<String>>(value.get().as_bytes()).unwrap_or_default();
+    match ScopePolicy::from_entries(entries.iter().map(String::as_str)) {
+        Ok(scopes) => return Some(scopes),
+        Err(MalformedPolicy::Scope) => {
+            mistakes.add(place, "must be a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3");
+        }
+        Err(MalformedPolicy::Pattern) => {
+            mistakes.add(place, "a * must be a whole part between dots, and ** the last part after at least one other");
+        }
     }
-    scopes
+    None
 }
 
 #[cfg(test)]
@@ -179,14 +244,14 @@ mod tests {
 
     fn parse(text: &str) -> (Callers, Vec<String>) {
         let mut mistakes = Mistakes::of("callers");
-        let callers = Callers::parse(text, &mut mistakes);
+        let callers = Callers::parse(text, |name| ["default", "berlin"].contains(&name), &mut mistakes);
         (callers, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
     }
 
     fn two_callers() -> Callers {
         let (callers, mistakes) = parse(&format!(
             r#"{{"a": {{"secret_sha256": ["{}", "{}"], "scopes": ["x", "y"]}},
-                 "b": {{"secret_sha256": ["{}"], "scopes": ["z"]}}}}"#,
+                 "b": {{"secret_sha256": ["{}"], "scopes": ["z", "z.*.read"], "application": "berlin"}}}}"#,
             digest_of("old"),
             digest_of("new"),
             digest_of("other").to_uppercase(),
@@ -199,7 +264,7 @@ mod tests {
     fn a_caller_is_who_knows_one_of_its_secrets() {
         let callers = two_callers();
         let check = |name: &str, secret: &str, expected: Result<&str, Unauthenticated>| {
-            let found = callers.authenticate(name, &PresentedSecret::new(secret));
+            let found = callers.authenticate(name, &PresentedSecret::new(secret), Timestamp::from_unix_ms(0));
             assert_eq!(
                 found.as_ref().map(|caller| caller.name.as_str()).map_err(|because| *because),
                 expected,
@@ -218,17 +283,46 @@ mod tests {
     #[test]
     fn nothing_outside_the_policy_is_authorized() {
         let callers = two_callers();
-        let check = |requested: Option<&str>, expected: Option<&str>| {
-            let caller = callers.find("a").unwrap();
+        let check = |name: &str, requested: Option<&str>, expected: Result<&str, ScopeRefusal>| {
+            let caller = callers.find(name).unwrap();
             let granted = caller.authorize(requested.map(|text| Scopes::parse(text).unwrap()));
-            assert_eq!(granted.as_ref().map(Scopes::as_str), expected, "{requested:?}");
+            let granted = granted.as_ref().map(Scopes::as_str).map_err(|because| *because);
+            assert_eq!(granted, expected, "{name} {requested:?}");
         };
-        check(None, Some("x y"));
-        check(Some("y x x"), Some("x y"));
-        check(Some("y"), Some("y"));
-        check(Some("z"), None);
-        check(Some("x y z"), None);
-        check(Some("X"), None);
+        check("a", None, Ok("x y"));
+        check("a", Some("y x x"), Ok("x y"));
+        check("a", Some("y"), Ok("y"));
+        check("a", Some("z"), Err(ScopeRefusal::OutsidePolicy));
+        check("a", Some("x y z"), Err(ScopeRefusal::OutsidePolicy));
+        check("a", Some("X"), Err(ScopeRefusal::OutsidePolicy));
+        check("b", Some("z.members.read"), Ok("z.members.read"));
+        check("b", Some("z.members.write"), Err(ScopeRefusal::OutsidePolicy));
+        check("b", None, Err(ScopeRefusal::Unnamed));
+    }
+
+    #[test]
+    fn a_secret_opens_until_it_expires() {
+        let (callers, mistakes) = parse(&format!(
+            r#"{{"a": {{"scopes": ["x"], "secret_sha256": [
+                "{}",
+                {{"sha256": "{}", "expires": "2027-01-31"}},
+                {{"expires": "2027-01-31T12:00:00Z", "sha256": "{}"}}]}}}}"#,
+            digest_of("always"),
+            digest_of("day"),
+            digest_of("noon"),
+        ));
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        let check = |secret: &str, now: &str, expected: Result<(), Unauthenticated>| {
+            let now = Timestamp::parse_rfc3339(now).unwrap();
+            let found = callers.authenticate("a", &PresentedSecret::new(secret), now).map(drop);
+            assert_eq!(found, expected, "{secret} at {now:?}");
+        };
+        check("always", "2999-01-01", Ok(()));
+        check("day", "2027-01-30T23:59:59.999Z", Ok(()));
+        check("day", "2027-01-31", Err(Unauthenticated::ExpiredSecret));
+        check("noon", "2027-01-31T11:59:59Z", Ok(()));
+        check("noon", "2027-01-31T12:00:00Z", Err(Unauthenticated::ExpiredSecret));
+        check("other", "2027-01-31T12:00:00Z", Err(Unauthenticated::WrongSecret));
     }
 
     #[test]
@@ -269,10 +363,35 @@ mod tests {
                 &["callers: a.secret_sha256: must be a list"],
             );
         }
+        let with_expiry = |entry: &str| format!(r#"{{"a": {{"secret_sha256": [{entry}], "scopes": ["x"]}}}}"#);
+        check(&with_expiry(&format!(r#"{{"sha256": "{DIGEST}", "expires": "2027-01-31"}}"#)), &[]);
+        for entry in [
+            "{}".to_owned(),
+            r#"{"expires": "2027-01-31"}"#.to_owned(),
+            format!(r#"{{"sha256": "{DIGEST}", "expires": "soon"}}"#),
+            format!(r#"{{"sha256": "{DIGEST}", "expires": 1}}"#),
+            format!(r#"{{"sha256": "{DIGEST}", "expires": null}}"#),
+            format!(r#"{{"sha256": "{DIGEST}", "expiry": "2027-01-31"}}"#),
+            format!(r#"{{"sha256": "{DIGEST}", "sha256": "{DIGEST}"}}"#),
+        ] {
+            check(&with_expiry(&entry), &["callers: a.secret_sha256: must be a list"]);
+        }
         for scopes in ["[]", "\"x\"", "[1]", "[\"\"]", "[\"a b\"]", "[\"caf\u{e9}\"]", "null"] {
             check(
                 &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": {scopes}}}}}"#),
                 &["callers: a.scopes: must be a list"],
+            );
+        }
+        check(
+            &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["flex.m*.read"]}}}}"#),
+            &["callers: a.scopes: a * must be a whole part"],
+        );
+        for application in ["\"rome\"", "1", "null", "\"\""] {
+            check(
+                &format!(
+                    r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "application": {application}}}}}"#
+                ),
+                &["callers: a.application: must be default"],
             );
         }
     }

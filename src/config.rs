@@ -1,24 +1,37 @@
 //! Strings become a [`Config`] once; nothing is served from one that has a mistake.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::cache::Fingerprint;
-use crate::caller::Callers;
+use crate::application::{self, Application};
+use crate::caller::{Caller, Callers};
 use crate::secret::ClientSecret;
 
-/// Every variable the broker reads. A port hands them over as they are; absent is empty.
-pub const VARIABLES: [&str; 7] = [
-    "officernd_client_id",
-    "officernd_client_secret",
-    "officernd_identity_url",
-    "callers",
-    "min_remaining_seconds",
-    "upstream_calls_per_minute",
-    "public_url",
+/// A variable that the broker reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is when nobody sets it; nothing when somebody must.
+    pub default: Option<&'static str>,
+}
+
+/// Every variable the broker reads.
+pub const VARIABLES: [Variable; 10] = [
+    Variable { name: "officernd_client_id", default: None },
+    Variable { name: "officernd_client_secret", default: None },
+    Variable { name: "officernd_client_secret_next", default: Some("") },
+    Variable { name: "officernd_identity_url", default: Some("https://identity.officernd.com") },
+    Variable { name: "applications", default: Some("") },
+    Variable { name: "callers", default: None },
+    Variable { name: "min_remaining_seconds", default: Some("300") },
+    Variable { name: "upstream_calls_per_minute", default: Some("5") },
+    Variable { name: "public_url", default: Some("") },
+    Variable { name: "audit", default: Some("all") },
 ];
 
 /// A configuration without a mistake.
@@ -26,8 +39,8 @@ pub const VARIABLES: [&str; 7] = [
 pub struct Config {
     /// Where tokens come from.
     pub identity: Origin,
-    /// The application whose tokens are handed out.
-    pub application: Application,
+    /// The applications whose tokens are handed out, the default one first.
+    pub applications: Vec<Rc<Application>>,
     /// Who may call.
     pub callers: Callers,
     /// The remaining life below which a cached token is not handed out if a new one can be had: 30 s to 55 min.
@@ -36,19 +49,17 @@ pub struct Config {
     pub calls_per_minute: usize,
     /// Where callers reach the broker, if its own requests do not tell: behind a proxy that ends TLS.
     pub public_url: Option<Origin>,
+    /// Which requests leave a line in the log.
+    pub audited: Audited,
 }
 
-/// An OfficeRnD application and the credential it has there.
-#[derive(Debug)]
-pub struct Application {
-    /// Its name in the policy and the log.
-    pub name: String,
-    /// Its client id at OfficeRnD.
-    pub client_id: String,
-    /// Its client secret at OfficeRnD.
-    pub client_secret: ClientSecret,
-    /// Tells this credential from every other without telling what it is.
-    pub fingerprint: Fingerprint,
+/// Which requests leave a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audited {
+    /// All of them.
+    All,
+    /// All but those that the cache could serve.
+    Exceptions,
 }
 
 /// Scheme, host and port: `https`, or `http` on a loopback host; no path.
@@ -130,6 +141,8 @@ impl Config {
                 mistakes.add("", "is empty, and must be the client secret of the OfficeRnD application");
             }
         });
+        let mut next_secret = ClientSecret::new("");
+        read("officernd_client_secret_next", &mut |text, _| next_secret = ClientSecret::new(text));
         let mut identity = None;
         read("officernd_identity_url", &mut |text, mistakes| {
             identity = Origin::parse(text);
@@ -138,8 +151,19 @@ impl Config {
                     .add("", "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]");
             }
         });
+        let mut applications = Vec::new();
+        let mut are_all_known = false;
+        read("applications", &mut |text, mistakes| {
+            applications = application::parse(text, identity.as_ref(), mistakes);
+            are_all_known = mistakes.found.is_empty() && identity.is_some();
+        });
         let mut callers = None;
-        read("callers", &mut |text, mistakes| callers = Some(Callers::parse(text, mistakes)));
+        read("callers", &mut |text, mistakes| {
+            let is_known = |name: &str| {
+                name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
+            };
+            callers = Some(Callers::parse(text, is_known, mistakes));
+        });
         let mut min_remaining_seconds = 0;
         read("min_remaining_seconds", &mut |text, mistakes| match parse_within(text, 30, 3300) {
             Some(seconds) => min_remaining_seconds = seconds,
@@ -157,25 +181,36 @@ impl Config {
                 mistakes.add("", "must be empty, or an origin as officernd_identity_url is one");
             }
         });
+        let mut audited = Audited::All;
+        read("audit", &mut |text, mistakes| match text {
+            "all" => audited = Audited::All,
+            "exceptions" => audited = Audited::Exceptions,
+            _ => mistakes.add("", "must be all or exceptions"),
+        });
 
         match (identity, callers) {
             (Some(identity), Some(callers)) if found.is_empty() => Ok(Self {
-                application: Application::new("default", client_id, client_secret, &identity),
+                applications: {
+                    let (current, next) = (client_secret.expose(), next_secret.expose());
+                    let default = Application::new(application::DEFAULT, &client_id, current, next, &identity);
+                    applications.insert(0, Rc::new(default));
+                    applications
+                },
                 identity,
                 callers,
                 min_remaining: Duration::from_secs(min_remaining_seconds.into()),
                 calls_per_minute: calls_per_minute.into(),
                 public_url,
+                audited,
             }),
             _ => Err(found),
         }
     }
-}
 
-impl Application {
-    fn new(name: &str, client_id: String, client_secret: ClientSecret, identity: &Origin) -> Self {
-        let fingerprint = Fingerprint::of(identity, &client_id, &client_secret);
-        Self { name: name.to_owned(), client_id, client_secret, fingerprint }
+    /// The application that `caller` gets tokens of.
+    pub fn application(&self, caller: &Caller) -> &Rc<Application> {
+        let is_its_own = |application: &&Rc<Application>| application.name == caller.application;
+        self.applications.iter().find(is_its_own).expect("a policy that names another application is a mistake")
     }
 }
 
@@ -218,6 +253,14 @@ fn is_loopback_v4(host: &str) -> bool {
     matches!(parts[..], [Some(127), Some(_), Some(_), Some(_)])
 }
 
+/// Whether this can be the name of a caller or an application. RFC 6749 appendix A.1: a client id is printable ASCII.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=NAME_LIMIT).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Longest name of a caller or an application, in bytes.
+const NAME_LIMIT: usize = 128;
+
 /// A whole number in decimal digits, within bounds.
 fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -226,6 +269,18 @@ fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
 
 /// A JSON object with every key as it stands, so that a repeated one can be refused instead of lost.
 pub(crate) struct Object(pub(crate) Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// Nothing when the text is not JSON, or no object.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+}
+
+/// The text of a JSON string; nothing when it is something else.
+pub(crate) fn text_of(value: &RawValue) -> Option<String> {
+    serde_json::from_slice(value.get().as_bytes()).ok()
+}
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -270,7 +325,8 @@ mod tests {
                 "callers" => CALLERS,
                 "min_remaining_seconds" => "300",
                 "upstream_calls_per_minute" => "5",
-                "public_url" => "",
+                "officernd_client_secret_next" | "applications" | "public_url" => "",
+                "audit" => "all",
                 other => panic!("{other} is not a variable"),
             }
         })
@@ -281,7 +337,7 @@ mod tests {
     fn a_sound_configuration_has_every_value() {
         let config = parse_with("", "").unwrap();
         assert_eq!(config.identity.as_str(), "https://identity.example");
-        assert_eq!(config.application.client_id, "id");
+        assert_eq!(config.applications[0].client_id, "id");
         assert_eq!(config.min_remaining, Duration::from_secs(300));
         assert_eq!(config.calls_per_minute, 5);
     }
@@ -297,6 +353,10 @@ mod tests {
         check("officernd_client_id", "  ");
         check("officernd_client_secret", "");
         check("callers", "");
+        check("applications", "berlin");
+        for word in ["", "none", "All"] {
+            check("audit", word);
+        }
         for number in ["", "x", "29", "3301", "-1", "+300", "3e2", "300.0", "99999999999999999999"] {
             check("min_remaining_seconds", number);
         }
@@ -309,10 +369,35 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_has_an_application_that_there_is() {
+        let callers = CALLERS.replace(r#""scopes""#, r#""application": "berlin", "scopes""#);
+        let parse = |applications: &str| {
+            Config::parse(|name| match name {
+                "applications" => applications,
+                "callers" => &callers,
+                "officernd_client_id" => "id",
+                "officernd_client_secret" => "secret",
+                name => VARIABLES.iter().find(|variable| variable.name == name).unwrap().default.unwrap(),
+            })
+        };
+        let config = parse(r#"{"berlin": {"client_id": "i", "client_secret": "s"}}"#).unwrap();
+        let names: Vec<_> = config.applications.iter().map(|application| application.name.as_str()).collect();
+        assert_eq!(names, ["default", "berlin"]);
+        let mistakes = |applications: &str| {
+            let mistakes = parse(applications).unwrap_err();
+            mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert!(mistakes("{}").starts_with("callers: a.application: "), "{}", mistakes("{}"));
+        // One mistake is one mistake.
+        let broken = r#"{"berlin": {"client_id": "i"}}"#;
+        assert_eq!(mistakes(broken), "applications: berlin.client_secret: is missing");
+    }
+
+    #[test]
     fn all_mistakes_come_at_once() {
         let mistakes = Config::parse(|_| "").unwrap_err();
-        // `public_url` may be empty.
-        assert_eq!(mistakes.len(), VARIABLES.len() - 1, "{mistakes:?}");
+        let may_be_empty = VARIABLES.iter().filter(|variable| variable.default == Some("")).count();
+        assert_eq!(mistakes.len(), VARIABLES.len() - may_be_empty, "{mistakes:?}");
     }
 
     #[test]

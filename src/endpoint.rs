@@ -1,6 +1,7 @@
 //! HTTP in and out: routes, RFC 6749 forms and answers, and the one table from error to status.
 
 mod request;
+mod trace;
 
 use std::rc::Rc;
 
@@ -13,15 +14,19 @@ use crate::audit::{self, Audit};
 use crate::broker::{Broker, Followup, Issue, Ports, Source};
 use crate::cache::{LEAST_REMAINING, Token};
 use crate::caller::Caller;
-use crate::config::Config;
+use crate::config::{Audited, Config};
 use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
-use request::ClientRequest;
+use request::{ClientRequest, Credentials};
+use trace::RequestId;
 
 /// `Cache-Status`, RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What the log calls the request.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// RFC 7617: where the Basic credentials are good for, and that they are UTF-8.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"officernd-token-broker\", charset=\"UTF-8\"");
@@ -99,7 +104,8 @@ impl Route {
 /// Answers a request whose headers arrived at `arrived`.
 pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrived: Timestamp) -> Handled {
     let route = Route::of(request.uri().path());
-    let mut audit = Audit::begin(arrived, route.as_str());
+    let request_id = RequestId::of(request.headers(), || broker.instance.name_request());
+    let mut audit = Audit::begin(arrived, request_id.as_str(), route.as_str());
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let mut followup = None;
     let response = match route {
@@ -120,20 +126,25 @@ pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrive
         Route::Readiness if is_read => readiness(broker, arrived, &mut audit).await,
         _ => method_not_allowed(route),
     };
-    let response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
+    let mut response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
+    let request_id = HeaderValue::from_str(request_id.as_str()).expect("hexadecimal digits");
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
     audit.status = response.status().as_u16();
-    broker.ports.audit(&audit.line());
+    if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
+        broker.ports.audit(&audit.line());
+    }
     Handled { response, followup }
 }
 
 async fn readiness<P: Ports>(broker: &Broker<P>, now: Timestamp, audit: &mut Audit) -> Response<String> {
-    match broker.config(now).await {
-        Ok(_) => json(StatusCode::OK, &Health { status: "ready", problem: None }),
-        Err(error) => {
-            audit.reason = Some(error.reason());
-            let health = Health { status: "unavailable", problem: Some("configuration") };
-            json(StatusCode::SERVICE_UNAVAILABLE, &health)
-        }
+    let problem = match broker.config(now).await {
+        Ok(config) => broker.problem(&config).await,
+        Err(_) => Some("configuration"),
+    };
+    audit.reason = problem;
+    match problem {
+        None => json(StatusCode::OK, &Health { status: "ready", problem }),
+        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }),
     }
 }
 
@@ -183,10 +194,9 @@ async fn authorize_and_issue<P: Ports>(
         .map(|text| crate::scope::Scopes::parse(&text))
         .transpose()
         .map_err(|_| Error::InvalidScope(ScopeRefusal::Malformed))?;
-    let scopes = caller.authorize(requested).ok_or(Error::InvalidScope(ScopeRefusal::OutsidePolicy))?;
-    audit.application = Some(config.application.name.clone());
+    let scopes = caller.authorize(requested).map_err(Error::InvalidScope)?;
     audit.scopes = Some(scopes.clone());
-    Ok(broker.issue(&config, scopes, arrived).await)
+    Ok(broker.issue(&config, &caller, scopes, arrived).await)
 }
 
 /// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
@@ -199,8 +209,9 @@ async fn authenticate<P: Ports>(
     let config = broker.config(arrived).await?;
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
-    let caller = config.callers.authenticate(&credentials.id, &credentials.secret).map_err(Error::InvalidClient)?;
-    audit.caller = Some(caller.name.clone());
+    let Credentials { id, secret } = credentials;
+    let caller = config.callers.authenticate(id, secret, arrived).map_err(Error::InvalidClient)?;
+    audit.caller = Some(caller.clone());
     Ok((config, client_request, caller))
 }
 
@@ -213,7 +224,6 @@ async fn authenticate_and_revoke<P: Ports>(
 ) -> Result<(), Error> {
     let (config, client_request, caller) = authenticate(broker, request, arrived, audit).await?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
-    audit.application = Some(config.application.name.clone());
     broker.revoke(&config, &caller, token.expose()).await
 }
 

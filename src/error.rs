@@ -45,6 +45,8 @@ pub enum Unauthenticated {
     UnknownCaller,
     /// The secret is not one of the caller's.
     WrongSecret,
+    /// The secret was one of the caller's until it expired.
+    ExpiredSecret,
 }
 
 /// Why a scope is refused.
@@ -54,6 +56,8 @@ pub enum ScopeRefusal {
     Malformed,
     /// The caller's policy does not have it.
     OutsidePolicy,
+    /// The request names none, and the caller's policy has a pattern, which does not say which there are.
+    Unnamed,
     /// OfficeRnD says the application does not have it; a policy entry asks for too much.
     NotGranted,
 }
@@ -106,6 +110,9 @@ impl Error {
             Self::InvalidClient(_) => "client authentication failed",
             Self::UnsupportedGrantType => "grant_type must be client_credentials",
             Self::InvalidScope(ScopeRefusal::Malformed) => "scope is malformed",
+            Self::InvalidScope(ScopeRefusal::Unnamed) => {
+                "scope is missing: this client has to name the scopes it wants"
+            }
             Self::InvalidScope(_) => "the requested scope is not available to this client",
             Self::BodyTooLarge => "the request body is too large",
             Self::NoToken { because, .. } if because.is_temporary() => "this cannot be done right now, retry later",
@@ -136,6 +143,7 @@ impl Unauthenticated {
             Self::UnreadableCredentials => "unreadable_credentials",
             Self::UnknownCaller => "unknown_caller",
             Self::WrongSecret => "wrong_secret",
+            Self::ExpiredSecret => "expired_secret",
         }
     }
 }
@@ -145,6 +153,7 @@ impl ScopeRefusal {
         match self {
             Self::Malformed => "scope_malformed",
             Self::OutsidePolicy => "scope_outside_policy",
+            Self::Unnamed => "scope_unnamed",
             Self::NotGranted => "scope_not_granted",
         }
     }

@@ -1,10 +1,12 @@
 //! When OfficeRnD may be called: the lease, the ledger of calls, and the back-off. Decisions only; the store is the
 //! broker's business.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::application::{Application, Credential};
 use crate::cache::{Fingerprint, decode_whole};
 use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::rules::{self, Rule};
@@ -53,8 +55,9 @@ const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), LONGEST_PA
 /// How long OfficeRnD is believed that the application does not have a scope.
 pub const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// How long a refused credential is remembered after its pause, so that its next refusal pauses longer.
-const REFUSAL_MEMORY: Duration = Duration::from_secs(60 * 60);
+/// How long a credential that failed is remembered after its pause: so that its next failure pauses longer, and that a
+/// refused one is not tried again while the next one works.
+const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How badly a call is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,8 +112,8 @@ pub struct Ledger {
     calls_ms: Vec<Timestamp>,
     /// The gate is, or was lately, closed for everybody.
     closed: Option<Closure>,
-    /// Credentials that were refused, by fingerprint.
-    refused: Vec<(String, Closure)>,
+    /// The same for one credential each, by fingerprint.
+    closed_for: Vec<(String, Closure)>,
 }
 
 /// A pause, its reason, and how many in a row there were.
@@ -119,6 +122,13 @@ struct Closure {
     until_ms: Timestamp,
     because: Trouble,
     in_a_row: u32,
+}
+
+impl Closure {
+    /// Whether it holds now.
+    fn is_on(&self, now: Timestamp) -> bool {
+        is_pending(self.until_ms, now, LONGEST_PAUSE)
+    }
 }
 
 /// The version that this code writes and reads; another one is as good as none.
@@ -140,6 +150,27 @@ impl Ledger {
             .expect("numbers and strings always serialize")
     }
 
+    /// The credential to use: the current one, until OfficeRnD refuses it and there is a next one, which then stays in use
+    /// unless it is refused itself.
+    pub fn choose<'a>(&self, application: &'a Application, now: Timestamp) -> &'a Rc<Credential> {
+        let refusal = |credential: &Credential| {
+            self.closure_for(&credential.fingerprint).filter(|closure| closure.because == Trouble::CredentialRefused)
+        };
+        let current = &application.current;
+        match &application.next {
+            Some(next) if refusal(current).is_some() && !refusal(next).is_some_and(|closure| closure.is_on(now)) => {
+                next
+            }
+            _ => current,
+        }
+    }
+
+    /// Whether OfficeRnD has just refused the credential that would be used.
+    pub fn refuses(&self, application: &Application, now: Timestamp) -> bool {
+        let closure = self.closure_for(&self.choose(application, now).fingerprint);
+        closure.is_some_and(|closure| closure.because == Trouble::CredentialRefused && closure.is_on(now))
+    }
+
     /// Whether a call may be made now; `limit` calls fit in a window.
     ///
     /// # Errors
@@ -149,9 +180,8 @@ impl Ledger {
             return Ok(());
         }
         let budget = self.wait_for_budget(now, limit, need);
-        let closures = [self.refusal(credential), self.closed];
-        let is_closed = |closure: &Closure| is_pending(closure.until_ms, now, LONGEST_PAUSE);
-        let closure = closures.into_iter().flatten().find(is_closed);
+        let closures = [self.closure_for(credential), self.closed];
+        let closure = closures.into_iter().flatten().find(|closure| closure.is_on(now));
         match closure {
             // Who is told when to come back must find a call free then.
             Some(closure) => Err(no_token(closure.because, closure.until_ms.since(now).min(LONGEST_PAUSE).max(budget))),
@@ -188,11 +218,11 @@ impl Ledger {
         if self.closed.is_none_or(|known| alone.closed.is_some_and(|closure| closure.until_ms > known.until_ms)) {
             self.closed = alone.closed;
         }
-        for (credential, closure) in &alone.refused {
-            match self.refused.iter_mut().find(|(other, _)| other == credential) {
+        for (credential, closure) in &alone.closed_for {
+            match self.closed_for.iter_mut().find(|(other, _)| other == credential) {
                 Some((_, known)) if known.until_ms < closure.until_ms => *known = *closure,
                 Some(_) => {}
-                None => self.refused.push((credential.clone(), *closure)),
+                None => self.closed_for.push((credential.clone(), *closure)),
             }
         }
     }
@@ -210,11 +240,14 @@ impl Ledger {
     pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
         self.settle(reservation, now);
         self.closed = None;
-        self.forget_refusal(credential);
+        self.reopen_for(credential);
     }
 
     /// Writes down how a reserved call failed, and says what to tell whoever wanted it. `random` spreads the pauses of a
     /// fleet.
+    ///
+    /// There is one OfficeRnD and one budget: trouble that will pass by itself closes the gate for everybody. What is a
+    /// mistake about one application closes it for that application's credential alone.
     pub fn settle_failure(
         &mut self,
         reservation: Reservation,
@@ -235,21 +268,23 @@ impl Ledger {
             Failure::Trouble(because, wait) => (because, wait),
         };
         self.settle(reservation, now);
-        let is_refusal = because == Trouble::CredentialRefused;
-        let (previous, pauses) =
-            if is_refusal { (self.refusal(credential), REFUSED_PAUSE) } else { (self.closed, FAILURE_PAUSE) };
+        let (previous, pauses) = match because {
+            Trouble::CredentialRefused => (self.closure_for(credential), REFUSED_PAUSE),
+            _ if because.is_temporary() => (self.closed, FAILURE_PAUSE),
+            _ => (self.closure_for(credential), FAILURE_PAUSE),
+        };
         let in_a_row = previous.map_or(1, |closure| closure.in_a_row.saturating_add(1));
         let pause = match asked_for {
             Some(asked_for) => asked_for.clamp(Duration::from_secs(1), LONGEST_PAUSE),
             None => growing(pauses, in_a_row, random),
         };
         let closure = Closure { until_ms: now + pause, because, in_a_row };
-        if is_refusal {
-            self.closed = None;
-            self.forget_refusal(credential);
-            self.refused.push((credential.to_hex(), closure));
-        } else {
+        if because.is_temporary() {
             self.closed = Some(closure);
+        } else {
+            self.closed = None;
+            self.reopen_for(credential);
+            self.closed_for.push((credential.to_hex(), closure));
         }
         no_token(because, pause)
     }
@@ -259,14 +294,14 @@ impl Ledger {
         self.calls_ms.insert(place, call);
     }
 
-    fn refusal(&self, credential: &Fingerprint) -> Option<Closure> {
+    fn closure_for(&self, credential: &Fingerprint) -> Option<Closure> {
         let name = credential.to_hex();
-        self.refused.iter().find(|(other, _)| *other == name).map(|(_, closure)| *closure)
+        self.closed_for.iter().find(|(other, _)| *other == name).map(|(_, closure)| *closure)
     }
 
-    fn forget_refusal(&mut self, credential: &Fingerprint) {
+    fn reopen_for(&mut self, credential: &Fingerprint) {
         let name = credential.to_hex();
-        self.refused.retain(|(other, _)| *other != name);
+        self.closed_for.retain(|(other, _)| *other != name);
     }
 
     /// The call has ended, so it reached OfficeRnD no later than now.
@@ -274,7 +309,7 @@ impl Ledger {
         let place = self.calls_ms.iter().position(|call| *call == reservation.0);
         place.map(|place| self.calls_ms.remove(place));
         self.insert(now.min(reservation.0));
-        self.refused.retain(|(_, closure)| closure.until_ms + REFUSAL_MEMORY > now);
+        self.closed_for.retain(|(_, closure)| closure.until_ms + FAILURE_MEMORY > now);
     }
 }
 
@@ -433,9 +468,53 @@ mod tests {
             now += 1000;
         }
         let ledger = Ledger::decode(&ledger.encode()).unwrap();
-        assert_eq!(ledger.refused.len(), 1);
+        assert_eq!(ledger.closed_for.len(), 1);
         assert!(Ledger::decode(&[1, 2, 3]).is_none());
         assert!(Ledger::decode(b"").is_none());
+    }
+
+    #[test]
+    fn nonsense_about_one_application_is_no_pause_for_another() {
+        let mut ledger = Ledger::default();
+        let failure = Failure::Trouble(Trouble::BroaderScope, None);
+        for (now, expected) in [(0, 5), (100, 10)] {
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("a"), 0);
+            assert_eq!(wait(&ledger, now, Need::Now, "a"), expected);
+            assert_eq!(wait(&ledger, now, Need::Now, "b"), 0);
+        }
+    }
+
+    #[test]
+    fn the_next_secret_takes_over_when_the_current_one_is_refused() {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let alone = Application::new("default", "id", "old", "", &identity);
+        let rotating = Application::new("default", "id", "old", "new", &identity);
+        let fail = |ledger: &mut Ledger, now: u64, secret: &str, because| {
+            let failure = Failure::Trouble(because, None);
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential(secret), 0);
+        };
+        let check = |ledger: &Ledger, now: u64, expected: &str| {
+            assert_eq!(ledger.choose(&alone, at(now)).client_secret.expose(), "old");
+            assert_eq!(ledger.choose(&rotating, at(now)).client_secret.expose(), expected, "at {now}");
+        };
+        let mut ledger = Ledger::default();
+        check(&ledger, 0, "old");
+        fail(&mut ledger, 0, "old", Trouble::UnexpectedStatus);
+        check(&ledger, 0, "old");
+        fail(&mut ledger, 1, "old", Trouble::CredentialRefused);
+        check(&ledger, 1, "new");
+        assert!(ledger.refuses(&alone, at(1)) && !ledger.refuses(&rotating, at(1)));
+        // What works is remembered for longer than a pause lasts.
+        ledger.settle_success(Reservation(at(2)), at(2), &credential("new"));
+        check(&ledger, 6 * 24 * 3600, "new");
+        // Both refused: each is tried again after its own pause.
+        fail(&mut ledger, 100, "new", Trouble::CredentialRefused);
+        check(&ledger, 101, "old");
+        assert!(ledger.refuses(&alone, at(20)));
+        check(&ledger, 130, "new");
+        // The current one works again.
+        ledger.settle_success(Reservation(at(200)), at(200), &credential("old"));
+        check(&ledger, 200, "old");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //!
 //! The modules in reading order. [`endpoint`] is HTTP in and out. [`caller`] says who may call and what each may have,
 //! [`scope`] what that means. [`broker`] finds a token: in memory, in the store ([`cache`]), or at OfficeRnD
-//! ([`upstream`]), as far as the [`gate`] lets it. [`config`] reads the variables, [`audit`] writes the log, [`error`]
-//! lists what can go wrong, [`secret`] keeps secrets out of sight.
+//! ([`upstream`]), with the credential of an [`application`], as far as the [`gate`] lets it. [`config`] reads the
+//! variables, [`audit`] writes the log, [`error`] lists what can go wrong, [`secret`] and [`seal`] keep secrets out of
+//! sight.
 //!
 //! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin.
 
+pub mod application;
 pub mod audit;
 pub mod broker;
 pub mod cache;
@@ -18,6 +20,7 @@ pub mod error;
 pub mod gate;
 pub mod rules;
 pub mod scope;
+pub mod seal;
 pub mod secret;
 #[cfg(target_family = "wasm")]
 mod spin;

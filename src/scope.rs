@@ -1,6 +1,10 @@
 //! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
 
+mod policy;
+
 use std::fmt;
+
+pub use policy::{MalformedPolicy, ScopePolicy};
 
 /// A non-empty set of scope tokens, sorted and without repetition.
 ///
@@ -68,9 +72,17 @@ impl Scopes {
 
     /// Whether every token of this set is one of `other`.
     pub fn is_subset_of(&self, other: &Self) -> bool {
+        self.without(Some(other)).next().is_none()
+    }
+
+    /// The tokens that are none of `other`.
+    fn without<'a>(&'a self, other: Option<&'a Self>) -> impl Iterator<Item = &'a str> {
         // Both are sorted, so one pass over `other` meets every token of `self`.
-        let mut others = other.tokens();
-        self.tokens().all(|token| others.any(|candidate| candidate == token))
+        let mut others = other.into_iter().flat_map(Self::tokens).peekable();
+        self.tokens().filter(move |token| {
+            while others.next_if(|candidate| candidate < token).is_some() {}
+            others.next_if_eq(token).is_none()
+        })
     }
 }
 

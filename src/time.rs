@@ -45,6 +45,24 @@ impl Timestamp {
         u64::try_from((days * 24 * 3600 + seconds) * 1000).ok().map(Self)
     }
 
+    /// Reads a date or a time of RFC 3339 (section 5.6, `full-date` or `date-time`); a date is its first moment in UTC, and
+    /// a time before 1970 is none.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (date, time) = match text.split_once(['T', 't']) {
+            Some((date, time)) => (date, Some(time)),
+            None => (text, None),
+        };
+        let &[year, month, day] = &date.split('-').collect::<Vec<_>>()[..] else { return None };
+        let (year, month, day) = (digits::<4>(year, 0, 9999)?, digits::<2>(month, 1, 12)?, digits::<2>(day, 1, 31)?);
+        let days = days_since_epoch(year, month, day);
+        let first_of_next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+        if days >= days_since_epoch(first_of_next.0, first_of_next.1, 1) {
+            return None;
+        }
+        let ms = time.map_or(Some(0), ms_of_day)?;
+        u64::try_from(days * 24 * 3_600_000 + ms).ok().map(Self)
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -57,6 +75,39 @@ impl Add<Duration> for Timestamp {
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
+}
+
+/// `full-time` of RFC 3339 in milliseconds after midnight in UTC; what is finer is cut off.
+fn ms_of_day(text: &str) -> Option<i64> {
+    let zone = text.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = text.split_at_checked(zone)?;
+    let (time, fraction) = match time.split_once('.') {
+        Some((time, fraction)) => (time, Some(fraction)),
+        None => (time, None),
+    };
+    let &[hour, minute, second] = &time.split(':').collect::<Vec<_>>()[..] else { return None };
+    let minutes = digits::<2>(hour, 0, 23)? * 60 + digits::<2>(minute, 0, 59)?;
+    let ms = match fraction {
+        None => 0,
+        Some(fraction) if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) => return None,
+        Some(fraction) => format!("{fraction:0<3.3}").parse().ok()?,
+    };
+    let ahead = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign, offset) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let minutes = digits::<2>(hours, 0, 23)? * 60 + digits::<2>(minutes, 0, 59)?;
+            if sign == "-" { -minutes } else { minutes }
+        }
+    };
+    // 60 is a leap second.
+    Some(((minutes - ahead) * 60 + digits::<2>(second, 0, 60)?) * 1000 + ms)
+}
+
+/// A number of exactly `N` decimal digits, within bounds.
+fn digits<const N: usize>(text: &str, low: i64, high: i64) -> Option<i64> {
+    let is_plain = text.len() == N && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -115,6 +166,63 @@ mod tests {
             "Sun, +6 Nov 1994 08:49:37 GMT x",
         ] {
             assert_eq!(Timestamp::parse_http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rfc_3339_is_read_as_jiff_reads_it() {
+        for day in 0..60_000_u64 {
+            let ms = day * 86_400_000 + day * 7_919_123 % 86_400_000;
+            let text = jiff::Timestamp::from_millisecond(ms as i64).unwrap().to_string();
+            assert_eq!(Timestamp::parse_rfc3339(&text), Some(Timestamp(ms)), "{text}");
+            let date = &text[..10];
+            assert_eq!(Timestamp::parse_rfc3339(date), Some(Timestamp(day * 86_400_000)), "{date}");
+        }
+        for text in [
+            "2027-01-31T12:00:00+01:30",
+            "2027-01-01T00:30:00+01:00",
+            "2026-12-31T23:30:00-23:59",
+            "2027-01-31t12:00:00z",
+            "2028-02-29T23:59:59.5Z",
+            "2027-01-31T12:00:00.123456789Z",
+        ] {
+            let expected = text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+            assert_eq!(Timestamp::parse_rfc3339(text), Some(Timestamp(expected as u64)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rfc_3339_is_none() {
+        for text in [
+            "",
+            "soon",
+            "2027",
+            "2027-01",
+            "2027-1-31",
+            "2027-13-01",
+            "2027-00-01",
+            "2027-02-29",
+            "2027-04-31",
+            "2027-12-32",
+            "2027-01-00",
+            "+027-01-31",
+            "20270131",
+            "2027-01-31 12:00:00Z",
+            "2027-01-31T",
+            "2027-01-31T12:00:00",
+            "2027-01-31T12:00Z",
+            "2027-01-31T24:00:00Z",
+            "2027-01-31T12:60:00Z",
+            "2027-01-31T12:00:61Z",
+            "2027-01-31T12:00:00.Z",
+            "2027-01-31T12:00:00.+5Z",
+            "2027-01-31T12:00:00ZZ",
+            "2027-01-31T12:00:00+0100",
+            "2027-01-31T12:00:00+24:00",
+            "2027-01-31T12:00:00\u{661}",
+            "1969-12-31",
+        ] {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
         }
     }
 

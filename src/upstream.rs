@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, StatusCode};
-use serde::Deserialize;
 
-use crate::config::{Application, Origin};
+use crate::application::{Application, Credential};
+use crate::config::{Object, Origin, text_of};
 use crate::error::Trouble;
 use crate::scope::Scopes;
 use crate::secret::AccessToken;
@@ -52,10 +52,15 @@ impl Failure {
 }
 
 /// The token request: the documented form, with the credential in the body (RFC 6749 section 2.3.1).
-pub fn token_request(identity: &Origin, application: &Application, scopes: &Scopes) -> Request<String> {
+pub fn token_request(
+    identity: &Origin,
+    application: &Application,
+    credential: &Credential,
+    scopes: &Scopes,
+) -> Request<String> {
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("client_id", &application.client_id)
-        .append_pair("client_secret", application.client_secret.expose())
+        .append_pair("client_secret", credential.client_secret.expose())
         .append_pair("grant_type", "client_credentials")
         .append_pair("scope", scopes.as_str())
         .finish();
@@ -70,13 +75,40 @@ pub fn token_request(identity: &Origin, application: &Application, scopes: &Scop
 }
 
 /// RFC 6749 sections 5.1 and 5.2, every field optional: what is missing is judged, not unreadable.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct Answer {
     access_token: Option<String>,
     token_type: Option<String>,
     expires_in: Option<serde_json::Number>,
     scope: Option<String>,
     error: Option<String>,
+}
+
+impl Answer {
+    /// Nothing when it is no JSON object, a field has another type, or is there twice.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let mut answer = Self::default();
+        for (name, value) in Object::parse(body)?.0.iter().filter(|(_, value)| value.get() != "null") {
+            let place = match name.as_str() {
+                "access_token" => &mut answer.access_token,
+                "token_type" => &mut answer.token_type,
+                "scope" => &mut answer.scope,
+                "error" => &mut answer.error,
+                "expires_in" => {
+                    let number = serde_json::from_slice(value.get().as_bytes()).ok()?;
+                    if answer.expires_in.replace(number).is_some() {
+                        return None;
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            if place.replace(text_of(value)?).is_some() {
+                return None;
+            }
+        }
+        Some(answer)
+    }
 }
 
 /// Reads an answer to [`token_request`] for `requested`.
@@ -99,7 +131,7 @@ pub fn read_answer(
     if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Err(Failure::Trouble(Trouble::ServerError, read_retry_after(headers, now)));
     }
-    let error = serde_json::from_slice::<Answer>(body).ok().and_then(|answer| answer.error);
+    let error = Answer::parse(body).and_then(|answer| answer.error);
     Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
         (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
         (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) => {
@@ -110,7 +142,7 @@ pub fn read_answer(
 }
 
 fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Trouble> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| Trouble::UnreadableAnswer)?;
+    let answer: Answer = Answer::parse(body).ok_or(Trouble::UnreadableAnswer)?;
     let token = answer.access_token.ok_or(Trouble::UnreadableAnswer)?;
     if !answer.token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
         return Err(Trouble::UnknownTokenType);

@@ -6,20 +6,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HOST};
-use http::{HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// What came back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// Every header of the component in its order, names in lower case: without `date` and `connection`, which are the host's.
+    /// Every header of the component in its order, names in lower case: without `date` and `connection`, which are the host's,
+    /// and `x-request-id`, which no two answers share.
     pub headers: Vec<(String, String)>,
+    /// What the log calls the request; empty if it does not say.
+    pub request_id: String,
     /// The body.
     pub body: String,
 }
@@ -92,9 +97,10 @@ where
         let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = head.headers.iter().filter(|(name, _)| ![DATE, CONNECTION].contains(name));
+        let headers = head.headers.iter().filter(|(name, _)| ![DATE, CONNECTION, X_REQUEST_ID].contains(name));
         anyhow::Ok(Answer {
             status: head.status.as_u16(),
+            request_id: head.headers.get(X_REQUEST_ID).map(text).unwrap_or_default(),
             headers: headers.map(|(name, value)| (name.to_string(), text(value))).collect(),
             body: String::from_utf8(body.collect().await?.to_bytes().to_vec())?,
         })

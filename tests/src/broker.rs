@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use host::sandbox::{Call, Config, Sandbox};
+use host::sandbox::{self, Call, Sandbox};
 use host::{App, KeyValue, Manifest, Options, Output, Server, Variables};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::Full;
 use officernd_token_broker::cache::{Key, Token};
-use officernd_token_broker::config::{self, VARIABLES};
+use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
+use officernd_token_broker::seal::NONCE_LENGTH;
 use officernd_token_broker::secret::AccessToken;
 use officernd_token_broker::time::Timestamp;
 use tokio::time::sleep;
@@ -50,7 +51,7 @@ pub struct Broker {
 impl Setup {
     /// Starts a sandbox and a broker.
     pub async fn start(self) -> Broker {
-        let config = Config { applications: vec![self.application.clone()], ..self.sandbox.clone() };
+        let config = sandbox::Config { applications: vec![self.application.clone()], ..self.sandbox.clone() };
         let sandbox = Arc::new(Sandbox::start(config).await.expect("loopback has a free port"));
         let variables = self.variables(&sandbox.url());
         let server = serve(&self, &variables).await;
@@ -118,33 +119,40 @@ impl Broker {
         self.setup.secrets()
     }
 
-    /// Where the store has the token of these scopes, by the core's own word.
-    pub fn key(&self, scopes: &str) -> String {
-        let value = |name: &str| self.variables.lookup(name).expect("the provider works").unwrap_or_default();
-        let defaults = [("min_remaining_seconds", "300"), ("upstream_calls_per_minute", "5")];
-        let values = VARIABLES.map(|name| {
-            let default = defaults.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-            let value = value(name);
-            (name, if value.is_empty() { default.to_owned() } else { value })
+    /// The component's configuration, as the core reads it.
+    pub fn config(&self) -> Config {
+        let values = VARIABLES.map(|variable| {
+            let given = self.variables.lookup(variable.name).expect("the provider works");
+            (variable.name, given.unwrap_or_else(|| variable.default.unwrap_or_default().to_owned()))
         });
         let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-        let config = config::Config::parse(lookup).expect("the variables are sound");
-        Key::of(&config.application, &Scopes::parse(scopes).expect("scopes")).of_token()
+        Config::parse(lookup).expect("the variables are sound")
+    }
+
+    /// Where the store has the token of these scopes of the default application, by the core's own word.
+    pub fn key(&self, scopes: &str) -> String {
+        let application = &self.config().applications[0];
+        Key::of(application, &application.current, &Scopes::parse(scopes).expect("scopes")).of_token()
     }
 
     /// Puts a token with so much life left into the store, fetched long ago, and returns it.
     pub async fn store_token(&self, scopes: &str, remaining: Duration) -> String {
         let access_token = crate::setup::random("stored-token");
+        let scopes = Scopes::parse(scopes).expect("scopes");
+        let application = &self.config().applications[0];
+        let key = Key::of(application, &application.current, &scopes);
         let token = Token {
             access_token: AccessToken::new(&access_token),
-            requested: Scopes::parse(scopes).expect("scopes"),
-            scopes: Scopes::parse(scopes).expect("scopes"),
+            requested: scopes.clone(),
+            scopes,
             expires_at: now() + remaining,
             fetched_at: Timestamp::from_unix_ms(now().unix_ms() - 600_000),
             stalled: false,
             revoked_at: None,
         };
-        self.store(&self.key(scopes), token.encode()).await;
+        let mut nonce = [0; NONCE_LENGTH];
+        getrandom::fill(&mut nonce).expect("the operating system has random bytes");
+        self.store(&key.of_token(), token.seal(key, &application.current.seal, nonce)).await;
         access_token
     }
 

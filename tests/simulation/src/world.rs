@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response};
 use officernd_token_broker::broker::{Broker, Instance};
 use officernd_token_broker::cache::{Key, LEAST_REMAINING, Token};
-use officernd_token_broker::config::Config;
+use officernd_token_broker::config::{Config, VARIABLES, Variable};
 use officernd_token_broker::endpoint;
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::time::Timestamp;
@@ -384,7 +384,7 @@ impl World {
         let answer: serde_json::Value = serde_json::from_str(body).expect("an answer is JSON");
         let officernd = self.officernd.borrow();
         let issued = &officernd.issued[answer["access_token"].as_str().expect("an answer has a token")];
-        if issued.scopes != scopes_of(set) || issued.client_id != self.config.application.client_id {
+        if issued.scopes != scopes_of(set) || issued.client_id != self.config.applications[0].client_id {
             self.violate(format!("set {set} got a token for {:?}", issued.scopes));
         }
         let remaining = issued.until.saturating_duration_since(Instant::now());
@@ -460,8 +460,9 @@ impl World {
 
     fn stored_token(&self, set: usize) -> Option<Token> {
         let scopes = scopes_of(set);
-        let key = Key::of(&self.config.application, &scopes).of_token();
-        Token::decode(self.store.borrow().get(&key)?)
+        let application = &self.config.applications[0];
+        let key = Key::of(application, &application.current, &scopes);
+        Token::open(self.store.borrow().get(&key.of_token())?, key, &application.current.seal)
     }
 
     fn store_was_sound_since(&self, then: Instant) -> bool {
@@ -587,7 +588,7 @@ fn request(set: usize, cheek: Cheek) -> Request<endpoint::Body> {
     request
 }
 
-fn variables(scenario: &Scenario) -> Vec<(&'static str, String)> {
+fn variables(scenario: &Scenario) -> [(&'static str, String); VARIABLES.len()] {
     let callers: Vec<_> = (0..scenario.scope_sets)
         .map(|set| {
             let digest: String = Sha256::digest(secret_of(set)).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -595,12 +596,14 @@ fn variables(scenario: &Scenario) -> Vec<(&'static str, String)> {
             format!(r#""caller-{set}": {{"secret_sha256": ["{digest}"], "scopes": [{}]}}"#, scopes.join(", "))
         })
         .collect();
-    vec![
-        ("officernd_client_id", "simulated-id".into()),
-        ("officernd_client_secret", "simulated-secret".into()),
-        ("officernd_identity_url", "https://identity.example".into()),
-        ("callers", format!("{{{}}}", callers.join(", "))),
-        ("min_remaining_seconds", scenario.min_remaining.as_secs().to_string()),
-        ("upstream_calls_per_minute", LIMIT.to_string()),
-    ]
+    let value = |variable: Variable| match variable.name {
+        "officernd_client_id" => "simulated-id".into(),
+        "officernd_client_secret" => "simulated-secret".into(),
+        "officernd_identity_url" => "https://identity.example".into(),
+        "callers" => format!("{{{}}}", callers.join(", ")),
+        "min_remaining_seconds" => scenario.min_remaining.as_secs().to_string(),
+        "upstream_calls_per_minute" => LIMIT.to_string(),
+        _ => variable.default.unwrap_or_default().to_owned(),
+    };
+    VARIABLES.map(|variable| (variable.name, value(variable)))
 }

@@ -162,13 +162,16 @@ async fn a_provider_that_fails_for_a_while_is_no_reason_to_fail() {
 #[tokio::test]
 async fn a_broker_in_order_is_ready_before_it_has_a_token() {
     let broker = Setup::default().start().await;
-    check_ready(&broker).await;
     check_healthy(&broker).await;
+    assert_eq!(broker.server.counts().store_calls(), 0);
+    check_ready(&broker).await;
+    let counts = broker.server.counts();
+    assert_eq!((counts.get, counts.set), (2, 0), "readiness is that the store can be read, asked twice");
     for path in ["/readyz", "/healthz"] {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
             let answer = broker.fetch(method.clone(), path).await;
             assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
         }
     }
-    assert_eq!((broker.calls().len(), broker.server.counts().store_calls()), (0, 0));
+    assert_eq!((broker.calls().len(), broker.server.counts().get), (0, 2), "a refused method asks nothing");
 }

@@ -1,0 +1,153 @@
+//! What a policy says of scopes: some by name, others by a pattern over their dotted parts.
+
+use super::{MalformedScope, Scopes};
+
+/// What a caller may have: at least one scope or pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopePolicy {
+    named: Option<Scopes>,
+    patterns: Vec<Pattern>,
+}
+
+/// Why a list of entries is no policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MalformedPolicy {
+    /// There is no entry, or one that is no scope token, or there are more than 512 different ones.
+    Scope,
+    /// A `*` is not where it means something.
+    Pattern,
+}
+
+impl ScopePolicy {
+    /// The policy of the given entries. An entry with a `*` is a pattern: a part `*` stands for exactly one dotted part,
+    /// and `.**` at the end for any number of parts, none included.
+    ///
+    /// # Errors
+    /// When there is no entry, or one of them is neither a scope token (RFC 6749 section 3.3) nor a pattern.
+    pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedPolicy> {
+        let entries = Scopes::from_tokens(entries).map_err(|MalformedScope| MalformedPolicy::Scope)?;
+        let (patterns, named): (Vec<_>, Vec<_>) = entries.tokens().partition(|entry| entry.contains('*'));
+        let patterns =
+            patterns.into_iter().map(Pattern::parse).collect::<Option<_>>().ok_or(MalformedPolicy::Pattern)?;
+        // An error is the empty list: every entry is a pattern.
+        Ok(Self { named: Scopes::from_tokens(named).ok(), patterns })
+    }
+
+    /// Whether all of these may be had.
+    pub fn permits(&self, requested: &Scopes) -> bool {
+        requested.without(self.named.as_ref()).all(|scope| self.patterns.iter().any(|pattern| pattern.matches(scope)))
+    }
+
+    /// Everything that may be had, if it can be told: a pattern does not say which scopes there are.
+    pub fn everything(&self) -> Option<&Scopes> {
+        self.named.as_ref().filter(|_| self.patterns.is_empty())
+    }
+}
+
+/// Scopes by their dotted parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern(String);
+
+/// At the end of a pattern: any number of parts.
+const ANY_PARTS: &str = ".**";
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        let parts = text.strip_suffix(ANY_PARTS).unwrap_or(text);
+        parts.split('.').all(|part| part == "*" || !part.contains('*')).then(|| Self(text.to_owned()))
+    }
+
+    /// Case-sensitive, like everything about scopes.
+    fn matches(&self, scope: &str) -> bool {
+        let (parts, has_open_end) = match self.0.strip_suffix(ANY_PARTS) {
+            Some(parts) => (parts, true),
+            None => (self.0.as_str(), false),
+        };
+        let mut found = scope.split('.');
+        // Nobody gets a scope that OfficeRnD could itself take for a pattern, nor a part that is not there.
+        let is_part = |part: &str| !part.is_empty() && !part.contains('*');
+        let begins_alike = parts.split('.').all(|part| {
+            found.next().is_some_and(|found| part == "*" && is_part(found) || part != "*" && part == found)
+        });
+        begins_alike && if has_open_end { found.all(is_part) } else { found.next().is_none() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(entries: &[&str]) -> ScopePolicy {
+        ScopePolicy::from_entries(entries.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn a_star_is_one_part_and_two_at_the_end_are_any_number() {
+        let check = |pattern: &str, scope: &str, expected: bool| {
+            let requested = Scopes::parse(scope).unwrap();
+            assert_eq!(policy(&[pattern]).permits(&requested), expected, "{pattern} and {scope}");
+        };
+        check("flex.community.*.read", "flex.community.members.read", true);
+        check("flex.community.*.read", "flex.community.members.notes.read", false);
+        check("flex.community.*.read", "flex.community.read", false);
+        check("flex.community.*.read", "flex.community..read", false);
+        check("flex.community.*.read", "flex.community.members.write", false);
+        check("flex.community.*.read", "flex.community.members.readx", false);
+        check("flex.community.*.read", "flex.community.members.read.", false);
+        check("flex.community.*.read", ".flex.community.members.read", false);
+        check("flex.community.*.read", "xflex.community.members.read", false);
+        check("flex.community.*.read", "flex.Community.members.read", false);
+        check("flex.community.*.read", "flex.community.members.Read", false);
+        check("flex.community.*.read", "flex.community.*.read", false);
+        check("flex.community.*.read", "flex.community.m*.read", false);
+        check("flex.*.*.read", "flex.community.members.read", true);
+        check("flex.*.*.read", "flex.members.read", false);
+        check("*.read", "officernd.read", true);
+        check("*", "officernd", true);
+        check("*", "officernd.read", false);
+        check("flex.billing.**", "flex.billing.payments.allocations.create", true);
+        check("flex.billing.**", "flex.billing.payments", true);
+        check("flex.billing.**", "flex.billing", true);
+        check("flex.billing.**", "flex.billingpayments", false);
+        check("flex.billing.**", "flex.billing.", false);
+        check("flex.billing.**", "flex.billing..payments", false);
+        check("flex.billing.**", "flex.billing.*", false);
+        check("flex.billing.**", "flex.billing.**", false);
+        check("flex.billing.**", "flex", false);
+        check("flex.billing.**", "flex.community.members.read", false);
+        check("flex.*.payments.**", "flex.billing.payments.create", true);
+        check("flex.*.payments.**", "flex.payments.create", false);
+        check("*.**", "flex.billing", true);
+        // Every scope has to be permitted by one of the entries.
+        check("flex.community.*.read", "flex.community.members.read flex.community.companies.read", true);
+        check("flex.community.*.read", "flex.community.members.read flex.billing.payments.read", false);
+    }
+
+    #[test]
+    fn names_and_patterns_stand_side_by_side() {
+        let both = policy(&["b.read", "flex.*.read", "z"]);
+        let check = |scope: &str, expected: bool| {
+            assert_eq!(both.permits(&Scopes::parse(scope).unwrap()), expected, "{scope}");
+        };
+        check("b.read", true);
+        check("a.read", false);
+        check("z flex.x.read b.read", true);
+        check("flex.x.read y z", false);
+        assert_eq!(both.everything(), None, "a pattern does not say which scopes there are");
+        assert_eq!(policy(&["b", "a"]).everything().unwrap().as_str(), "a b");
+    }
+
+    #[test]
+    fn what_is_neither_scope_nor_pattern_is_refused() {
+        let check = |entry: &str, expected: MalformedPolicy| {
+            assert_eq!(ScopePolicy::from_entries(["good", entry]), Err(expected), "{entry}");
+        };
+        for entry in ["", "a b", "caf\u{e9}", "a\n"] {
+            check(entry, MalformedPolicy::Scope);
+        }
+        for entry in ["**", "**.read", "flex.**.read", "flex.m*", "flex.*m.read", "flex.***", "flex.*.**.**", "a**"] {
+            check(entry, MalformedPolicy::Pattern);
+        }
+        assert_eq!(ScopePolicy::from_entries([]), Err(MalformedPolicy::Scope));
+    }
+}

@@ -1,0 +1,80 @@
+//! Tokens in the store are sealed: whoever reads the store learns none, and whoever writes to it makes none.
+
+use std::fmt;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305};
+use hkdf::Hkdf;
+use sha2::Sha256;
+
+use crate::secret::ClientSecret;
+
+/// Random bytes of a sealed value. So many that they may be random: no two are ever the same.
+pub const NONCE_LENGTH: usize = 24;
+
+/// Another use of the same secret, or another layout of what is sealed, gets another label (RFC 5869 section 3.2).
+const LABEL: &[u8] = b"officernd-token-broker/token/2";
+
+/// Seals and opens with a key that follows from a client secret, so that there is nothing more to configure or to keep.
+#[derive(Clone)]
+pub struct Seal(XChaCha20Poly1305);
+
+impl Seal {
+    /// The seal of a client secret, by HKDF-SHA256 (RFC 5869).
+    pub fn of(client_secret: &ClientSecret) -> Self {
+        let mut key = Key::default();
+        Hkdf::<Sha256>::new(None, client_secret.expose().as_bytes())
+            .expand(LABEL, &mut key)
+            .expect("32 bytes are less than 255 digests");
+        Self(XChaCha20Poly1305::new(&key))
+    }
+
+    /// `plain` encrypted and authenticated, good for `place` alone. `nonce` must be random.
+    pub fn seal(&self, plain: &[u8], place: &str, nonce: [u8; NONCE_LENGTH]) -> Vec<u8> {
+        let payload = Payload { msg: plain, aad: place.as_bytes() };
+        let sealed = self.0.encrypt(&nonce.into(), payload).expect("a value is shorter than 256 GB");
+        [&nonce[..], &sealed].concat()
+    }
+
+    /// What was sealed for `place`; nothing when these bytes were not, or not with this secret.
+    pub fn open(&self, bytes: &[u8], place: &str) -> Option<Vec<u8>> {
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LENGTH>()?;
+        self.0.decrypt(&(*nonce).into(), Payload { msg: sealed, aad: place.as_bytes() }).ok()
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: [u8; NONCE_LENGTH] = [7; NONCE_LENGTH];
+
+    #[test]
+    fn what_was_sealed_opens_in_its_place_with_its_secret_and_nowhere_else() {
+        let seal = Seal::of(&ClientSecret::new("secret"));
+        let sealed = seal.seal(b"a token", "token/1", NONCE);
+        assert_eq!(seal.open(&sealed, "token/1").as_deref(), Some(&b"a token"[..]));
+        assert_eq!(seal.open(&sealed, "token/2"), None, "moved to another key");
+        assert_eq!(Seal::of(&ClientSecret::new("Secret")).open(&sealed, "token/1"), None, "another secret");
+        for place in 0..sealed.len() {
+            let mut tampered = sealed.clone();
+            tampered[place] ^= 1;
+            assert_eq!(seal.open(&tampered, "token/1"), None, "byte {place} changed");
+            assert_eq!(seal.open(&sealed[..place], "token/1"), None, "{place} bytes of it");
+        }
+        assert_eq!(seal.open(&[&sealed[..], &[0]].concat(), "token/1"), None, "a byte too many");
+    }
+
+    #[test]
+    fn nothing_of_what_is_sealed_shows() {
+        let sealed = Seal::of(&ClientSecret::new("secret")).seal(&[0; 64], "token/1", NONCE);
+        assert!(!sealed.windows(8).any(|window| window == [0; 8]));
+        assert_eq!(format!("{:?}", Seal::of(&ClientSecret::new("hunter2"))), "[redacted]");
+    }
+}
