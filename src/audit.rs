@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::broker::{Source, UpstreamCall};
 use crate::cache::{Token, hex};
-use crate::caller::Caller;
+use crate::caller::{Caller, UNKNOWN};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 
@@ -88,7 +88,7 @@ impl Audit {
             time_ms: self.time,
             request_id: &self.request_id,
             route: self.route,
-            caller: self.caller.as_ref().map_or("unknown", |caller| &caller.name),
+            caller: self.caller.as_ref().map_or(UNKNOWN, |caller| &caller.name),
             application: self.caller.as_ref().map(|caller| caller.application.as_str()),
             scopes: self.scopes.as_ref().map(Scopes::as_str),
             outcome: match self.status {

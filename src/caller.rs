@@ -36,6 +36,9 @@ pub struct Caller {
     secrets: Vec<KnownSecret>,
 }
 
+/// What the log calls a caller that is not established. No caller has this name.
+pub const UNKNOWN: &str = "unknown";
+
 /// The policy: every caller, sorted by name.
 #[derive(Clone, Debug)]
 pub struct Callers(Vec<Rc<Caller>>);
@@ -58,6 +61,9 @@ impl Callers {
             if !is_name(name) {
                 mistakes.add(name, "a name is 1 to 128 characters of printable ASCII");
                 continue;
+            }
+            if name == UNKNOWN {
+                mistakes.add(name, "is what the log calls a caller that is not established");
             }
             callers.extend(parse_caller(name, entry, &is_application, mistakes).map(Rc::new));
         }
@@ -345,6 +351,7 @@ mod tests {
         let good = format!(r#"{{"secret_sha256": ["{DIGEST}"], "scopes": ["x"]}}"#);
         check(&format!(r#"{{"a": {good}}}"#), &[]);
         check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["callers: a: is there twice"]);
+        check(&format!(r#"{{"unknown": {good}}}"#), &["callers: unknown: is what the log calls"]);
         check(
             &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "scope": 1, "scopes": ["y"]}}}}"#),
             &["callers: a.scope: is not a field", "callers: a.scopes: is there twice"],

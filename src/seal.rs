@@ -12,8 +12,8 @@ use crate::secret::ClientSecret;
 /// Random bytes of a sealed value. So many that they may be random: no two are ever the same.
 pub const NONCE_LENGTH: usize = 24;
 
-/// Another use of the same secret, or another layout of what is sealed, gets another label (RFC 5869 section 3.2).
-const LABEL: &[u8] = b"officernd-token-broker/token/2";
+/// Another use of the same secret gets another label (RFC 5869 section 3.2).
+const LABEL: &[u8] = b"officernd-token-broker/token";
 
 /// Seals and opens with a key that follows from a client secret, so that there is nothing more to configure or to keep.
 #[derive(Clone)]

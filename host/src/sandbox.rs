@@ -148,6 +148,7 @@ struct State {
 
 /// What the sandbox remembers.
 struct Book {
+    applications: Vec<Application>,
     calls: Vec<Call>,
     next: VecDeque<Answer>,
     always: Answer,
@@ -172,6 +173,7 @@ impl Sandbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the sandbox finds no free port")?;
         let addr = listener.local_addr().context("the sandbox has no address")?;
         let book = Book {
+            applications: config.applications.clone(),
             calls: Vec::new(),
             next: VecDeque::new(),
             always: Answer::Normal,
@@ -191,6 +193,22 @@ impl Sandbox {
     /// All requests so far, in the order in which they arrived.
     pub fn calls(&self) -> Vec<Call> {
         self.state.book().calls.clone()
+    }
+
+    /// From now on these applications may obtain tokens, and no others. The same id may be there with several secrets.
+    pub fn set_applications(&self, applications: Vec<Application>) {
+        self.state.book().applications = applications;
+    }
+
+    /// The last token of each client and scopes.
+    pub fn tokens(&self) -> Vec<String> {
+        self.state.book().tokens.values().map(|token| token.text.clone()).collect()
+    }
+
+    /// The client id that this token was issued to, if it is the last one for its client and scopes.
+    pub fn owner(&self, token: &str) -> Option<String> {
+        let book = self.state.book();
+        book.tokens.iter().find(|(_, known)| known.text == token).map(|((client, _), _)| client.clone())
     }
 
     /// Answers the next request so; called again, the one after it, and so on.
@@ -318,7 +336,7 @@ impl State {
         }
         let known =
             |application: &&Application| application.id == client && application.secret == field("client_secret");
-        let Some(application) = self.config.applications.iter().find(known) else {
+        let Some(application) = self.book().applications.iter().find(known).cloned() else {
             return refusal(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
         };
         let scopes: Vec<&str> = field("scope").split_ascii_whitespace().collect();
