@@ -1,0 +1,125 @@
+//! What the pages name is there.
+
+use std::fs;
+use std::path::Path;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+const PAGES: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "docs/deploy.md", "docs/jobs.md"];
+
+/// What stands between backticks, outside of fenced blocks.
+fn code(page: &str) -> Vec<String> {
+    let mut is_fenced = false;
+    let mut found = Vec::new();
+    for line in page.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        if !is_fenced && !is_fence {
+            found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// The file that SECURITY.md means by `black_box/gate`, `src/gate` and so on.
+fn file_of(name: &str) -> String {
+    match name.split_once('/') {
+        Some(("black_box", _)) => format!("tests/tests/{name}.rs"),
+        Some(("simulation", file)) => format!("tests/simulation/tests/{file}.rs"),
+        Some(("host", file)) => format!("host/src/{file}.rs"),
+        Some(("src", _)) => format!("{name}.rs"),
+        None => format!("tests/tests/{name}.rs"),
+        Some(_) => panic!("{name} is nowhere"),
+    }
+}
+
+/// Whether `file` has a test of this name: a function, and right above it an attribute that makes it a test.
+fn has_test(file: &str, test: &str) -> bool {
+    let text = read(file);
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let is_it = |line: &str| line.trim_start_matches("async ").starts_with(&format!("fn {test}("));
+    let is_attribute = |line: &&str| line.starts_with("#[test") || line.starts_with("#[tokio::test");
+    let Some(place) = lines.iter().position(|line| is_it(line)) else { return false };
+    lines[..place].iter().rev().take_while(|line| line.starts_with(['#', '/'])).any(is_attribute)
+}
+
+#[test]
+fn every_test_that_security_md_names_is_there() {
+    let page = read("SECURITY.md");
+    let names: Vec<_> = code(&page).into_iter().filter(|text| text.contains("::") && !text.contains("FILE")).collect();
+    assert!(names.len() > 50, "{} tests", names.len());
+    for name in names {
+        let (file, test) = name.split_once("::").unwrap();
+        assert!(has_test(&file_of(file), test), "SECURITY.md: there is no test {name}");
+    }
+    // And every threat has one: a row of three cells, of which the last has nothing else.
+    let threats = page.split("## Caller").nth(1).unwrap().split("## Out of scope").next().unwrap();
+    for row in threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat ")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let tests = cells.get(3).copied().unwrap_or_default().split(", ");
+        let is_named = |test: &str| test.starts_with('`') && test.ends_with('`') && test.contains("::");
+        assert!(cells.len() == 5 && tests.into_iter().all(is_named), "SECURITY.md: {row}");
+    }
+}
+
+#[test]
+fn a_test_is_known_by_its_attribute() {
+    assert!(has_test("tests/tests/pages.rs", "a_test_is_known_by_its_attribute"));
+    assert!(has_test("tests/tests/black_box/gate.rs", "two_hundred_cold_requests_make_one_call"));
+    assert!(!has_test("tests/tests/pages.rs", "has_test"));
+    assert!(!has_test("tests/tests/pages.rs", "there_is_no_such_test"));
+}
+
+/// The name that GitHub and others give to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |letter: char| match letter {
+        ' ' => Some('-'),
+        letter if letter.is_alphanumeric() || "-_".contains(letter) => Some(letter.to_ascii_lowercase()),
+        _ => None,
+    };
+    heading.trim_start_matches('#').trim().chars().filter_map(kept).collect()
+}
+
+#[test]
+fn every_link_and_every_path_leads_somewhere() {
+    for page in PAGES {
+        let text = read(page);
+        let folder = Path::new(page).parent().unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.into() } else { folder.join(path) };
+            let target = read(target.to_str().unwrap());
+            let is_it = |line: &str| line.starts_with('#') && anchor(line) == section;
+            assert!(section.is_empty() || target.lines().any(is_it), "{page}: {link} leads nowhere");
+        }
+        // What looks like a file of this repository is one.
+        for path in code(&text) {
+            let is_path =
+                ["src/", "deploy/", "docs/", "host/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
+            if is_path && !path.contains("::") {
+                assert!(root().join(&path).exists(), "{page}: there is no {path}");
+            }
+        }
+        assert!(!text.contains("TODO"), "{page} is not finished");
+    }
+}
+
+#[test]
+fn the_code_map_has_every_file_of_the_core() {
+    let page = read("ARCHITECTURE.md");
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // lib.rs is the list itself.
+        assert!(name == "lib.rs" || page.contains(&format!("`src/{name}")), "ARCHITECTURE.md does not have src/{name}");
+    }
+}
