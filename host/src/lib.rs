@@ -6,6 +6,8 @@
 //!
 //! [`sandbox`] is an identity server that behaves as OfficeRnD's does, [`demo`] a broker set up against it.
 //!
+//! [`Policy`] edits the variable `callers`, with the component's own parser.
+//!
 //! Everything a component may not do under Spin fails here too. What Spin has and this host lacks (other triggers,
 //! files, SQLite, service chaining, TLS inbound) is an error when `spin.toml` asks for it, never ignored.
 
@@ -19,7 +21,9 @@ mod key_value;
 mod manifest;
 mod outbound;
 mod output;
+mod policy;
 pub mod sandbox;
+mod secret;
 mod server;
 mod variables;
 
@@ -29,5 +33,7 @@ pub use counts::Counts;
 pub use key_value::{Fail, Faults, KeyValue};
 pub use manifest::Manifest;
 pub use output::Output;
+pub use policy::Policy;
+pub use secret::RandomSecret;
 pub use server::{Options, Reuse, Server, start};
 pub use variables::Variables;
