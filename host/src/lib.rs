@@ -6,7 +6,8 @@
 //!
 //! [`sandbox`] is an identity server that behaves as OfficeRnD's does, [`demo`] a broker set up against it.
 //!
-//! [`Policy`] edits the variable `callers`, with the component's own parser.
+//! [`Policy`] edits the variable `callers`, [`Given`] finds the mistakes in all of the variables, both with the component's
+//! own parser.
 //!
 //! Everything a component may not do under Spin fails here too. What Spin has and this host lacks (other triggers,
 //! files, SQLite, service chaining, TLS inbound) is an error when `spin.toml` asks for it, never ignored.
@@ -15,6 +16,7 @@
 
 mod app;
 mod build;
+mod check;
 mod counts;
 pub mod demo;
 mod key_value;
@@ -29,6 +31,7 @@ mod variables;
 
 pub use app::App;
 pub use build::build;
+pub use check::Given;
 pub use counts::Counts;
 pub use key_value::{Fail, Faults, KeyValue};
 pub use manifest::Manifest;
