@@ -6,6 +6,7 @@ mod configuration;
 mod denials;
 mod gate;
 mod life;
+mod operator;
 mod peers;
 mod program;
 mod protocol;
