@@ -2,13 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::Variables;
 use crate::sandbox::{Application, Config, Sandbox};
+use crate::secret::RandomSecret;
 
 /// The variables that lead to OfficeRnD. Without any of them there is only the demo to run.
 pub const OFFICERND_VARIABLES: [&str; 4] =
@@ -29,7 +27,7 @@ const APPLICATION_SCOPES: [&str; 4] = [
 /// A sandbox, and the caller whose policy is in the variables.
 pub struct Demo {
     sandbox: Sandbox,
-    caller_secret: String,
+    caller_secret: RandomSecret,
 }
 
 impl Demo {
@@ -39,8 +37,9 @@ impl Demo {
     ///
     /// When the sandbox does not start.
     pub async fn start(variables: &Variables) -> anyhow::Result<Self> {
-        let (client_id, client_secret) = ("demo-application".to_owned(), random_secret());
-        let caller_secret = random_secret();
+        let client_id = "demo-application".to_owned();
+        let client_secret = RandomSecret::generate().expose().to_owned();
+        let caller_secret = RandomSecret::generate();
         let sandbox = Sandbox::start(Config {
             applications: vec![Application {
                 id: client_id.clone(),
@@ -50,7 +49,7 @@ impl Demo {
             ..Config::default()
         })
         .await?;
-        let callers = json!({ CALLER: { "secret_sha256": [sha256_hex(&caller_secret)], "scopes": CALLER_SCOPES } });
+        let callers = json!({ CALLER: { "secret_sha256": [caller_secret.sha256()], "scopes": CALLER_SCOPES } });
         variables.set("officernd_client_id", client_id);
         variables.set("officernd_client_secret", client_secret);
         variables.set("officernd_identity_url", sandbox.url());
@@ -65,7 +64,7 @@ impl Demo {
 
     /// A command line that gets a token from the broker that listens on `broker`.
     pub fn curl(&self, broker: SocketAddr) -> String {
-        let secret = &self.caller_secret;
+        let secret = self.caller_secret.expose();
         format!(
             "curl --silent --show-error --user {CALLER}:{secret} --data grant_type=client_credentials http://{}/oauth/token",
             reachable(broker)
@@ -83,17 +82,6 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-/// 256 random bits, as the broker's callers have them.
-fn random_secret() -> String {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn sha256_hex(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,16 +91,11 @@ mod tests {
         let variables = Variables::default();
         let demo = Demo::start(&variables).await.unwrap();
         let curl = demo.curl(SocketAddr::from(([0, 0, 0, 0], 3000)));
-        let secret = curl.split_once("nightly-sync:").unwrap().1.split_once(' ').unwrap().0;
+        let secret = demo.caller_secret.expose();
+        assert!(curl.contains(&format!(" --user nightly-sync:{secret} ")), "{curl}");
         assert!(curl.ends_with(" http://127.0.0.1:3000/oauth/token"), "{curl}");
-        assert_eq!(secret.len(), 43);
         let callers: serde_json::Value = serde_json::from_str(&variables.lookup("callers").unwrap().unwrap()).unwrap();
-        assert_eq!(callers["nightly-sync"]["secret_sha256"][0], sha256_hex(secret));
+        assert_eq!(callers["nightly-sync"]["secret_sha256"][0], demo.caller_secret.sha256());
         assert_eq!(variables.lookup("officernd_identity_url").unwrap(), Some(demo.url()));
-    }
-
-    #[test]
-    fn sha256_is_written_as_64_hex_digits() {
-        assert_eq!(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

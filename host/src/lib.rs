@@ -6,6 +6,9 @@
 //!
 //! [`sandbox`] is an identity server that behaves as OfficeRnD's does, [`demo`] a broker set up against it.
 //!
+//! [`Policy`] edits the variable `callers`, [`Given`] finds the mistakes in all of the variables, both with the component's
+//! own parser.
+//!
 //! Everything a component may not do under Spin fails here too. What Spin has and this host lacks (other triggers,
 //! files, SQLite, service chaining, TLS inbound) is an error when `spin.toml` asks for it, never ignored.
 
@@ -13,21 +16,27 @@
 
 mod app;
 mod build;
+mod check;
 mod counts;
 pub mod demo;
 mod key_value;
 mod manifest;
 mod outbound;
 mod output;
+mod policy;
 pub mod sandbox;
+mod secret;
 mod server;
 mod variables;
 
 pub use app::App;
 pub use build::build;
+pub use check::Given;
 pub use counts::Counts;
 pub use key_value::{Fail, Faults, KeyValue};
 pub use manifest::Manifest;
 pub use output::Output;
+pub use policy::Policy;
+pub use secret::RandomSecret;
 pub use server::{Options, Reuse, Server, start};
 pub use variables::Variables;

@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod operator;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use host::demo::{Demo, OFFICERND_VARIABLES};
 use host::{App, KeyValue, Manifest, Options, Server, Variables};
 use tokio::runtime::Runtime;
@@ -20,6 +22,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// in the file .env. With none of them set this is a demo: a sandbox takes OfficeRnD's place, and the curl line that
 /// is printed gets a token.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Program {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(subcommand)]
+    Caller(operator::Caller),
+    Check(operator::Check),
+}
+
+/// How to run it.
+#[derive(Args)]
 struct Arguments {
     /// Where to listen; port 0 is a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
@@ -43,8 +63,14 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match broker(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let program = Program::parse();
+    let result = match &program.command {
+        None => broker(&program.arguments).map(|()| ExitCode::SUCCESS),
+        Some(Command::Caller(caller)) => caller.run().map(|()| ExitCode::SUCCESS),
+        Some(Command::Check(check)) => check.run(),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             // Not by returning the error, which would print it for developers: with a backtrace when the environment
             // says so.

@@ -6,7 +6,7 @@ use std::env::VarError;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use wasmtime::component::{Accessor, HasSelf};
 
 use crate::app::Instance;
@@ -35,7 +35,13 @@ impl Variables {
     /// When `.env` is there and does not parse.
     pub fn from_environment() -> anyhow::Result<Self> {
         let dotenv = match dotenvy::from_path_iter(".env") {
-            Ok(entries) => entries.collect::<Result<_, _>>().context("the file .env does not parse")?,
+            // The error of the crate has the line in it, which may be a secret.
+            Ok(entries) => {
+                let entries = entries.zip(1..).map(|(entry, number)| {
+                    entry.map_err(|_| anyhow!("the file .env does not parse: see its entry number {number}"))
+                });
+                entries.collect::<Result<_, _>>()?
+            }
             Err(error) if error.not_found() => HashMap::new(),
             Err(error) => return Err(error).context("cannot read the file .env"),
         };
@@ -75,7 +81,8 @@ impl Variables {
         match std::env::var(&key) {
             Ok(value) => Ok(Some(value)),
             Err(VarError::NotPresent) => Ok(dotenv.get(&key).cloned()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {key}")),
+            // Its text has the value in it.
+            Err(VarError::NotUnicode(_)) => bail!("{key} is not Unicode"),
         }
     }
 
@@ -168,7 +175,7 @@ impl Declarations {
         templates: BTreeMap<String, Template>,
     ) -> anyhow::Result<Self> {
         for name in application.keys().chain(templates.keys()) {
-            check_name(name).map_err(|reason| anyhow::anyhow!("the variable name {reason}"))?;
+            check_name(name).map_err(|reason| anyhow!("the variable name {reason}"))?;
         }
         let declarations = Self { component, application, templates };
         for (name, template) in &declarations.templates {

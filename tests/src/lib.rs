@@ -17,6 +17,6 @@ pub use broker::{Broker, eventually, token_request};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use leak::{Secret, disguises, find_leaks};
 pub use peer::{PeerServer, run_peer};
-pub use program::Program;
+pub use program::{Ended, Program};
 pub use redis::Redis;
 pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, random};

@@ -1,6 +1,6 @@
 //! The program `broker`, as a shell starts it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -24,15 +24,35 @@ pub struct Program {
     _folder: TempDir,
 }
 
+/// What a `broker` that has ended by itself leaves.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
 impl Program {
+    /// Runs it to its end with these arguments and this on stdin, in `folder`, with no variables but those of its `.env`.
+    pub fn run(arguments: &[&str], stdin: &str, folder: &Path) -> Ended {
+        let mut child = command(arguments, folder).stdin(Stdio::piped()).spawn().expect("broker starts");
+        // It may end without having read anything.
+        drop(child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()));
+        let output = child.wait_with_output().expect("it is our child");
+        let text = |bytes| String::from_utf8(bytes).expect("it writes Unicode");
+        let code = output.status.code().expect("nobody kills it");
+        Ended { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
     /// Starts it with these arguments and no variables but these, `SPIN_VARIABLE_` not written.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = as_from_a_shell(Command::new(built()));
         let variables = variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value));
-        command.args(arguments).envs(variables).current_dir(folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("broker starts");
+        let mut command = command(arguments, folder.path());
+        let mut child = command.envs(variables).stdin(Stdio::null()).spawn().expect("broker starts");
 
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -91,6 +111,12 @@ impl Drop for Program {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn command(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = as_from_a_shell(Command::new(built()));
+    command.args(arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 /// Without the variables that an operator's shell may have for Spin, and without those that Cargo gives to tests: build scripts

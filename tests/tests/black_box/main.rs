@@ -2,6 +2,7 @@
 //!
 //! One program, because each would link wasmtime anew.
 
+mod commands;
 mod configuration;
 mod denials;
 mod gate;
