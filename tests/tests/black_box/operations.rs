@@ -101,6 +101,7 @@ async fn an_operators_year_without_a_restart() {
     let mut setup = unlimited();
     let store = tempfile::tempdir().unwrap();
     setup.key_value = KeyValue::sqlite(store.path()).unwrap();
+    setup.nightly.scopes.push(PAYMENTS.into());
     let (default, nightly) = (setup.application.clone(), setup.nightly.clone());
     let berlin = sandbox::Application {
         id: random("berlin"),
@@ -154,7 +155,7 @@ async fn an_operators_year_without_a_restart() {
     let before = year.broker.calls().len();
     let mut fresh = nightly.clone();
     fresh.secret.clone_from(&renewed.secret);
-    for scope in [COMPANIES, &format!("{COMPANIES} {MEMBERS}")] {
+    for scope in [PAYMENTS, &format!("{COMPANIES} {MEMBERS}")] {
         let answer = year.broker.token(&fresh, Some(scope)).await;
         assert_eq!(answer.status, 200, "{answer:?} {}", year.broker.server.output());
     }
