@@ -3,10 +3,9 @@
 use std::rc::Rc;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::broker::{Source, UpstreamCall};
-use crate::cache::{Token, hex};
+use crate::cache::Token;
 use crate::caller::{Caller, UNKNOWN};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
@@ -32,8 +31,8 @@ pub struct Audit {
     pub source: Option<Source>,
     /// The call to OfficeRnD that the request led.
     pub upstream: Option<UpstreamCall>,
-    /// Tells a token from others without telling what it is: the first 16 hexadecimal digits of its SHA-256.
-    pub token: Option<String>,
+    /// The token of the answer, of which the line has the name alone.
+    pub token: Option<Rc<Token>>,
 }
 
 #[derive(Serialize)]
@@ -101,13 +100,8 @@ impl Audit {
             cache: self.source.map(Source::as_str),
             upstream_status: self.upstream.and_then(|call| call.status),
             upstream_ms: self.upstream.map(|call| call.ms),
-            token: self.token.as_deref(),
+            token: self.token.as_ref().map(|token| token.access_token.name()),
         };
         serde_json::to_string(&line).expect("numbers and strings always serialize")
     }
-}
-
-/// What the log calls a token.
-pub fn token_name(token: &Token) -> String {
-    hex(&Sha256::digest(token.access_token.expose().as_bytes())[..8])
 }

@@ -1,6 +1,6 @@
 //! From an authorized request to a token: memory, store, and, through the gate, OfficeRnD.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::{Request, Response};
 
-use crate::application::{Application, Credential};
+use crate::application::{self, Application, Credential};
 use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
 use crate::caller::Caller;
 use crate::config::{Audited, Config, VARIABLES};
@@ -146,7 +146,10 @@ struct ReadConfig {
 
 #[derive(Clone, Debug)]
 struct Remembered {
-    key: Key,
+    /// What [`Key`] hashes, compared as it is: a request that memory can serve needs no hash for it.
+    application: Rc<Application>,
+    credential: Rc<Credential>,
+    scopes: Scopes,
     /// When the store was last asked, or told.
     looked_at: Timestamp,
     /// What it had, or what it would not keep.
@@ -270,18 +273,19 @@ impl Instance {
         min_remaining / 4 * u32::from(self.random as u8) / 255
     }
 
-    fn remember(&self, key: Key, looked_at: Timestamp, token: Option<Rc<Token>>, only_here: bool) {
+    fn remember(&self, wanted: &Wanted, looked_at: Timestamp, token: Option<Rc<Token>>, only_here: bool) {
         let mut tokens = self.tokens.borrow_mut();
-        tokens.retain(|remembered| remembered.key != key);
+        tokens.retain(|remembered| !remembered.is_for(wanted));
         if tokens.len() >= TOKENS_REMEMBERED {
             // Every look is written at the end, so the first is the one that was looked up longest ago.
             tokens.remove(0);
         }
-        tokens.push(Remembered { key, looked_at, token, only_here });
+        let Wanted { application, credential, scopes, .. } = wanted.clone();
+        tokens.push(Remembered { application, credential, scopes, looked_at, token, only_here });
     }
 
-    fn remembered(&self, key: Key) -> Option<Remembered> {
-        self.tokens.borrow().iter().find(|remembered| remembered.key == key).cloned()
+    fn remembered<T>(&self, wanted: &Wanted, read: impl Fn(&Remembered) -> T) -> Option<T> {
+        self.tokens.borrow().iter().find(|remembered| remembered.is_for(wanted)).map(read)
     }
 
     /// Whether this token is one that the store did not take.
@@ -290,9 +294,9 @@ impl Instance {
         self.tokens.borrow().iter().any(|remembered| remembered.only_here && remembered.token.iter().any(is_token))
     }
 
-    /// The token of `key` as last seen.
-    fn last_token(&self, key: Key) -> Option<Rc<Token>> {
-        self.remembered(key)?.token
+    /// The token as last seen.
+    fn last_token(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+        self.remembered(wanted, |remembered| remembered.token.clone())?
     }
 
     /// Changes the ledger. Until the store has taken it, the change is unsaved.
@@ -323,13 +327,24 @@ struct Wanted {
     /// What it would be fetched with.
     credential: Rc<Credential>,
     scopes: Scopes,
-    key: Key,
+    key: OnceCell<Key>,
+}
+
+impl Remembered {
+    fn is_for(&self, wanted: &Wanted) -> bool {
+        self.scopes == wanted.scopes
+            && self.credential.fingerprint == wanted.credential.fingerprint
+            && self.application.name == wanted.application.name
+    }
 }
 
 impl Wanted {
     fn new(config: Rc<Config>, application: Rc<Application>, credential: Rc<Credential>, scopes: Scopes) -> Self {
-        let key = Key::of(&application, &credential, &scopes);
-        Self { config, application, credential, scopes, key }
+        Self { config, application, credential, scopes, key: OnceCell::new() }
+    }
+
+    fn key(&self) -> Key {
+        *self.key.get_or_init(|| Key::of(&self.application, &self.credential, &self.scopes))
     }
 
     /// The same with another credential.
@@ -411,13 +426,13 @@ impl<P: Ports> Broker<P> {
         let life = cached.as_ref().map_or(Life::Over, |token| {
             token.life(now, config.min_remaining, self.instance.jitter(config.min_remaining))
         });
-        let in_flight = self.instance.flight(wanted.key).is_some();
+        let in_flight = || self.instance.flight(wanted.key()).is_some();
         match (life, cached) {
-            (Life::Aging, Some(token)) if !in_flight && self.may_renew(&wanted, &token, Need::Early, now) => {
+            (Life::Aging, Some(token)) if !in_flight() && self.may_renew(&wanted, &token, Need::Early, now) => {
                 let fetch = self.clone().obtain(wanted, Need::Early);
                 Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token) }
             }
-            (Life::Late, Some(token)) if in_flight || self.may_renew(&wanted, &token, Need::Late, now) => {
+            (Life::Late, Some(token)) if in_flight() || self.may_renew(&wanted, &token, Need::Late, now) => {
                 let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, arrived).await;
                 // A token that lives outlives any trouble with OfficeRnD.
                 match issue.token {
@@ -448,7 +463,7 @@ impl<P: Ports> Broker<P> {
         // What the body and the store took is part of the wait.
         let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
         let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
-        let in_flight = self.instance.flight(wanted.key).is_some();
+        let in_flight = self.instance.flight(wanted.key()).is_some();
         let fetch = Box::pin(self.clone().obtain(wanted, need));
         match select(fetch, pin!(self.ports.sleep(patience))).await {
             Either::Left((outcome, _)) => {
@@ -467,9 +482,10 @@ impl<P: Ports> Broker<P> {
 
     /// What memory has, or the store. While a secret rotates, a token that the other one brought is as good.
     async fn cached(&self, wanted: &Wanted) -> Option<Rc<Token>> {
-        let other = wanted.with_other();
+        let (other, now) = (wanted.with_other(), self.ports.now());
         let lives = |token: &Rc<Token>| token.remaining(self.ports.now()) >= LEAST_REMAINING;
-        let recent = [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted));
+        let recent =
+            [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted, now));
         if recent.is_some() {
             return recent;
         }
@@ -481,18 +497,17 @@ impl<P: Ports> Broker<P> {
     }
 
     /// What memory has, if that is recent.
-    fn in_memory(&self, wanted: &Wanted) -> Option<Rc<Token>> {
-        let Remembered { looked_at, token, .. } = self.instance.remembered(wanted.key)?;
-        token.filter(|_| is_recent(looked_at, self.ports.now(), TOKEN_MEMORY))
+    fn in_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+        let (looked_at, token) = self.instance.remembered(wanted, |known| (known.looked_at, known.token.clone()))?;
+        token.filter(|_| is_recent(looked_at, now, TOKEN_MEMORY))
     }
 
     /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory
     /// stands in for it.
     async fn look(&self, wanted: &Wanted) -> Option<Rc<Token>> {
-        let found = self.get(&wanted.key.of_token()).await;
-        let remembered = self.instance.remembered(wanted.key);
-        let only_here = remembered.as_ref().is_some_and(|remembered| remembered.only_here);
-        let remembered = remembered.and_then(|remembered| remembered.token);
+        let found = self.get(&wanted.key().of_token()).await;
+        let (remembered, only_here) =
+            self.instance.remembered(wanted, |known| (known.token.clone(), known.only_here)).unwrap_or_default();
         let (token, only_here) = match found {
             Err(StoreFailed) => (remembered, only_here),
             Ok(None) if only_here => (remembered, true),
@@ -510,12 +525,12 @@ impl<P: Ports> Broker<P> {
                 }
             }
         };
-        self.instance.remember(wanted.key, self.ports.now(), token.clone(), only_here);
+        self.instance.remember(wanted, self.ports.now(), token.clone(), only_here);
         token
     }
 
     fn open(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
-        let token = Token::open(bytes, wanted.key, &wanted.credential.seal);
+        let token = Token::open(bytes, wanted.key(), &wanted.credential.seal);
         if token.is_none() {
             self.ports.warn("the store has a token record that does not open: it was damaged or tampered with, and counts as absent");
         }
@@ -529,7 +544,7 @@ impl<P: Ports> Broker<P> {
     ///
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
-    pub async fn revoke(&self, config: &Config, caller: &Caller, token: &str) -> Result<(), Error> {
+    pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
         let unavailable = |StoreFailed| no_token(Trouble::StoreUnavailable, RETRY_SOON);
         if self.instance.has_alone(token) {
             return Err(unavailable(StoreFailed));
@@ -542,10 +557,11 @@ impl<P: Ports> Broker<P> {
         let application = config.application(caller);
         let open = |credential: &Rc<Credential>| {
             let record = Token::open(&bytes, key, &credential.seal)?;
-            let is_its_own = Key::of(application, credential, &record.requested) == key;
-            (is_its_own && caller.scopes.permits(&record.requested)).then(|| (credential.clone(), record))
+            let scopes = record.requested.clone();
+            let wanted = Wanted::new(config.clone(), application.clone(), credential.clone(), scopes);
+            (wanted.key() == key && caller.scopes.permits(&record.requested)).then_some((wanted, record))
         };
-        let Some((credential, record)) = application.credentials().find_map(open) else { return Ok(()) };
+        let Some((wanted, record)) = application.credentials().find_map(open) else { return Ok(()) };
         if record.access_token.expose() != token {
             return Ok(());
         }
@@ -555,18 +571,30 @@ impl<P: Ports> Broker<P> {
         {
             return Err(no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
         }
-        let revoked = record.revoked(now);
-        let sealed = revoked.seal(key, &credential.seal, self.nonce());
-        self.set(&key.of_token(), &sealed).await.map_err(unavailable)?;
-        self.instance.remember(key, now, Some(Rc::new(revoked)), false);
+        let revoked = Rc::new(record.revoked(now));
+        self.put(&wanted, &revoked).await.map_err(unavailable)?;
+        // While a secret rotates, the other one may have brought the same token.
+        if let Some(other) = wanted.with_other()
+            && self.look(&other).await.is_some_and(|known| known.access_token.expose() == token)
+        {
+            self.put(&other, &revoked).await.map_err(unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a token to the store, and remembers that it is there.
+    async fn put(&self, wanted: &Wanted, token: &Rc<Token>) -> Result<(), StoreFailed> {
+        let sealed = token.seal(wanted.key(), &wanted.credential.seal, self.nonce());
+        self.set(&wanted.key().of_token(), &sealed).await?;
+        self.instance.remember(wanted, self.ports.now(), Some(token.clone()), false);
         Ok(())
     }
 
     /// Joins the fetch that is on its way, or leads one.
     async fn obtain(self, wanted: Wanted, need: Need) -> Outcome {
         loop {
-            let Some(flight) = self.instance.flight(wanted.key) else {
-                let lead = Lead::start(self.instance.clone(), wanted.key, need);
+            let Some(flight) = self.instance.flight(wanted.key()) else {
+                let lead = Lead::start(self.instance.clone(), wanted.key(), need);
                 let outcome = self.fetch(&wanted, need).await;
                 lead.land(outcome.clone());
                 return outcome;
@@ -588,7 +616,7 @@ impl<P: Ports> Broker<P> {
     /// brought or suffered meanwhile decides.
     async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
         let wanted = &self.with_credential_in_use(wanted).await;
-        let known = self.instance.last_token(wanted.key);
+        let known = self.instance.last_token(wanted);
         let started = self.ports.now();
         // Counted twice, because the clock may step back.
         let mut waited = Duration::ZERO;
@@ -697,13 +725,17 @@ impl<P: Ports> Broker<P> {
         if lease.is_some() {
             self.store_ledger().await;
             if let Ok(token) = &token {
-                self.note_in_index(token.access_token.expose(), wanted.key).await;
+                self.note_in_index(token.access_token.expose(), wanted.key()).await;
             }
         }
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
+            let (variable, place) = match wanted.application.name.as_str() {
+                application::DEFAULT => ("officernd_", String::new()),
+                name => ("", format!("applications: {name}: ")),
+            };
             self.ports.warn(&format!(
-                "OfficeRnD refuses the client secret of the application {}, and takes the next one: put that in its place",
-                wanted.application.name
+                "{place}OfficeRnD refuses {variable}client_secret and takes {variable}client_secret_next: swap the two, and \
+                 remove the old one after an hour",
             ));
         }
         Outcome { token, upstream: Some(call) }
@@ -724,7 +756,7 @@ impl<P: Ports> Broker<P> {
                 return Some(Err(no_token(Trouble::TokenExpiring, next_fetch.since(now))));
             }
         }
-        if let Ok(Some(bytes)) = self.get(&wanted.key.of_refusal()).await
+        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
             && decode_whole::<Timestamp>(&bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
         {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
@@ -789,11 +821,8 @@ impl<P: Ports> Broker<P> {
         token.stalled |= !lives;
         let token = Rc::new(token);
         // Before the write: a request that comes meanwhile is served.
-        self.instance.remember(wanted.key, now, Some(token.clone()), true);
-        let sealed = token.seal(wanted.key, &wanted.credential.seal, self.nonce());
-        if self.set(&wanted.key.of_token(), &sealed).await.is_ok() {
-            self.instance.remember(wanted.key, now, Some(token.clone()), false);
-        }
+        self.instance.remember(wanted, now, Some(token.clone()), true);
+        let _ = self.put(wanted, &token).await;
         if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 
@@ -816,7 +845,7 @@ impl<P: Ports> Broker<P> {
 
     async fn keep_refusal(&self, wanted: &Wanted, until: Timestamp) {
         let bytes = postcard::to_allocvec(&until).expect("a number always serializes");
-        let _ = self.set(&wanted.key.of_refusal(), &bytes).await;
+        let _ = self.set(&wanted.key().of_refusal(), &bytes).await;
     }
 
     /// Fischer's mutual exclusion on plain get and set.

@@ -86,7 +86,7 @@ impl Callers {
     ) -> Result<Rc<Caller>, Unauthenticated> {
         let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
         let Some(caller) = self.find(name) else {
-            // The same comparison as for a known caller, so that time tells no names.
+            // A comparison as for a known caller with one secret, so that time tells little of names.
             let _ = matches_one_of(&presented, &[KnownSecret { digest: [0; 32], expires_at: None }], now);
             return Err(Unauthenticated::UnknownCaller);
         };
@@ -99,7 +99,8 @@ impl Callers {
 }
 
 impl Callers {
-    fn find(&self, name: &str) -> Option<&Rc<Caller>> {
+    /// The caller of a name, whoever presents it.
+    pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let place = self.0.binary_search_by(|caller| caller.name.as_str().cmp(name)).ok()?;
         self.0.get(place)
     }
@@ -175,10 +176,7 @@ fn parse_caller(
 }
 
 fn parse_secrets(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<KnownSecret>> {
-    let secrets = serde_json::from_slice::<Vec<Box<RawValue>>>(value.get().as_bytes())
-        .ok()
-        .and_then(|entries| entries.iter().map(|entry| parse_secret(entry)).collect::<Option<Vec<_>>>())
-        .filter(|secrets| !secrets.is_empty());
+    let secrets = list_of(value, parse_secret).filter(|secrets| !secrets.is_empty());
     if secrets.is_none() {
         mistakes.add(
             place,
@@ -210,6 +208,12 @@ fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
     Some(KnownSecret { digest: digest?, expires_at })
 }
 
+/// The entries of a JSON list; nothing when it is none, or one of them does not parse.
+fn list_of<T>(value: &RawValue, parse: fn(&RawValue) -> Option<T>) -> Option<Vec<T>> {
+    let entries: Vec<Box<RawValue>> = serde_json::from_slice(value.get().as_bytes()).ok()?;
+    entries.iter().map(|entry| parse(entry)).collect()
+}
+
 fn parse_digest(text: &str) -> Option<Digest> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -224,7 +228,7 @@ fn parse_digest(text: &str) -> Option<Digest> {
 }
 
 fn parse_scopes(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
-    let entries = serde_json::from_slice::<Vec<String>>(value.get().as_bytes()).unwrap_or_default();
+    let entries = list_of(value, text_of).unwrap_or_default();
     match ScopePolicy::from_entries(entries.iter().map(String::as_str)) {
         Ok(scopes) => return Some(scopes),
         Err(MalformedPolicy::Scope) => {

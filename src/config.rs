@@ -20,11 +20,12 @@ pub struct Variable {
     pub default: Option<&'static str>,
 }
 
-/// Every variable the broker reads.
+/// Every variable the broker reads, in the order in which it does. Variables may change between two reads: a next secret that
+/// is read before it becomes the current one is there twice, read after it, the old one would stand alone.
 pub const VARIABLES: [Variable; 10] = [
     Variable { name: "officernd_client_id", default: None },
-    Variable { name: "officernd_client_secret", default: None },
     Variable { name: "officernd_client_secret_next", default: Some("") },
+    Variable { name: "officernd_client_secret", default: None },
     Variable { name: "officernd_identity_url", default: Some("https://identity.officernd.com") },
     Variable { name: "applications", default: Some("") },
     Variable { name: "callers", default: None },

@@ -10,12 +10,12 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use crate::audit::{self, Audit};
+use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Issue, Ports, Source};
 use crate::cache::{LEAST_REMAINING, Token};
 use crate::caller::Caller;
 use crate::config::{Audited, Config};
-use crate::error::{Error, ScopeRefusal, Trouble};
+use crate::error::{Error, ScopeRefusal, Trouble, Unauthenticated};
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
@@ -161,15 +161,17 @@ async fn token<P: Ports>(
     };
     audit.source = issue.token.is_ok().then_some(issue.source);
     audit.upstream = issue.upstream;
+    let now = broker.ports.now();
     let response = match issue.token {
         // The store may have taken the last seconds it could be handed out in.
-        Ok(token) if token.remaining(broker.ports.now()) < LEAST_REMAINING => {
+        Ok(token) if token.remaining(now) < LEAST_REMAINING => {
             let retry_after = std::time::Duration::from_secs(1);
             refuse(Error::NoToken { because: Trouble::TokenExpiring, retry_after }, audit)
         }
         Ok(token) => {
-            audit.token = Some(audit::token_name(&token));
-            grant(&token, issue.source, broker.ports.now())
+            let response = grant(&token, issue.source, now);
+            audit.token = Some(token);
+            response
         }
         Err(error) => refuse(error, audit),
     };
@@ -210,8 +212,14 @@ async fn authenticate<P: Ports>(
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
     let Credentials { id, secret } = credentials;
-    let caller = config.callers.authenticate(id, secret, arrived).map_err(Error::InvalidClient)?;
-    audit.caller = Some(caller.clone());
+    let caller = config.callers.authenticate(id, secret, arrived);
+    audit.caller = match &caller {
+        Ok(caller) => Some(caller.clone()),
+        // The secret was its own: the log says which job still has it.
+        Err(Unauthenticated::ExpiredSecret) => config.callers.find(id).cloned(),
+        Err(_) => None,
+    };
+    let caller = caller.map_err(Error::InvalidClient)?;
     Ok((config, client_request, caller))
 }
 

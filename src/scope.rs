@@ -57,7 +57,14 @@ impl Scopes {
                 return Err(MalformedScope);
             }
         }
-        if sorted.is_empty() { Err(MalformedScope) } else { Ok(Self(sorted.join(" "))) }
+        let mut text = String::new();
+        for token in sorted {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(token);
+        }
+        if text.is_empty() { Err(MalformedScope) } else { Ok(Self(text)) }
     }
 
     /// The tokens, sorted.

@@ -3,7 +3,12 @@
 //! `Debug` prints `[redacted]`; there is no `Display`, no `Serialize` and no `PartialEq`. The text leaves only through
 //! `expose()`, so that `grep 'expose()'` lists every place where a secret becomes plain text.
 
+use std::cell::OnceCell;
 use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::cache::hex;
 
 macro_rules! secrets {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -36,8 +41,32 @@ secrets! {
     ClientSecret;
     /// What a caller presented. Nothing is known about it yet.
     PresentedSecret;
-    /// A token that OfficeRnD issued.
-    AccessToken;
+    /// The text of a token.
+    TokenText;
+}
+
+/// A token that OfficeRnD issued.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    text: TokenText,
+    name: OnceCell<String>,
+}
+
+impl AccessToken {
+    /// Takes the text into safe keeping.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: TokenText::new(text), name: OnceCell::new() }
+    }
+
+    /// The token itself. The caller answers for where it goes.
+    pub fn expose(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// What the log calls it: the first 16 hexadecimal digits of its SHA-256, which tell it from others and not what it is.
+    pub fn name(&self) -> &str {
+        self.name.get_or_init(|| hex(&Sha256::digest(self.expose())[..8]))
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +75,9 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_a_secret() {
+        let token = AccessToken::new("hunter2");
+        assert_eq!(token.name(), "f52fbd32b2b3b86f");
+        assert!(!format!("{token:?}").contains("hunter2"), "{token:?}");
         assert_eq!(format!("{:?}", ClientSecret::new("hunter2")), "[redacted]");
-        assert_eq!(format!("{:?}", Some(AccessToken::new("hunter2"))), "Some([redacted])");
     }
 }

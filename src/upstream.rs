@@ -79,7 +79,7 @@ pub fn token_request(
 struct Answer {
     access_token: Option<String>,
     token_type: Option<String>,
-    expires_in: Option<serde_json::Number>,
+    expires_in: Option<f64>,
     scope: Option<String>,
     error: Option<String>,
 }
@@ -134,7 +134,8 @@ pub fn read_answer(
     let error = Answer::parse(body).and_then(|answer| answer.error);
     Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
         (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
-        (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) => {
+        // A 400 that does not say why: the form is always the same, so it is the credential that OfficeRnD does not like.
+        (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) | (400, "") => {
             Failure::Trouble(Trouble::CredentialRefused, None)
         }
         _ => Failure::Trouble(Trouble::UnexpectedStatus, None),
@@ -151,7 +152,7 @@ fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Trouble> {
     if token.is_empty() || !token.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
         return Err(Trouble::UnusableToken);
     }
-    let expires_in = answer.expires_in.as_ref().and_then(read_lifetime).ok_or(Trouble::NoLifetime)?;
+    let expires_in = answer.expires_in.and_then(read_lifetime).ok_or(Trouble::NoLifetime)?;
     let scopes = match answer.scope {
         // RFC 6749 section 5.1: absent means as requested.
         None => requested.clone(),
@@ -164,15 +165,9 @@ fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Trouble> {
 }
 
 /// Whole seconds, at least one, no more than [`LONGEST_LIFE`].
-fn read_lifetime(number: &serde_json::Number) -> Option<Duration> {
-    let longest = LONGEST_LIFE.as_secs();
-    let seconds = match (number.as_u64(), number.as_f64()) {
-        (Some(seconds), _) => seconds.min(longest),
-        // Below the bound a cast cuts the fraction and nothing else.
-        (None, Some(seconds)) if (1.0..1e15).contains(&seconds) => (seconds as u64).min(longest),
-        _ => 0,
-    };
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+fn read_lifetime(seconds: f64) -> Option<Duration> {
+    // Below the bound a cast cuts the fraction and nothing else; what is above it is no lifetime that anybody meant.
+    (1.0..1e15).contains(&seconds).then(|| Duration::from_secs(seconds as u64).min(LONGEST_LIFE))
 }
 
 /// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3); nothing when absent or unreadable.
@@ -263,7 +258,8 @@ mod tests {
         check(400, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
         check(401, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
         check(400, r#"{"error":"invalid_request"}"#, unexpected);
-        check(400, "Bad Request", unexpected);
+        check(400, "Bad Request", refused);
+        check(400, "", refused);
         check(404, "", unexpected);
         check(204, "", unexpected);
         check(301, "", unexpected);

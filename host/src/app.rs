@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Config, Engine, Store};
+use wasmtime::{Config, Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
@@ -46,9 +46,23 @@ impl App {
     /// When the file is missing (see [`build`](crate::build)), is no component, or imports what this host does not
     /// have.
     pub fn load(manifest: Manifest) -> anyhow::Result<Self> {
+        Self::compile(manifest, false)
+    }
+
+    /// The same, so that the component's instructions are counted: [`Counts::fuel`](crate::Counts::fuel). It runs slower.
+    ///
+    /// # Errors
+    ///
+    /// As with [`load`](Self::load).
+    pub fn load_metered(manifest: Manifest) -> anyhow::Result<Self> {
+        Self::compile(manifest, true)
+    }
+
+    fn compile(manifest: Manifest, is_metered: bool) -> anyhow::Result<Self> {
         let source = &manifest.source;
         let bytes = fs::read(source).with_context(|| format!("cannot read the component {}", source.display()))?;
-        let service = compile(&bytes).with_context(|| format!("cannot load the component {}", source.display()))?;
+        let service =
+            compile(&bytes, is_metered).with_context(|| format!("cannot load the component {}", source.display()))?;
         Ok(Self { manifest: Arc::new(manifest), service })
     }
 
@@ -60,6 +74,9 @@ impl App {
     /// Starts an instance.
     pub(crate) async fn instantiate(&self, host: Arc<HostState>) -> wasmtime::Result<(Store<Instance>, Proxy)> {
         let mut store = Store::new(self.service.engine(), Instance::new(host));
+        store.limiter(|instance| &mut instance.memory);
+        // Fails where fuel is not counted.
+        drop(store.set_fuel(u64::MAX));
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let service = self.service.instantiate_async(&mut store).await?;
@@ -67,8 +84,9 @@ impl App {
     }
 }
 
-fn compile(bytes: &[u8]) -> anyhow::Result<ServicePre<Instance>> {
+fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance>> {
     let mut config = Config::new();
+    config.consume_fuel(is_metered);
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
     let engine = Engine::new(&config)?;
@@ -115,6 +133,7 @@ pub(crate) struct Instance {
     pub(crate) table: ResourceTable,
     /// How many key-value stores the instance holds open.
     pub(crate) open_stores: usize,
+    memory: Memory,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
@@ -128,11 +147,26 @@ impl Instance {
         Self {
             table: ResourceTable::new(),
             open_stores: 0,
+            memory: Memory(host.clone()),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             outbound: Outbound(host.clone()),
             host,
         }
+    }
+}
+
+/// Limits nothing: it notes how far the linear memory grows.
+struct Memory(Arc<HostState>);
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.0.counters.add(|counts| counts.memory_bytes = counts.memory_bytes.max(desired));
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true)
     }
 }
 

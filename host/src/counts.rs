@@ -28,6 +28,11 @@ pub struct Counts {
     pub exists: u64,
     /// `get-keys` of a store.
     pub get_keys: u64,
+    /// Bytes of the largest linear memory that an instance had.
+    pub memory_bytes: usize,
+    /// Instructions of each instance from the start of its first request to the start of its last, if they are
+    /// [counted](crate::App::load_metered).
+    pub fuel: u64,
 }
 
 impl Counts {

@@ -9,8 +9,14 @@ use crate::sandbox::{Application, Config, Sandbox};
 use crate::secret::RandomSecret;
 
 /// The variables that lead to OfficeRnD. Without any of them there is only the demo to run.
-pub const OFFICERND_VARIABLES: [&str; 4] =
-    ["officernd_client_id", "officernd_client_secret", "officernd_identity_url", "callers"];
+pub const OFFICERND_VARIABLES: [&str; 6] = [
+    "officernd_client_id",
+    "officernd_client_secret",
+    "officernd_client_secret_next",
+    "officernd_identity_url",
+    "applications",
+    "callers",
+];
 
 const CALLER: &str = "nightly-sync";
 

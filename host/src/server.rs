@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant as StdInstant};
 
@@ -351,7 +352,13 @@ impl HandlerState for Instances {
                 draining: Box::pin(reached(self.phase.subscribe(), Phase::Draining)),
                 ended: Box::pin(reached(self.phase.subscribe(), Phase::Ended)),
             },
-            state: Life { reuse: self.reuse, host: self.host.clone(), phase: self.phase.subscribe(), _place: place },
+            state: Life {
+                reuse: self.reuse,
+                host: self.host.clone(),
+                phase: self.phase.subscribe(),
+                fuel_left: AtomicU64::new(0),
+                _place: place,
+            },
         })
     }
 }
@@ -361,6 +368,8 @@ struct Life {
     reuse: Reuse,
     host: Arc<HostState>,
     phase: watch::Receiver<Phase>,
+    /// At the start of the last request; zero before the first.
+    fuel_left: AtomicU64,
     _place: OwnedSemaphorePermit,
 }
 
@@ -381,10 +390,14 @@ impl WorkerState for Life {
     /// As with Spin, the host sets a request no deadline.
     fn on_request_start(
         &self,
-        _: StoreContextMut<'_, Instance>,
+        store: StoreContextMut<'_, Instance>,
         (): (),
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        if let Ok(left) = store.get_fuel() {
+            let before = self.fuel_left.swap(left, Ordering::Relaxed);
+            self.host.counters.add(|counts| counts.fuel += before.saturating_sub(left));
+        }
         Box::pin(std::future::pending())
     }
 

@@ -3,6 +3,8 @@
 use http::HeaderName;
 use http::header::HeaderMap;
 
+use crate::cache::hex;
+
 /// W3C Trace Context, section 3.2.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -13,7 +15,7 @@ pub(super) struct RequestId(String);
 impl RequestId {
     /// The trace id of `traceparent`; `new`, if there is none that can be read.
     pub(super) fn of(headers: &HeaderMap, new: impl FnOnce() -> u128) -> Self {
-        Self(trace_id(headers).map_or_else(|| format!("{:032x}", new()), str::to_owned))
+        Self(trace_id(headers).map_or_else(|| hex(&new().to_be_bytes()), str::to_owned))
     }
 
     pub(super) fn as_str(&self) -> &str {

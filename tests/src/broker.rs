@@ -10,6 +10,7 @@ use host::{App, KeyValue, Manifest, Options, Output, Server, Variables};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::Full;
+use officernd_token_broker::application::{Application, Credential};
 use officernd_token_broker::cache::{Key, Token};
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
@@ -28,12 +29,22 @@ const LABEL: &str = "default";
 /// The component, built and compiled once in a process.
 fn app() -> &'static App {
     static APP: OnceLock<App> = OnceLock::new();
-    APP.get_or_init(|| {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml");
-        let manifest = Manifest::read(&manifest).expect("spin.toml is for this host too");
-        host::build(&manifest).expect("the component builds");
-        App::load(manifest).expect("the component loads")
-    })
+    APP.get_or_init(|| App::load(manifest()).expect("the component loads"))
+}
+
+/// The same with its instructions counted.
+fn metered_app() -> &'static App {
+    static APP: OnceLock<App> = OnceLock::new();
+    APP.get_or_init(|| App::load_metered(manifest()).expect("the component loads"))
+}
+
+/// The manifest of a component that is built.
+fn manifest() -> Manifest {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml");
+    let manifest = Manifest::read(&manifest).expect("spin.toml is for this host too");
+    BUILT.get_or_init(|| host::build(&manifest).expect("the component builds"));
+    manifest
 }
 
 /// A broker in a host, and the sandbox it asks.
@@ -60,6 +71,7 @@ impl Setup {
 }
 
 async fn serve(setup: &Setup, variables: &Variables) -> Server {
+    let app = if setup.is_metered { metered_app } else { app };
     let app = tokio::task::spawn_blocking(app).await.expect("the component builds and loads");
     let options = Options {
         variables: variables.clone(),
@@ -138,11 +150,24 @@ impl Broker {
     /// Puts a token with so much life left into the store, fetched long ago, and returns it.
     pub async fn store_token(&self, scopes: &str, remaining: Duration) -> String {
         let access_token = crate::setup::random("stored-token");
-        let scopes = Scopes::parse(scopes).expect("scopes");
         let application = &self.config().applications[0];
-        let key = Key::of(application, &application.current, &scopes);
+        self.store_token_of(application, &application.current, &access_token, scopes, remaining).await;
+        access_token
+    }
+
+    /// The same with a token, and a credential that brought it.
+    pub async fn store_token_of(
+        &self,
+        application: &Application,
+        credential: &Credential,
+        access_token: &str,
+        scopes: &str,
+        remaining: Duration,
+    ) {
+        let scopes = Scopes::parse(scopes).expect("scopes");
+        let key = Key::of(application, credential, &scopes);
         let token = Token {
-            access_token: AccessToken::new(&access_token),
+            access_token: AccessToken::new(access_token),
             requested: scopes.clone(),
             scopes,
             expires_at: now() + remaining,
@@ -152,8 +177,7 @@ impl Broker {
         };
         let mut nonce = [0; NONCE_LENGTH];
         getrandom::fill(&mut nonce).expect("the operating system has random bytes");
-        self.store(&key.of_token(), token.seal(key, &application.current.seal, nonce)).await;
-        access_token
+        self.store(&key.of_token(), token.seal(key, &credential.seal, nonce)).await;
     }
 
     /// Writes to the store, as another node would.

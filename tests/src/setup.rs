@@ -69,6 +69,8 @@ pub struct Setup {
     pub key_value: KeyValue,
     /// How far an instance is reused.
     pub reuse: Reuse,
+    /// Whether the component's instructions are counted.
+    pub is_metered: bool,
 }
 
 impl Default for Setup {
@@ -87,6 +89,7 @@ impl Default for Setup {
             variables: Vec::new(),
             key_value: KeyValue::memory(),
             reuse: Reuse::default(),
+            is_metered: false,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod commands;
 mod configuration;
+mod costs;
 mod denials;
 mod gate;
 mod life;

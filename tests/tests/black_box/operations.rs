@@ -163,7 +163,8 @@ async fn an_operators_year_without_a_restart() {
     let statuses: Vec<_> = year.broker.calls()[before..].iter().map(|call| call.status).collect();
     assert_eq!(statuses, [Some(401), Some(200), Some(200)]);
     let log = year.broker.server.output();
-    assert!(log.contains("takes the next one"), "{log}");
+    let advice = "OfficeRnD refuses officernd_client_secret and takes officernd_client_secret_next: swap the two";
+    assert!(log.contains(advice), "{log}");
     year.settle("the current secret is refused", &[]).await;
     year.broker.variables.set("officernd_client_secret", &next.secret);
     year.settle("the next one takes its place", &[]).await;
@@ -225,7 +226,7 @@ async fn when_both_secrets_are_refused_each_was_tried_once() {
     assert_eq!(broker.calls().len(), 2);
     let secrets: Vec<_> = broker.calls().iter().map(|call| call.form()[1].1.clone()).collect();
     assert_eq!(secrets, [broker.setup.application.secret.clone(), broker.setup.variables[1].1.clone()]);
-    assert!(!broker.server.output().contains("takes the next one"), "{}", broker.server.output());
+    assert!(!broker.server.output().contains("swap the two"), "{}", broker.server.output());
 }
 
 #[tokio::test]
@@ -241,6 +242,46 @@ async fn a_next_secret_that_is_not_needed_is_not_used() {
     assert_eq!(broker.token(&broker.setup.door, None).await.status, 503);
     let secrets: Vec<_> = broker.calls().iter().map(|call| call.form()[1].1.clone()).collect();
     assert_eq!(secrets, vec![broker.setup.application.secret.clone(); 3]);
+}
+
+#[tokio::test]
+async fn swapping_the_two_secrets_loses_no_token() {
+    let mut setup = Setup::default();
+    // More than could be fetched again within a minute.
+    let scopes = setup.with_scopes(8);
+    let broker = setup.start().await;
+    let mut tokens = Vec::new();
+    for scope in &scopes {
+        tokens.push(broker.store_token(scope, Duration::from_secs(3000)).await);
+    }
+    let next = random("next-secret");
+    broker.variables.set("officernd_client_secret_next", &broker.setup.application.secret);
+    broker.variables.set("officernd_client_secret", &next);
+    broker.sandbox.set_applications(vec![sandbox::Application { secret: next, ..broker.setup.application.clone() }]);
+    sleep(HEEDED).await;
+    for (scope, token) in scopes.iter().zip(&tokens) {
+        assert_eq!(&broker.nightly(scope).await.token(), token);
+    }
+    assert_eq!(broker.calls().len(), 0);
+    broker.nightly(MEMBERS).await.token();
+    assert_eq!(broker.calls().len(), 1, "the new one is in use");
+}
+
+#[tokio::test]
+async fn a_token_that_both_secrets_brought_is_revoked_for_both() {
+    let mut setup = Setup::default();
+    setup.variables.push(("officernd_client_secret_next", random("next-secret")));
+    let broker = setup.start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    let application = &broker.config().applications[0];
+    let next = application.next.as_ref().unwrap();
+    broker.store_token_of(application, next, &token, MEMBERS, Duration::from_secs(3000)).await;
+    let mut revocation = token_request(&broker.setup.nightly, None);
+    *revocation.uri_mut() = "/oauth/revoke".parse().unwrap();
+    *revocation.body_mut() = tests::form(&[("token", &token)]);
+    assert_eq!(broker.send(revocation).await.status, 200);
+    sleep(Duration::from_millis(2100)).await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
 }
 
 /// A broker with the applications `default` and `berlin`, and a caller of each that may have [`MEMBERS`].
@@ -259,6 +300,10 @@ async fn two_applications() -> (Broker, Caller, sandbox::Application) {
         "secret_sha256": [digest_of(&abroad.secret)],
         "scopes": abroad.scopes,
         "application": "berlin",
+    });
+    policy["late"] = json!({
+        "secret_sha256": [{ "sha256": digest_of("late"), "expires": "2020-01-01" }],
+        "scopes": [MEMBERS],
     });
     broker.variables.set("callers", policy.to_string());
     let applications = json!({ "berlin": { "client_id": berlin.id, "client_secret": berlin.secret } });
@@ -380,6 +425,7 @@ async fn the_log_is_as_its_schema_says() {
         broker.nightly("\"").await,
         broker.token(&Caller { secret: "wrong".into(), ..nightly.clone() }, None).await,
         broker.token(&Caller { name: "nobody".into(), ..nightly.clone() }, None).await,
+        broker.token(&Caller { name: "late".into(), secret: "late".into(), scopes: Vec::new() }, None).await,
         broker.fetch(Method::GET, "/oauth/token").await,
         broker.fetch(Method::GET, "/nowhere").await,
         broker.fetch(Method::GET, "/.well-known/oauth-authorization-server").await,
@@ -431,6 +477,9 @@ async fn the_log_is_as_its_schema_says() {
     for cache in ["hit", "miss", "stale", "collapsed"] {
         assert!(lines.iter().any(|line| line["cache"] == cache), "no {cache} in {log}");
     }
+    // Which job still has its old secret.
+    let late: Vec<_> = lines.iter().filter(|line| line["reason"] == "expired_secret").collect();
+    assert_eq!((late.len(), &late[0]["caller"]), (1, &"late".into()));
     let token = answers[0].token();
     assert_eq!(lines[0]["token"], digest_of(&token)[..16]);
 

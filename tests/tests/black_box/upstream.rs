@@ -83,8 +83,8 @@ async fn an_error_status_of_officernd_is_told_as_the_table_says() {
             "400 without an error",
             json(400, &json!({ "message": marker })),
             SERVER_ERROR,
-            PAUSE,
-            "upstream_unexpected_status",
+            REFUSED,
+            "credential_refused",
         ),
         (
             "400 invalid_request",
@@ -93,7 +93,7 @@ async fn an_error_status_of_officernd_is_told_as_the_table_says() {
             PAUSE,
             "upstream_unexpected_status",
         ),
-        ("400 in plain text", fixed(400, marker.clone()), SERVER_ERROR, PAUSE, "upstream_unexpected_status"),
+        ("400 in plain text", fixed(400, marker.clone()), SERVER_ERROR, REFUSED, "credential_refused"),
         (
             "400 invalid_client",
             json(400, &json!({ "error": "invalid_client", "error_description": marker })),
