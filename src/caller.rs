@@ -1,5 +1,6 @@
 //! Who may call, and what each may have.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
@@ -39,9 +40,19 @@ pub struct Caller {
 /// What the log calls a caller that is not established. No caller has this name.
 pub const UNKNOWN: &str = "unknown";
 
-/// The policy: every caller, sorted by name.
-#[derive(Clone, Debug)]
-pub struct Callers(Vec<Rc<Caller>>);
+/// The policy.
+///
+/// Whoever presents whatever, as many bytes of as many names and as many digests are compared: time tells no names.
+#[derive(Clone, Debug, Default)]
+pub struct Callers {
+    /// Sorted by name.
+    known: Vec<Rc<Caller>>,
+    longest_name: usize,
+    most_secrets: usize,
+}
+
+/// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
+const NO_SECRET: KnownSecret = KnownSecret { digest: [0; 32], expires_at: Some(Timestamp::from_unix_ms(0)) };
 
 impl Callers {
     /// Reads the variable `callers`, and notes every mistake in it. What comes back is only good without one.
@@ -49,10 +60,10 @@ impl Callers {
     /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes": ["flex.community.members.read"]}}`; an `application` is
     /// the default one if absent, and must be one that `is_application` knows.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
-        let mut callers = Vec::new();
+        let mut known: Vec<Rc<Caller>> = Vec::new();
         let Some(entries) = Object::parse(text.as_bytes()) else {
             mistakes.add("", "must be a JSON object of callers by name, {\"nightly-sync\": {…}}");
-            return Self(callers);
+            return Self::default();
         };
         if entries.0.is_empty() {
             mistakes.add("", "must have at least one caller");
@@ -65,13 +76,15 @@ impl Callers {
             if name == UNKNOWN {
                 mistakes.add(name, "is what the log calls a caller that is not established");
             }
-            callers.extend(parse_caller(name, entry, &is_application, mistakes).map(Rc::new));
+            known.extend(parse_caller(name, entry, &is_application, mistakes).map(Rc::new));
         }
-        callers.sort_unstable_by(|left, right| left.name.cmp(&right.name));
-        for pair in callers.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+        known.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        for pair in known.windows(2).filter(|pair| pair[0].name == pair[1].name) {
             mistakes.add(&pair[0].name, "is there twice");
         }
-        Self(callers)
+        let longest_name = known.iter().map(|caller| caller.name.len()).max().unwrap_or_default();
+        let most_secrets = known.iter().map(|caller| caller.secrets.len()).max().unwrap_or_default();
+        Self { known, longest_name, most_secrets }
     }
 
     /// Establishes who calls.
@@ -85,24 +98,38 @@ impl Callers {
         now: Timestamp,
     ) -> Result<Rc<Caller>, Unauthenticated> {
         let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
-        let Some(caller) = self.find(name) else {
-            // A comparison as for a known caller with one secret, so that time tells little of names.
-            let _ = matches_one_of(&presented, &[KnownSecret { digest: [0; 32], expires_at: None }], now);
-            return Err(Unauthenticated::UnknownCaller);
-        };
-        match matches_one_of(&presented, &caller.secrets, now) {
-            (_, true) => Ok(caller.clone()),
-            (true, false) => Err(Unauthenticated::ExpiredSecret),
-            (false, false) => Err(Unauthenticated::WrongSecret),
+        let caller = self.find(name);
+        let secrets = caller.map_or(&[][..], |caller| &caller.secrets);
+        match (caller, self.matches_one_of(&presented, secrets, now)) {
+            (None, _) => Err(Unauthenticated::UnknownCaller),
+            (Some(caller), (_, true)) => Ok(caller.clone()),
+            (Some(_), (true, false)) => Err(Unauthenticated::ExpiredSecret),
+            (Some(_), (false, false)) => Err(Unauthenticated::WrongSecret),
         }
     }
-}
 
-impl Callers {
     /// The caller of a name, whoever presents it.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
-        let place = self.0.binary_search_by(|caller| caller.name.as_str().cmp(name)).ok()?;
-        self.0.get(place)
+        let order = |known: &str| {
+            let (known, name) = (known.as_bytes(), name.as_bytes());
+            let bytes = (0..self.longest_name).map(|place| known.get(place).cmp(&name.get(place)));
+            bytes.fold(Ordering::Equal, Ordering::then).then(known.len().cmp(&name.len()))
+        };
+        let place = self.known.binary_search_by(|caller| order(&caller.name)).ok()?;
+        self.known.get(place)
+    }
+
+    /// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
+    fn matches_one_of(&self, presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
+        let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
+        for place in 0..self.most_secrets {
+            let secret = secrets.get(place).unwrap_or(&NO_SECRET);
+            let matches = secret.digest.ct_eq(presented);
+            let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
+            is_known |= matches;
+            opens |= matches & Choice::from(u8::from(lives));
+        }
+        (is_known.into(), opens.into())
     }
 }
 
@@ -118,18 +145,6 @@ impl Caller {
             Some(_) => Err(ScopeRefusal::OutsidePolicy),
         }
     }
-}
-
-/// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
-fn matches_one_of(presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
-    let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
-    for secret in secrets {
-        let matches = secret.digest.ct_eq(presented);
-        let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
-        is_known |= matches;
-        opens |= matches & Choice::from(u8::from(lives));
-    }
-    (is_known.into(), opens.into())
 }
 
 fn parse_caller(

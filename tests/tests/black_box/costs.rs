@@ -2,10 +2,16 @@
 
 use std::fmt::Write as _;
 
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use tests::{Broker, Caller, MEMBERS, Setup};
 
 /// What it cost when somebody last looked, and wrote it down.
 const BASELINE: &str = include_str!("../../costs.txt");
+
+fn digest_of(secret: &str) -> String {
+    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Instructions of one request of a kind, at best of several: digits of times and numbers differ.
 async fn measure<F: Future<Output = u16>>(broker: &Broker, status: u16, request: impl Fn() -> F) -> u64 {
@@ -47,4 +53,33 @@ async fn no_request_costs_three_percent_more_than_it_did() {
         );
     }
     assert_eq!(table.lines().count(), BASELINE.lines().count(), "tests/costs.txt should say:\n{table}");
+}
+
+#[tokio::test]
+async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
+    let mut setup = Setup::in_one_instance();
+    setup.is_metered = true;
+    let broker = setup.start().await;
+    let nightly = &broker.setup.nightly;
+    // One caller with three secrets, of which one has expired, and one with one.
+    let mut policy = broker.setup.policy();
+    let digests = &mut policy[&nightly.name]["secret_sha256"];
+    *digests = json!([digests[0], { "sha256": digest_of("expired"), "expires": "2020-01-01" }, digest_of("another")]);
+    broker.variables.set("callers", policy.to_string());
+    let as_caller = |name: &str, secret: &str| Caller { name: name.into(), secret: secret.into(), scopes: Vec::new() };
+    // Of one length, because the rest of a request costs by the byte.
+    let unknown = "x".repeat(nightly.name.len());
+    let mut costs = Vec::new();
+    for (what, caller) in [
+        ("a caller of three secrets, a wrong one", as_caller(&nightly.name, "nothing")),
+        ("a caller of three secrets, an expired one", as_caller(&nightly.name, "expired")),
+        ("nobody", as_caller(&unknown, "nothing")),
+    ] {
+        costs.push((what, measure(&broker, 401, async || broker.token(&caller, Some(MEMBERS)).await.status).await));
+    }
+    println!("{costs:?}");
+    let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
+    assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
+    // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.
+    assert!((0.95..1.05).contains(&ratio(1, 0)), "{costs:?}");
 }

@@ -79,13 +79,7 @@ const SERVER_ERROR: (u16, &str) = (502, "server_error");
 async fn an_error_status_of_officernd_is_told_as_the_table_says() {
     let marker = &random("upstream");
     let cases = [
-        (
-            "400 without an error",
-            json(400, &json!({ "message": marker })),
-            SERVER_ERROR,
-            REFUSED,
-            "credential_refused",
-        ),
+        ("400 without an error", json(400, &json!({ "message": marker })), SERVER_ERROR, REFUSED, "credential_refused"),
         (
             "400 invalid_request",
             json(400, &json!({ "error": "invalid_request", "error_description": marker })),
