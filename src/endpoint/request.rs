@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use base64ct::{Base64, Encoding};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request};
 
@@ -135,7 +136,7 @@ fn basic(authorization: &HeaderValue) -> Option<Credentials> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = String::from_utf8(Base64::decode_vec(encoded.trim()).ok()?).ok()?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
     Some(Credentials { id: form_decode(id)?, secret: PresentedSecret::new(form_decode(secret)?) })
 }
@@ -156,7 +157,7 @@ mod tests {
             let found = found.as_ref().map(|found| (found.id.as_str(), found.secret.expose()));
             assert_eq!(found, expected, "{header}");
         };
-        let encoded = |text: &str| format!("Basic {}", Base64::encode_string(text.as_bytes()));
+        let encoded = |text: &str| format!("Basic {}", STANDARD.encode(text.as_bytes()));
         check(&encoded("id:secret"), Some(("id", "secret")));
         check(&encoded("id:se:cret"), Some(("id", "se:cret")));
         check(&encoded("i%3Ad:s%2Bx+y"), Some(("i:d", "s+x y")));
@@ -169,7 +170,7 @@ mod tests {
         check("Basic !!!", None);
         check("Basic aWQ6/w==", None);
         check("Bearer aWQ6c2VjcmV0", None);
-        check(&format!("Basic {}", Base64::encode_string(b"id:\xFF")), None);
+        check(&format!("Basic {}", STANDARD.encode(b"id:\xFF")), None);
     }
 
     #[test]
