@@ -7,7 +7,8 @@ registry: for these two, `FIELDS` and `check_executor` say what the operator's v
 SpinApp the operator makes a Deployment; the same one is made here, and validated against Kubernetes' schema, so that what a
 SpinApp passes on (where a variable comes from, resources, probes) is checked by what will judge it.
 
-Prints {"variables": {NAME: VALUE}, "stores": {NAME: {OPTION: VALUE}}}, with the values that secret.yaml has.
+Prints {"variables": {NAME: VALUE}, "optional": [NAME], "stores": {NAME: {OPTION: VALUE}}}, with the values that secret.yaml has;
+optional are the variables whose key a secret may lack.
 """
 
 import json
@@ -27,7 +28,7 @@ PROBE = {
     "timeoutSeconds": (False, int),
     "failureThreshold": (False, int),
 }
-SECRET_KEY = {"name": (True, str), "key": (True, str)}
+SECRET_KEY = {"name": (True, str), "key": (True, str), "optional": (False, bool)}
 FROM_SECRET = {"secretKeyRef": (True, SECRET_KEY)}
 FIELDS = {
     "image": (True, str),
@@ -68,7 +69,7 @@ def check(value, expected, place):
         for index, item in enumerate(value):
             check(item, expected[0], f"{place}[{index}]")
     else:
-        assert isinstance(value, expected) and not isinstance(value, bool), f"{place} is not of type {expected.__name__}"
+        assert type(value) is expected, f"{place} is not of type {expected.__name__}"
 
 
 def check_executor(executor):
@@ -138,6 +139,8 @@ def main(folder):
     used = set()
     variables = {variable["name"]: value_of(variable) for variable in app["spec"]["variables"]}
     assert len(variables) == len(app["spec"]["variables"]), "a variable is there twice"
+    is_optional = lambda variable: variable.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")  # noqa: E731
+    optional = [variable["name"] for variable in app["spec"]["variables"] if is_optional(variable)]
     stores = {
         store["name"]: {"type": store["type"], **{option["name"]: value_of(option) for option in store.get("options", [])}}
         for store in app["spec"].get("runtimeConfig", {}).get("keyValueStores", [])
@@ -152,7 +155,7 @@ def main(folder):
                     service = path["backend"]["service"]
                     # The Service that the operator makes.
                     assert (service["name"], service["port"]) == (app["metadata"]["name"], {"number": 80}), service
-    print(json.dumps({"variables": variables, "stores": stores}))
+    print(json.dumps({"variables": variables, "optional": optional, "stores": stores}))
 
 
 if __name__ == "__main__":

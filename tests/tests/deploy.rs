@@ -260,6 +260,10 @@ fn kubernetes_and_its_operator_take_the_manifests() {
     let app: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}"));
     let texts = |value: &Value| -> BTreeMap<String, String> { serde_json::from_value(value.clone()).unwrap() };
     check_variables(&texts(&app["variables"]), SPINKUBE);
+    // A secret may lack what has a default, and nothing else.
+    for name in app["optional"].as_array().unwrap() {
+        assert!(declared()[name.as_str().unwrap()].is_some(), "{SPINKUBE}: {name} is required");
+    }
     let stores = app["stores"].as_object().unwrap();
     assert_eq!(stores.keys().collect::<Vec<_>>(), ["default"], "the pods must share the store");
     let Store::Redis { url } = serde_json::from_value(stores["default"].clone()).unwrap();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tests::Program;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
 }
@@ -11,8 +13,16 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-const PAGES: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "docs/deploy.md", "docs/jobs.md"];
+const PAGES: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/deploy.md",
+    "docs/jobs.md",
+    "docs/audit.md",
+];
 
 /// What stands between backticks, outside of fenced blocks.
 fn code(page: &str) -> Vec<String> {
@@ -121,5 +131,49 @@ fn the_code_map_has_every_file_of_the_core() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         // lib.rs is the list itself.
         assert!(name == "lib.rs" || page.contains(&format!("`src/{name}")), "ARCHITECTURE.md does not have src/{name}");
+    }
+}
+
+/// Runs `broker` as a shell runs this line without `cargo run --`: with the output where `>` says, which is emptied first.
+fn run_line(line: &str, folder: &Path, page: &str) {
+    let line = line.split_once(" #").map_or(line, |(command, _)| command);
+    assert!(!line.contains(['\'', '"', '\\', '|', '<', '$', '&', ';']), "{page}: {line} needs a shell");
+    let (command, file) = line.split_once('>').map_or((line, None), |(command, file)| (command, Some(file.trim())));
+    if let Some(file) = file {
+        fs::write(folder.join(file), "").unwrap();
+    }
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let ended = Program::run(&arguments, "", folder);
+    assert_eq!(ended.code, 0, "{page}: {line}: {}", ended.stderr);
+    if let Some(file) = file {
+        fs::write(folder.join(file), ended.stdout).unwrap();
+    }
+}
+
+#[test]
+fn the_operators_commands_do_what_the_pages_say() {
+    for page in PAGES {
+        // What the commands find: a policy, and sound variables.
+        let folder = tempfile::tempdir().unwrap();
+        let variables: toml::Table = toml::from_str(&read("deploy/spin/variables.toml")).unwrap();
+        fs::write(folder.path().join("variables.toml"), variables.to_string()).unwrap();
+        let in_one_line = |value: &toml::Value| value.as_str().unwrap().split_whitespace().collect::<String>();
+        fs::write(folder.path().join("callers.json"), in_one_line(&variables["callers"])).unwrap();
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("SPIN_VARIABLE_{}='{}'\n", name.to_uppercase(), in_one_line(value)));
+        fs::write(folder.path().join(".env"), lines.collect::<String>()).unwrap();
+
+        let text = read(page);
+        let in_blocks = text.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
+        let commands = in_blocks.map(str::to_owned).chain(code(&text));
+        let commands: Vec<_> =
+            commands.filter_map(|command| command.strip_prefix("cargo run -- ").map(str::to_owned)).collect();
+        let is_operators = |command: &&String| ["caller ", "check"].iter().any(|begin| command.starts_with(begin));
+        let commands: Vec<_> = commands.iter().filter(is_operators).collect();
+        for command in &commands {
+            run_line(command, folder.path(), page);
+        }
+        assert!(commands.len() >= 5 || !["README.md", "docs/deploy.md"].contains(&page), "{page}: {commands:?}");
     }
 }
