@@ -5,6 +5,7 @@
 //! replays to the same end. A write that is on its way lands even if who wrote it is killed; a call that is on its way
 //! arrives.
 
+mod kills;
 mod officernd;
 mod ports;
 mod world;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use officernd_token_broker::rules::{Rule, break_rule};
 use tokio::task::LocalSet;
 
+pub use kills::{Deaths, Victim, die_at_each_await};
 pub use officernd::Mood;
 pub use world::{Report, World};
 
@@ -95,9 +97,9 @@ impl Scenario {
     }
 }
 
-fn in_virtual_time<F>(broken: Option<Rule>, play: impl FnOnce() -> F) -> Result<Report, String>
+fn in_virtual_time<T, F>(broken: Option<Rule>, play: impl FnOnce() -> F) -> Result<T, String>
 where
-    F: Future<Output = Result<Report, String>>,
+    F: Future<Output = Result<T, String>>,
 {
     break_rule(broken);
     let runtime = tokio::runtime::Builder::new_current_thread()

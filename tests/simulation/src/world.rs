@@ -10,7 +10,7 @@ use http::{Method, Request, Response};
 use officernd_token_broker::broker::{Broker, Instance};
 use officernd_token_broker::cache::{Key, LEAST_REMAINING, Token};
 use officernd_token_broker::config::{Config, VARIABLES, Variable};
-use officernd_token_broker::endpoint;
+use officernd_token_broker::endpoint::{self, Handled};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::time::Timestamp;
 use sha2::{Digest, Sha256};
@@ -181,14 +181,14 @@ impl World {
         self.outcome()
     }
 
-    fn open_places(&self) {
+    pub(crate) fn open_places(&self) {
         for _ in 0..self.scenario.instances {
             let instance = self.fresh_instance();
             self.places.borrow_mut().push(instance);
         }
     }
 
-    fn outcome(&self) -> Result<Report, String> {
+    pub(crate) fn outcome(&self) -> Result<Report, String> {
         let mut report = self.report.get();
         report.calls = self.officernd.borrow().calls;
         self.violation.take().map_or(Ok(report), Err)
@@ -298,7 +298,7 @@ impl World {
         Place { instance, arrivals: Rc::default(), requests: 0, running: Vec::new(), clock_offset: 0 }
     }
 
-    fn kill(&self, place: usize) {
+    pub(crate) fn kill(&self, place: usize) {
         let fresh = self.fresh_instance();
         let killed = std::mem::replace(&mut self.places.borrow_mut()[place], fresh);
         killed.running.iter().for_each(AbortHandle::abort);
@@ -324,7 +324,17 @@ impl World {
         task
     }
 
-    async fn ask(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Response<String> {
+    pub(crate) async fn ask(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Response<String> {
+        let handled = self.handle(place, set, cheek).await;
+        if let Some(followup) = handled.followup {
+            let task = spawn_local(followup);
+            self.places.borrow_mut()[place].running.push(task.abort_handle());
+        }
+        handled.response
+    }
+
+    /// As the instance at `place` handles it.
+    pub(crate) async fn handle(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Handled {
         let (instance, arrivals) = {
             let mut places = self.places.borrow_mut();
             if places[place].requests >= REQUESTS_AN_INSTANCE {
@@ -335,16 +345,17 @@ impl World {
             (places[place].instance.clone(), places[place].arrivals.clone())
         };
         let broker = Broker { ports: Simulated { world: self.clone(), place, arrivals }, instance };
-        let handled = endpoint::handle(&broker, request(set, cheek), self.clock(place)).await;
-        if let Some(followup) = handled.followup {
-            let task = spawn_local(followup);
-            self.places.borrow_mut()[place].running.push(task.abort_handle());
-        }
-        handled.response
+        endpoint::handle(&broker, request(set, cheek), self.clock(place)).await
     }
 
     /// Checks an answer, and says when it tells to come back.
-    fn check_response(&self, set: usize, cheek: Cheek, asked: Instant, response: &Response<String>) -> Option<u64> {
+    pub(crate) fn check_response(
+        &self,
+        set: usize,
+        cheek: Cheek,
+        asked: Instant,
+        response: &Response<String>,
+    ) -> Option<u64> {
         let mut report = self.report.get();
         report.answered += 1;
         let status = response.status().as_u16();
@@ -547,7 +558,7 @@ impl World {
         }
     }
 
-    fn violate(&self, what: String) {
+    pub(crate) fn violate(&self, what: String) {
         let elapsed = self.started.elapsed();
         self.violation.borrow_mut().get_or_insert_with(|| format!("at {elapsed:?}: {what}"));
     }
@@ -555,7 +566,7 @@ impl World {
 
 /// What a request tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cheek {
+pub(crate) enum Cheek {
     /// Nothing it may not.
     Right,
     /// The scopes of the next set, which are not its own.

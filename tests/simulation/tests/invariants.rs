@@ -1,7 +1,9 @@
 //! The invariants of the gate hold whatever happens, and breaking any of its rules is noticed.
 
+use std::time::Duration;
+
 use officernd_token_broker::rules::Rule;
-use simulation::{Fleet, play_seeds};
+use simulation::{Fleet, Victim, die_at_each_await, play_seeds};
 
 #[test]
 fn a_thousand_seeds_break_no_invariant() {
@@ -40,4 +42,24 @@ fn a_day_of_a_busy_fleet_costs_hardly_more_calls_than_tokens_expire() {
     );
     assert_eq!(day.tokens, day.requests);
     assert!(day.ratio() <= 1.15, "{day:?}");
+}
+
+/// A fetch without a token, with one that has to be renewed before the answer, and with one that is renewed after it.
+#[test]
+fn whoever_dies_at_whatever_await_of_a_fetch_the_others_get_their_token() {
+    for (what, age, victim) in [
+        ("no token", 0, Victim::Instance),
+        ("no token", 0, Victim::LeadingRequest),
+        ("a late token", 3400, Victim::Instance),
+        ("a late token", 3400, Victim::LeadingRequest),
+        // Nobody waits for this one.
+        ("an aging token", 3150, Victim::Instance),
+    ] {
+        let deaths = die_at_each_await(victim, Duration::from_secs(age))
+            .unwrap_or_else(|violation| panic!("{what}: {violation}"));
+        println!("{what}, {victim:?}: {deaths:?}");
+        assert!(deaths.count > 30, "{what}: {deaths:?}");
+        // The one that is lost, and the one that brings a token: after it, or before it where an old token still serves.
+        assert_eq!(deaths.calls, 2, "{what}: {deaths:?}");
+    }
 }
