@@ -110,6 +110,10 @@ pub enum Then {
     Close,
     /// It stays open, silent, until the client closes it.
     Hang,
+    /// It is reset.
+    Reset,
+    /// These bytes follow, with this pause before each time, until the client closes it.
+    Repeat(&'static [u8], Duration),
 }
 
 impl Answer {
@@ -138,7 +142,7 @@ impl Answer {
 pub struct Sandbox {
     addr: SocketAddr,
     state: Arc<State>,
-    server: JoinHandle<()>,
+    server: Mutex<JoinHandle<()>>,
 }
 
 struct State {
@@ -181,7 +185,7 @@ impl Sandbox {
             tokens: HashMap::new(),
         };
         let state = Arc::new(State { config, book: Mutex::new(book) });
-        let server = tokio::spawn(serve(listener, state.clone()));
+        let server = Mutex::new(tokio::spawn(serve(listener, state.clone())));
         Ok(Self { addr, state, server })
     }
 
@@ -221,6 +225,34 @@ impl Sandbox {
         self.state.book().always = answer;
     }
 
+    /// Closes its port and all connections, so that it refuses new ones.
+    pub fn close(&self) {
+        self.server().abort();
+    }
+
+    /// Listens again, on the same port, after [`close`](Self::close).
+    ///
+    /// # Errors
+    ///
+    /// When another program has taken the port meanwhile, or the old listener is not gone after a second.
+    pub async fn open(&self) -> anyhow::Result<()> {
+        let mut tries = 0;
+        let listener = loop {
+            match TcpListener::bind(self.addr).await {
+                Ok(listener) => break listener,
+                Err(_) if tries < 50 => tries += 1,
+                Err(error) => return Err(error).context("the sandbox does not get its port back"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        *self.server() = tokio::spawn(serve(listener, self.state.clone()));
+        Ok(())
+    }
+
+    fn server(&self) -> MutexGuard<'_, JoinHandle<()>> {
+        self.server.lock().expect("nothing panics while it holds the task")
+    }
+
     /// Forgets the calls that the rate limit counts.
     pub fn forget_limit(&self) {
         self.state.book().limiter.calls.clear();
@@ -229,7 +261,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        self.server.abort();
+        self.close();
     }
 }
 
@@ -287,9 +319,15 @@ async fn respond(
         Answer::Raw(bytes, then) => {
             let mut raw = raw.lock().await;
             raw.write_all(&bytes).await?;
-            if then == Then::Hang {
+            match then {
+                Then::Close => {}
                 // Ends with the task: hyper drops it when the client closes the connection.
-                std::future::pending::<()>().await;
+                Then::Hang => std::future::pending().await,
+                Then::Reset => raw.set_zero_linger()?,
+                Then::Repeat(bytes, pause) => loop {
+                    tokio::time::sleep(pause).await;
+                    raw.write_all(bytes).await?;
+                },
             }
             anyhow::bail!("the answer is complete");
         }

@@ -13,7 +13,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 8] = [
     "docs/deploy.md",
     "docs/jobs.md",
     "docs/audit.md",
+    "docs/reliability.md",
 ];
 
 /// What stands between backticks, outside of fenced blocks.

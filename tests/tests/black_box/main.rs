@@ -6,6 +6,7 @@ mod commands;
 mod configuration;
 mod costs;
 mod denials;
+mod faults;
 mod gate;
 mod life;
 mod operations;
