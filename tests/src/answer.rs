@@ -13,6 +13,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::leak::{keep_secret, saw};
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What came back.
@@ -107,7 +109,27 @@ where
     };
     // The connection ends when the conversation is over; how is of no interest once there is an answer.
     let (answer, _) = tokio::join!(conversation, connection);
+    if let Ok(answer) = &answer {
+        watch(answer);
+    }
     answer
+}
+
+/// An answer may have one secret: the token that it is about.
+fn watch(answer: &Answer) {
+    let mut answer = answer.clone();
+    if let Ok(mut grant) = serde_json::from_str::<serde_json::Value>(&answer.body)
+        && answer.status == 200
+        && let Some(token) = grant.as_object_mut().and_then(|grant| grant.remove("access_token"))
+    {
+        token
+            .as_str()
+            .filter(|token| token.len() >= 32 && token.is_ascii())
+            .into_iter()
+            .for_each(|token| keep_secret("a token", token));
+        answer.body = grant.to_string();
+    }
+    saw(&format!("{} {:?}\n{}", answer.status, answer.headers, answer.body));
 }
 
 /// A form, encoded.

@@ -1,10 +1,11 @@
 //! A running broker, and the sandbox it asks.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use host::sandbox::{self, Call, Sandbox};
 use host::{App, KeyValue, Manifest, Options, Output, Server, Variables};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -20,8 +21,8 @@ use officernd_token_broker::time::Timestamp;
 use tokio::time::sleep;
 
 use crate::answer::{Answer, basic, exchange, form};
-use crate::leak::Secret;
-use crate::setup::{Caller, Setup};
+use crate::leak::{Secret, keep_secret, search};
+use crate::setup::{Caller, Setup, secret};
 
 /// The store that the component has.
 const LABEL: &str = "default";
@@ -49,6 +50,7 @@ fn manifest() -> Manifest {
 
 /// A broker in a host, and the sandbox it asks.
 pub struct Broker {
+    watch: Watch,
     /// Who is there.
     pub setup: Setup,
     /// OfficeRnD's place.
@@ -59,45 +61,72 @@ pub struct Broker {
     pub variables: Variables,
 }
 
+/// Searches what a broker leaves behind for every secret there is, when it is dropped.
+struct Watch {
+    output: Output,
+    key_value: KeyValue,
+    sandbox: Weak<Sandbox>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let tokens = self.sandbox.upgrade().map(|sandbox| sandbox.tokens()).unwrap_or_default();
+        tokens.iter().for_each(|token| keep_secret("a token of OfficeRnD's", token));
+        // A store in memory answers at once; the others are looked into by tests of their own.
+        let entries = entries(&self.key_value).now_or_never().unwrap_or_default();
+        let entries: Vec<_> = entries.iter().flat_map(|(key, value)| [key.as_bytes(), value]).collect();
+        search(&[&[self.output.text().as_bytes()], entries.as_slice()].concat());
+    }
+}
+
+async fn entries(store: &KeyValue) -> Vec<(String, Vec<u8>)> {
+    let mut entries = Vec::new();
+    for key in store.keys(LABEL).await.expect("the store works") {
+        let value = store.get(LABEL, &key).await.expect("the store works");
+        entries.extend(value.map(|value| (key, value)));
+    }
+    entries
+}
+
 impl Setup {
     /// Starts a sandbox and a broker.
     pub async fn start(self) -> Broker {
         let config = sandbox::Config { applications: vec![self.application.clone()], ..self.sandbox.clone() };
         let sandbox = Arc::new(Sandbox::start(config).await.expect("loopback has a free port"));
         let variables = self.variables(&sandbox.url());
-        let server = serve(&self, &variables).await;
-        Broker { setup: self, sandbox, server, variables }
+        serve(self, sandbox, variables).await
     }
 }
 
-async fn serve(setup: &Setup, variables: &Variables) -> Server {
+async fn serve(setup: Setup, sandbox: Arc<Sandbox>, variables: Variables) -> Broker {
     let app = if setup.is_metered { metered_app } else { app };
     let app = tokio::task::spawn_blocking(app).await.expect("the component builds and loads");
+    let (output, key_value) = (Output::captured(), setup.key_value.clone());
     let options = Options {
         variables: variables.clone(),
-        key_value: setup.key_value.clone(),
+        key_value: key_value.clone(),
         reuse: setup.reuse,
-        output: Output::captured(),
+        output: output.clone(),
         ..Options::default()
     };
-    host::start(app, options).await.expect("the host starts")
+    let server = host::start(app, options).await.expect("the host starts");
+    let watch = Watch { output, key_value, sandbox: Arc::downgrade(&sandbox) };
+    Broker { watch, setup, sandbox, server, variables }
 }
 
 impl Broker {
     /// Stops the host and starts another, which has the same variables and the same store.
     pub async fn restart(self) -> Self {
-        let Self { setup, sandbox, server, variables } = self;
+        let Self { watch, setup, sandbox, server, variables } = self;
         server.stop().await;
-        let server = serve(&setup, &variables).await;
-        Self { setup, sandbox, server, variables }
+        drop(watch);
+        serve(setup, sandbox, variables).await
     }
 
     /// Starts a second host, which asks the same sandbox and has this store.
     pub async fn beside(&self, key_value: KeyValue) -> Self {
         let setup = Setup { key_value, ..self.setup.clone() };
-        let variables = self.variables.clone();
-        let server = serve(&setup, &variables).await;
-        Self { setup, sandbox: self.sandbox.clone(), server, variables }
+        serve(setup, self.sandbox.clone(), self.variables.clone()).await
     }
 
     /// Sends a request and reads the answer.
@@ -149,7 +178,7 @@ impl Broker {
 
     /// Puts a token with so much life left into the store, fetched long ago, and returns it.
     pub async fn store_token(&self, scopes: &str, remaining: Duration) -> String {
-        let access_token = crate::setup::random("stored-token");
+        let access_token = secret("stored-token");
         let application = &self.config().applications[0];
         self.store_token_of(application, &application.current, &access_token, scopes, remaining).await;
         access_token
@@ -187,13 +216,7 @@ impl Broker {
 
     /// Everything in the store.
     pub async fn stored(&self) -> Vec<(String, Vec<u8>)> {
-        let store = &self.setup.key_value;
-        let mut entries = Vec::new();
-        for key in store.keys(LABEL).await.expect("the store works") {
-            let value = store.get(LABEL, &key).await.expect("the store works");
-            entries.extend(value.map(|value| (key, value)));
-        }
-        entries
+        entries(&self.setup.key_value).await
     }
 
     /// Empties the store.

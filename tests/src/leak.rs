@@ -1,5 +1,8 @@
 //! Looks for secrets where none may be, in every disguise that a program could give them without meaning to.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -70,6 +73,64 @@ pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     disguises
 }
 
+/// How much of a disguise is looked for: enough of its random part that it is nowhere by accident.
+const LOOKED_FOR: usize = 32;
+
+/// Many secrets at once, each by its last 32 characters, which are random: a look into a table for every place of a text.
+#[derive(Default)]
+struct Sentinels(HashMap<[u8; LOOKED_FOR], String>);
+
+impl Sentinels {
+    fn add(&mut self, what: &str, secret: &str) {
+        let begin = secret.len().checked_sub(LOOKED_FOR).expect("a secret ends in 32 random characters");
+        for (disguise, bytes) in disguises(&secret[begin..]) {
+            let lower = bytes.to_ascii_lowercase();
+            let looked_for = lower.first_chunk().expect("no disguise is shorter than what it hides");
+            self.0.insert(*looked_for, format!("{what} {disguise}"));
+        }
+    }
+
+    fn find(&self, text: &[u8]) -> Vec<&str> {
+        let lower = text.to_ascii_lowercase();
+        let is_there = |window: &[u8]| self.0.get(window).map(String::as_str);
+        lower.windows(LOOKED_FOR).filter_map(is_there).collect()
+    }
+}
+
+/// Every secret that this process has made or been given, and what was written by whatever had one and is not searched yet.
+static WATCHED: Mutex<Option<(Sentinels, Vec<u8>)>> = Mutex::new(None);
+
+fn watched<T>(act: impl FnOnce(&mut Sentinels, &mut Vec<u8>) -> T) -> T {
+    let mut watched: MutexGuard<'_, _> = WATCHED.lock().expect("nothing panics while it holds the secrets");
+    let (sentinels, written) = watched.get_or_insert_default();
+    act(sentinels, written)
+}
+
+/// From now on this may be nowhere.
+pub fn keep_secret(what: &str, secret: &str) {
+    watched(|sentinels, _| sentinels.add(what, secret));
+}
+
+/// Something was written that may have no secret in it: it is searched with the next [`search`].
+pub fn saw(text: &str) {
+    watched(|_, written| written.extend([text.as_bytes(), b"\n"].concat()));
+}
+
+/// Searches what was seen, and `texts`, for every secret there is.
+///
+/// # Panics
+/// When it finds one.
+#[track_caller]
+pub fn search(texts: &[&[u8]]) {
+    let leaks: Vec<String> = watched(|sentinels, written| {
+        let seen = std::mem::take(written);
+        let all = texts.iter().copied().chain([seen.as_slice()]);
+        all.flat_map(|text| sentinels.find(text).into_iter().map(str::to_owned)).collect()
+    });
+    // A test that fails already says so.
+    assert!(leaks.is_empty() || std::thread::panicking(), "secrets where none may be: {leaks:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +146,20 @@ mod tests {
             }
         }
         assert!(find_leaks(b"another text, c2VjcmV0LTAxMjM0NTY3ODlhYmNk", &[Secret::new("it", secret)]).is_empty());
+    }
+
+    #[test]
+    fn whatever_is_planted_among_many_secrets_is_found() {
+        let secrets: Vec<_> = (0..50).map(|_| crate::setup::random("planted&=+%/\"\\ \u{e9}")).collect();
+        secrets.iter().for_each(|secret| keep_secret("a planted secret", secret));
+        search(&[b"nothing", &[0; 1000], crate::setup::random("innocent").as_bytes()]);
+        for (disguise, bytes) in secrets.iter().flat_map(|secret| disguises(secret)) {
+            let text = [b"before ".as_slice(), &bytes, b" after"].concat();
+            assert!(watched(|sentinels, _| !sentinels.find(&text).is_empty()), "{disguise}");
+        }
+        std::panic::catch_unwind(|| search(&[secrets[0].as_bytes()])).expect_err("it is written");
+        saw(&format!("an answer with {} in it", secrets[0]));
+        std::panic::catch_unwind(|| search(&[])).expect_err("what was seen is searched");
+        search(&[]);
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::leak::{saw, search};
+
 /// How long it may take to build the component and to load it, on any machine.
 const START: Duration = Duration::from_secs(180);
 
@@ -44,7 +46,9 @@ impl Program {
         let output = child.wait_with_output().expect("it is our child");
         let text = |bytes| String::from_utf8(bytes).expect("it writes Unicode");
         let code = output.status.code().expect("nobody kills it");
-        Ended { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+        let ended = Ended { code, stdout: text(output.stdout), stderr: text(output.stderr) };
+        search(&[ended.stdout.as_bytes(), ended.stderr.as_bytes()]);
+        ended
     }
 
     /// Starts it with these arguments and no variables but these, `SPIN_VARIABLE_` not written.
@@ -57,7 +61,8 @@ impl Program {
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         // Ends with the program.
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let lines_read = stdout.lines().map_while(Result::ok).inspect(|line| saw(line));
+        thread::spawn(move || lines_read.for_each(|line| drop(sender.send(line))));
         let stderr = Arc::new(Mutex::new(String::new()));
         let (mut pipe, text) = (child.stderr.take().expect("it is piped"), stderr.clone());
         let stderr_reader = thread::spawn(move || {
@@ -110,6 +115,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        search(&[self.stderr().as_bytes()]);
     }
 }
 

@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::{
-    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, find_leaks, random, token_request,
+    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, find_leaks, random, secret, token_request,
 };
 use tokio::time::sleep;
 
@@ -105,10 +105,10 @@ async fn an_operators_year_without_a_restart() {
     let (default, nightly) = (setup.application.clone(), setup.nightly.clone());
     let berlin = sandbox::Application {
         id: random("berlin"),
-        secret: random("berlin-secret"),
+        secret: secret("berlin-secret"),
         scopes: [MEMBERS].map(String::from).to_vec(),
     };
-    let renewed = Caller { secret: random("nightly-renewed"), ..nightly.clone() };
+    let renewed = Caller { secret: secret("nightly-renewed"), ..nightly.clone() };
     let backup = Caller::new("backup", &[RESOURCES]);
     let reports = Caller::new("reports", &["flex.community.*.read"]);
     let abroad = Caller::new("abroad", &[MEMBERS]);
@@ -147,7 +147,7 @@ async fn an_operators_year_without_a_restart() {
     assert!(jiff::Timestamp::now().as_second() >= end, "but not before its time");
 
     // Upstream: the next secret is configured, then OfficeRnD refuses the current one.
-    let next = sandbox::Application { secret: random("next-secret"), ..default.clone() };
+    let next = sandbox::Application { secret: secret("next-secret"), ..default.clone() };
     year.broker.variables.set("officernd_client_secret_next", &next.secret);
     year.settle("a next secret is configured", &[]).await;
     sleep(HEEDED).await;
@@ -214,7 +214,7 @@ async fn an_operators_year_without_a_restart() {
 #[tokio::test]
 async fn when_both_secrets_are_refused_each_was_tried_once() {
     let mut setup = unlimited();
-    setup.variables.push(("officernd_client_secret_next", random("next-secret")));
+    setup.variables.push(("officernd_client_secret_next", secret("next-secret")));
     let broker = setup.start().await;
     broker.sandbox.set_applications(Vec::new());
     for _ in 0..3 {
@@ -232,7 +232,7 @@ async fn when_both_secrets_are_refused_each_was_tried_once() {
 #[tokio::test]
 async fn a_next_secret_that_is_not_needed_is_not_used() {
     let mut setup = unlimited();
-    setup.variables.push(("officernd_client_secret_next", random("next-secret")));
+    setup.variables.push(("officernd_client_secret_next", secret("next-secret")));
     let broker = setup.start().await;
     let token = broker.nightly(MEMBERS).await.token();
     broker.nightly(COMPANIES).await.token();
@@ -289,7 +289,7 @@ async fn two_applications() -> (Broker, Caller, sandbox::Application) {
     let setup = unlimited();
     let berlin = sandbox::Application {
         id: random("berlin"),
-        secret: random("berlin-secret"),
+        secret: secret("berlin-secret"),
         scopes: [MEMBERS].map(String::from).to_vec(),
     };
     let abroad = Caller::new("abroad", &[MEMBERS, COMPANIES]);

@@ -7,7 +7,7 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, RevocationUrl, Scope,
     StandardRevocableToken, TokenResponse, TokenUrl,
 };
-use tests::{Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer};
+use tests::{Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer, secret};
 
 /// A broker that has calls to spare: what is tested here is the protocol.
 async fn generous() -> Broker {
@@ -32,7 +32,7 @@ async fn tokens_come_from_a_server_that_nobody_here_wrote() {
     let mut setup = Setup::default();
     // RFC 6749 appendix A.1 and A.2: printable ASCII, on which this server insists.
     setup.application.id = random("application id&=+%");
-    setup.application.secret = random("application-secret&=+%/\"\\ ");
+    setup.application.secret = secret("application-secret&=+%/\"\\ ");
     // This one knows the scope but has not granted it: the policy asks for too much.
     setup.nightly.scopes.push(PAYMENTS.into());
     setup.application.scopes.retain(|scope| scope != PAYMENTS);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use host::KeyValue;
-use tests::{Broker, COMPANIES, MEMBERS, Secret, Setup, find_leaks, random};
+use tests::{Broker, COMPANIES, MEMBERS, Secret, Setup, find_leaks, secret};
 
 /// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
 fn unwritten(broker: &Broker) -> Vec<Secret> {
@@ -58,7 +58,7 @@ async fn a_token_outlives_the_host_when_the_store_does() {
         assert_eq!(broker.calls().len(), calls);
 
         // The same store and another credential: another application's tokens are none of its business.
-        broker.variables.set("officernd_client_secret", random("another-secret"));
+        broker.variables.set("officernd_client_secret", secret("another-secret"));
         let broker = broker.restart().await;
         assert_eq!(broker.nightly(MEMBERS).await.status, 502);
         assert_eq!(broker.calls().len(), calls + 1);

@@ -6,7 +6,7 @@ use host::sandbox::Answer as Upstream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
-use tests::{COMPANIES, MEMBERS, RESOURCES, Setup, basic, eventually, form, random, token_request};
+use tests::{COMPANIES, MEMBERS, RESOURCES, Setup, basic, eventually, form, random, secret, token_request};
 use tokio::time::sleep;
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_caller_authenticates_by_basic_or_in_the_body() {
 async fn what_a_basic_header_encodes_is_decoded() {
     let mut setup = Setup::default();
     setup.nightly.name = random("a name: 100% & more");
-    setup.nightly.secret = random("a secret+with:everything% &=\u{e9}");
+    setup.nightly.secret = secret("a secret+with:everything% &=\u{e9}");
     setup.start().await.nightly(MEMBERS).await.token();
 }
 

@@ -8,7 +8,7 @@ use host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tests::{COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, all_at_once, random};
+use tests::{COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, all_at_once, random, secret};
 use tokio::time::sleep;
 
 /// A first pause after a failure, and after a refused credential: with up to a fifth of jitter.
@@ -380,7 +380,7 @@ async fn who_comes_back_when_told_is_served() {
 #[tokio::test]
 async fn a_refused_credential_is_asked_about_again_when_it_is_changed() {
     let mut setup = Setup::default();
-    let secret = std::mem::replace(&mut setup.application.secret, random("new-application-secret"));
+    let secret = std::mem::replace(&mut setup.application.secret, secret("new-application-secret"));
     // The broker still has the old one.
     setup.variables.push(("officernd_client_secret", secret));
     let broker = setup.start().await;
