@@ -371,6 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_of_one_application_one_credential_and_one_set_of_scopes() {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let key = |name: &str, secret: &str, scopes: &str| {
+            let application = Application::new(name, "id", secret, "", &identity);
+            Key::of(&application, &application.current, &Scopes::parse(scopes).unwrap())
+        };
+        let one = key("default", "secret", "a b");
+        assert_eq!(key("default", "secret", "b a"), one);
+        assert_ne!(key("berlin", "secret", "a b"), one);
+        assert_ne!(key("default", "another", "a b"), one);
+        assert_ne!(key("default", "secret", "a"), one);
+    }
+
+    #[test]
     fn fields_of_a_key_cannot_run_into_each_other() {
         assert_ne!(hash_of(["ab", "c"]), hash_of(["a", "bc"]));
         assert_ne!(hash_of(["a", ""]), hash_of(["", "a"]));
