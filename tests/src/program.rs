@@ -1,6 +1,7 @@
 //! The program `broker`, as a shell starts it.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -85,6 +86,25 @@ impl Program {
             }
         }
         lines
+    }
+
+    /// Where it says that it listens.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        let lines = self.lines_until(|line| line.starts_with("Broker:"));
+        let (_, rest) = lines.last()?.split_once("http://")?;
+        rest.split([',', ' ']).next()?.parse().ok()
+    }
+
+    /// Lets go of the lines on stdout so far.
+    pub fn forget_lines(&self) {
+        self.lines.try_iter().for_each(drop);
+    }
+
+    /// How many bytes of it are in memory.
+    pub fn resident(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+        Some(kib.parse::<u64>().ok()? * 1024)
     }
 
     /// What it has written to stderr so far.

@@ -70,14 +70,7 @@ struct Front {
 impl Front {
     fn start(variables: &[(&str, &str)], folder: &str) -> Self {
         let program = Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], variables);
-        let lines = program.lines_until(|line| line.contains("http://127.0.0.1:") && line.contains("Broker"));
-        let last = lines.last().cloned().unwrap_or_default();
-        let addr = last.split_once("http://").and_then(|(_, rest)| {
-            let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(rest.len());
-            rest[..end].parse().ok()
-        });
-        let addr = addr.unwrap_or_else(|| panic!("it does not say where it is: {lines:?} {}", program.stderr()));
-        assert!(!lines.iter().any(|line| is_curl(line)), "it is no demo: {lines:?}");
+        let addr = program.addr().unwrap_or_else(|| panic!("it does not say where it is: {}", program.stderr()));
         Self { program, addr }
     }
 
