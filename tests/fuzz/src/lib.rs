@@ -23,12 +23,15 @@ pub const CLIENT_SECRET: &str = "a client's \"secret\"";
 #[derive(Clone)]
 pub struct World(Rc<State>);
 
+/// What the store has under a key.
+type Store = dyn Fn(&str) -> Option<Vec<u8>>;
+
 struct State {
     now: Cell<Timestamp>,
     random: Cell<u64>,
     callers: String,
     answer: Vec<u8>,
-    store: Box<dyn Fn(&str) -> Option<Vec<u8>>>,
+    store: Box<Store>,
     written: RefCell<Vec<(String, Vec<u8>)>>,
     log: RefCell<Vec<String>>,
 }
