@@ -248,9 +248,10 @@ impl Origin {
     }
 }
 
-/// 127.0.0.0/8. The parser of the standard library would be the largest function of this crate.
+/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of the standard library would be the largest function of this crate.
 fn is_loopback_v4(host: &str) -> bool {
-    let parts: Vec<_> = host.split('.').map(|part| parse_within(part, 0, 255)).collect();
+    let number = |part: &str| parse_within(part, 0, 255).filter(|_| part == "0" || !part.starts_with('0'));
+    let parts: Vec<_> = host.split('.').map(number).collect();
     matches!(parts[..], [Some(127), Some(_), Some(_), Some(_)])
 }
 
@@ -420,6 +421,8 @@ mod tests {
             "http://127.0.0.1.evil.example",
             "http://127.evil.0.1",
             "http://127.0.0.256",
+            "http://0127.0.0.1",
+            "http://127.00.0.1",
             "http://128.0.0.1",
             "http://localhost.evil.example",
             "http://0.0.0.0",

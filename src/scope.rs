@@ -1,6 +1,8 @@
 //! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
 
 mod policy;
+#[cfg(test)]
+mod properties;
 
 use std::fmt;
 

@@ -82,10 +82,11 @@ fn second_of_day(text: &str) -> Option<i64> {
     let &[hour, minute, second] = &time.split(':').collect::<Vec<_>>()[..] else { return None };
     let ahead = match zone.split_at_checked(1)? {
         ("Z" | "z", "") => 0,
-        (sign, offset) => {
+        (sign @ ("+" | "-"), offset) => {
             let (hour, minute) = offset.split_once(':')?;
             minute_of_day(hour, minute)? * if sign == "-" { -1 } else { 1 }
         }
+        _ => return None,
     };
     let is_fraction = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
     // 60 is a leap second.
@@ -209,6 +210,7 @@ mod tests {
             "2027-01-31T12:00:00.Z",
             "2027-01-31T12:00:00.+5Z",
             "2027-01-31T12:00:00ZZ",
+            "2027-01-31T12:00:00Z01:00",
             "2027-01-31T12:00:00+0100",
             "2027-01-31T12:00:00+24:00",
             "2027-01-31T12:00:00\u{661}",

@@ -213,6 +213,9 @@ struct BuildTable {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
     use super::*;
 
     const MINIMAL: &str = r#"
@@ -285,6 +288,69 @@ mod tests {
         ];
         for (route, path, below) in cases {
             assert_eq!(Route::parse(route).unwrap().matches(path), below, "{route} {path}");
+        }
+    }
+
+    /// The project's own manifest, with lines taken out, doubled and moved, and pieces of syntax put anywhere.
+    fn mutilated() -> impl Strategy<Value = String> {
+        let piece = select(vec![
+            "[", "]", "\"", "'", "=", "{{ ", " }}", "{{", "...", "/", ":", "*", "\n", "\\", "\u{e9}", "\0", "9",
+        ]);
+        let change = (any::<Index>(), any::<Index>(), 0..4, piece);
+        prop::collection::vec(change, 0..4).prop_map(|changes| {
+            let mut lines: Vec<_> = include_str!("../../spin.toml").lines().map(str::to_owned).collect();
+            for (from, to, kind, piece) in changes {
+                let (from, place) = (from.index(lines.len()), to.index(lines.len()));
+                match kind {
+                    0 if lines.len() > 1 => drop(lines.remove(from)),
+                    1 => lines.insert(place, lines[from].clone()),
+                    2 => lines.swap(from, place),
+                    _ => {
+                        let line = &mut lines[from];
+                        let ends: Vec<_> = line.char_indices().map(|(end, _)| end).chain([line.len()]).collect();
+                        line.insert_str(ends[to.index(ends.len())], piece);
+                    }
+                }
+            }
+            lines.join("\n")
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_a_manifest_says_it_is_refused_or_means_one_thing(text in mutilated()) {
+            let Ok(manifest) = parse(&text) else { return Ok(()) };
+            // It says the same when TOML prints it, and nothing unknown may be in it.
+            let table: toml::Table = text.parse().unwrap();
+            let printed = parse(&toml::to_string(&table).unwrap()).unwrap();
+            prop_assert_eq!(format!("{manifest:?}"), format!("{printed:?}"));
+            let component = table["trigger"]["http"][0]["component"].as_str().unwrap();
+            for path in [&["application"][..], &["component", component]] {
+                let mut more = table.clone();
+                let inner = path.iter().fold(&mut more, |table, name| table[*name].as_table_mut().unwrap());
+                inner.insert("surprise".into(), true.into());
+                prop_assert!(parse(&toml::to_string(&more).unwrap()).is_err(), "{path:?}");
+            }
+        }
+
+        #[test]
+        fn a_template_is_the_same_when_it_is_printed_and_read_again(text in "([a-z:/. ]|\\{\\{|\\}\\}|\u{e9}){0,12}") {
+            if let Ok(template) = Template::parse(&text) {
+                prop_assert_eq!(Template::parse(&template.to_string()).unwrap(), template, "{}", text);
+            }
+        }
+
+        #[test]
+        fn a_route_leads_below_itself_and_nowhere_else(route in "/?[a-b/.:*]{0,8}(/\\.\\.\\.)?", path in "/[a-b/.]{0,8}") {
+            let Ok(parsed) = Route::parse(&route) else { return Ok(()) };
+            let root = route.strip_suffix("/...");
+            let below = parsed.matches(&path);
+            let expected = root.map_or(path == route, |root| path == root || path.starts_with(&format!("{root}/")));
+            prop_assert_eq!(below.is_some(), expected);
+            let joined = |below| [root.unwrap_or(&route), below].concat();
+            prop_assert!(below.is_none_or(|below| joined(below) == path), "{}", path);
         }
     }
 }

@@ -1,0 +1,59 @@
+//! What OfficeRnD says: a status, `Retry-After`, and the scopes that were asked for, a line each, and the body. A grant is
+//! what JSON says it is, no more than was asked for, and the same when it is printed and read again.
+
+#![no_main]
+
+use std::time::Duration;
+
+use fuzz::NOW;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use libfuzzer_sys::{Corpus, fuzz_target};
+use officernd_token_broker::scope::Scopes;
+use officernd_token_broker::upstream::{Failure, Grant, read_answer};
+use serde_json::{Value, json};
+
+fuzz_target!(|input: &[u8]| -> Corpus { check(input).map_or(Corpus::Reject, |()| Corpus::Keep) });
+
+fn check(input: &[u8]) -> Option<()> {
+    let mut parts = input.splitn(4, |byte| *byte == b'\n');
+    let status = StatusCode::from_bytes(parts.next()?).ok()?;
+    let mut headers = HeaderMap::new();
+    headers.insert(RETRY_AFTER, HeaderValue::from_bytes(parts.next()?).ok()?);
+    let requested = Scopes::parse(std::str::from_utf8(parts.next()?).ok()?).ok()?;
+    let body = parts.next()?;
+
+    match read_answer(status, &headers, body, &requested, NOW) {
+        Ok(grant) => {
+            assert_eq!(status, StatusCode::OK);
+            let answer: Value = serde_json::from_slice(body).expect("a grant is JSON");
+            assert_eq!(answer["access_token"], grant.access_token.expose());
+            assert!(HeaderValue::from_str(&format!("Bearer {}", grant.access_token.expose())).is_ok());
+            assert!(grant.scopes.is_subset_of(&requested));
+            let life = grant.expires_in.as_secs();
+            assert!((1..=86_400).contains(&life) && answer["expires_in"].as_f64()? >= life as f64, "{answer}");
+
+            let printed = json!({
+                "access_token": grant.access_token.expose(), "token_type": "bearer",
+                "expires_in": life, "scope": grant.scopes.as_str(),
+            });
+            let again = read_answer(status, &headers, printed.to_string().as_bytes(), &requested, NOW);
+            let parts = |grant: Grant| (grant.access_token.expose().to_owned(), grant.scopes, grant.expires_in);
+            assert_eq!(again.map(parts).ok(), Some(parts(grant)), "{printed}");
+        }
+        Err(Failure::Trouble(_, Some(wait))) => {
+            assert!(status == 429 || status == 408 || status.is_server_error());
+            let text = headers[RETRY_AFTER].to_str().expect("it was read").trim();
+            // Seconds are what they are, up to a number that no gate waits for; the target `time` has the dates.
+            match text.parse::<u64>() {
+                Ok(seconds) => assert_eq!(wait, Duration::from_secs(seconds)),
+                Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    assert!(wait > Duration::from_secs(1 << 50))
+                }
+                Err(_) => assert!(wait < Duration::from_secs(10_000 * 366 * 86_400), "{text}"),
+            }
+        }
+        Err(_) => {}
+    }
+    Some(())
+}

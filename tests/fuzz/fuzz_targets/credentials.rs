@@ -1,0 +1,46 @@
+//! A name and a secret, whatever they are, a line each: printed as HTTP Basic and as a form they are read back as what they
+//! were, and what is not the same to the last byte opens nothing.
+
+#![no_main]
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use fuzz::{World, digest_of};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Request, StatusCode};
+use libfuzzer_sys::fuzz_target;
+use serde_json::json;
+
+fuzz_target!(|input: &str| {
+    let (name, secret) = input.split_once('\n').unwrap_or((input, ""));
+    let is_name = (1..=128).contains(&name.len()) && name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let expected = if is_name && name != "unknown" { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let callers = json!({ name: { "secret_sha256": [digest_of(secret)], "scopes": ["a"] } }).to_string();
+
+    // An empty parameter counts as absent: no secret in the body, but one in the header.
+    let in_body = if secret.is_empty() && expected.is_success() { StatusCode::UNAUTHORIZED } else { expected };
+    assert_eq!(ask(&callers, name, secret, true), expected, "{name:?} {secret:?}");
+    assert_eq!(ask(&callers, name, secret, false), in_body, "{name:?} {secret:?}");
+
+    let refused = if expected.is_success() { StatusCode::UNAUTHORIZED } else { expected };
+    let mut shortened = secret.to_owned();
+    shortened.pop();
+    for other in [format!("{secret}x"), format!(" {secret}"), shortened].iter().filter(|other| *other != secret) {
+        assert_eq!(ask(&callers, name, other, true), refused, "{name:?} {other:?}");
+    }
+});
+
+fn ask(callers: &str, name: &str, secret: &str, in_header: bool) -> StatusCode {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "client_credentials");
+    let mut request = Request::post("/oauth/token").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    if in_header {
+        let credentials = BASE64_STANDARD.encode(format!("{}:{}", encode(name), encode(secret)));
+        request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
+    } else {
+        form.append_pair("client_id", name).append_pair("client_secret", secret);
+    }
+    let request = request.body(Ok(form.finish().into_bytes())).expect("base64 is a header value");
+    World::new(callers, b"", |_| None).ask(request).0.status()
+}

@@ -1,0 +1,174 @@
+//! A world for the core that answers at once, and what the fuzz targets compare the core with.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use officernd_token_broker::broker::{Broker, Instance, Ports, SendError};
+use officernd_token_broker::config::VARIABLES;
+use officernd_token_broker::endpoint::{self, Body};
+use officernd_token_broker::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+/// The time at which everything happens: 2027-01-15T08:00:00Z.
+pub const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+
+/// The secret of the application. No scope and no name can have a space and a quote in it.
+pub const CLIENT_SECRET: &str = "a client's \"secret\"";
+
+/// A world whose every port answers at once; its clock moves only when somebody sleeps.
+#[derive(Clone)]
+pub struct World(Rc<State>);
+
+/// What the store has under a key.
+type Store = dyn Fn(&str) -> Option<Vec<u8>>;
+
+struct State {
+    now: Cell<Timestamp>,
+    random: Cell<u64>,
+    callers: String,
+    answer: Vec<u8>,
+    store: Box<Store>,
+    written: RefCell<Vec<(String, Vec<u8>)>>,
+    log: RefCell<Vec<String>>,
+}
+
+impl World {
+    /// A world with this policy, in which OfficeRnD says `answer` to everything, or grants what is asked for when that is
+    /// empty, and in which the store has what `store` says until something is written.
+    pub fn new(callers: &str, answer: &[u8], store: impl Fn(&str) -> Option<Vec<u8>> + 'static) -> Self {
+        Self(Rc::new(State {
+            now: Cell::new(NOW),
+            random: Cell::new(1),
+            callers: callers.to_owned(),
+            answer: answer.to_owned(),
+            store: Box::new(store),
+            written: RefCell::default(),
+            log: RefCell::default(),
+        }))
+    }
+
+    /// What a new instance answers in this world, and what it logged.
+    pub fn ask(&self, request: Request<Body>) -> (Response<String>, Vec<String>) {
+        let broker = Broker { ports: self.clone(), instance: Rc::new(Instance::new(7)) };
+        let handled = at_once(endpoint::handle(&broker, request, NOW));
+        if let Some(followup) = handled.followup {
+            at_once(followup);
+        }
+        (handled.response, self.0.log.take())
+    }
+}
+
+impl Ports for World {
+    fn now(&self) -> Timestamp {
+        self.0.now.get()
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random.set(self.0.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        self.0.random.get()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.now.set(self.0.now.get() + duration);
+    }
+
+    async fn variable(&self, name: &'static str) -> Result<String, String> {
+        Ok(match name {
+            "officernd_client_id" => "id".to_owned(),
+            "officernd_client_secret" => CLIENT_SECRET.to_owned(),
+            "callers" => self.0.callers.clone(),
+            _ => default_of(name).to_owned(),
+        })
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let written = self.0.written.borrow();
+        let found = written.iter().rfind(|(other, _)| other == key).map(|(_, value)| value.clone());
+        Ok(found.or_else(|| (self.0.store)(key)))
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        self.0.written.borrow_mut().push((key.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    async fn send(&self, request: Request<String>, limit: usize) -> Result<Response<Vec<u8>>, SendError> {
+        let body = if self.0.answer.is_empty() {
+            let scope = parameter(request.body().as_bytes(), "scope");
+            let granted = serde_json::json!({
+                "access_token": "granted", "token_type": "Bearer", "expires_in": 3600, "scope": scope,
+            });
+            granted.to_string().into_bytes()
+        } else {
+            self.0.answer.clone()
+        };
+        if body.len() > limit { Err(SendError::TooLong) } else { Ok(Response::new(body)) }
+    }
+
+    fn audit(&self, line: &str) {
+        self.0.log.borrow_mut().push(line.to_owned());
+    }
+
+    fn warn(&self, line: &str) {
+        assert!(!line.contains(CLIENT_SECRET), "{line}");
+    }
+}
+
+/// The value of a variable that nobody sets.
+pub fn default_of(name: &str) -> &'static str {
+    VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default).unwrap_or_default()
+}
+
+/// What a future ends with that never waits for anything.
+pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits for something that never comes"),
+    }
+}
+
+/// The SHA-256 of a caller's secret in hexadecimal digits.
+pub fn digest_of(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first value of a parameter of a form that is not empty.
+pub fn parameter(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form)
+        .find(|(other, value)| other == name && !value.is_empty())
+        .map(|(_, value)| value.into())
+}
+
+/// Whether an entry of a policy is one, by its parts.
+pub fn is_entry(entry: &str) -> bool {
+    let parts: Vec<_> = entry.split('.').collect();
+    let parts = match &parts[..] {
+        [others @ .., "**"] if !others.is_empty() => others,
+        all => all,
+    };
+    is_scope(entry) && parts.iter().all(|part| *part == "*" || !part.contains('*'))
+}
+
+/// Whether this is a scope token, by the letters of RFC 6749 section 3.3.
+pub fn is_scope(token: &str) -> bool {
+    !token.is_empty() && token.chars().all(|letter| letter.is_ascii_graphic() && letter != '"' && letter != '\\')
+}
+
+/// Whether one of the entries permits a scope, by the parts of both.
+pub fn permits(entries: &[&str], scope: &str) -> bool {
+    fn matches(pattern: &[&str], scope: &[&str]) -> bool {
+        let is_part = |part: &str| !part.is_empty() && !part.contains('*');
+        match (pattern, scope) {
+            (["**"], rest) => rest.iter().all(|part| is_part(part)),
+            (["*", pattern @ ..], [part, scope @ ..]) => is_part(part) && matches(pattern, scope),
+            ([name, pattern @ ..], [part, scope @ ..]) => name == part && matches(pattern, scope),
+            (pattern, scope) => pattern.is_empty() && scope.is_empty(),
+        }
+    }
+    let scope: Vec<_> = scope.split('.').collect();
+    entries.iter().any(|entry| matches(&entry.split('.').collect::<Vec<_>>(), &scope))
+}

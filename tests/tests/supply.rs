@@ -1,0 +1,134 @@
+//! What this project is built from: `deny.toml`, in as far as it can be checked without a program of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What cargo says. Whoever runs this test has fetched what it asks about.
+fn cargo(arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO")).args(arguments).args(["--locked", "--offline"]).current_dir(root()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The packages in the component, each with how deep below it, as cargo walks the tree.
+fn component() -> Vec<(usize, String, String)> {
+    let tree = cargo(&[
+        "tree",
+        "--package=officernd-token-broker",
+        "--target=wasm32-wasip2",
+        "--edges=normal,no-proc-macro",
+        "--prefix=depth",
+        "--format= {p}",
+    ]);
+    let package = |line: &str| {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap().to_owned();
+        (word().parse().unwrap(), word(), word())
+    };
+    tree.lines().map(package).collect()
+}
+
+#[test]
+fn the_page_on_architecture_lists_what_the_component_is_made_of() {
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (depth, name, _) in component().into_iter().filter(|(depth, ..)| *depth > 0) {
+        let is_new = seen.insert(name.clone());
+        match rows.last_mut() {
+            _ if depth == 1 => rows.push((name, Vec::new())),
+            Some((_, brought)) if is_new => brought.push(name),
+            _ => {}
+        }
+    }
+    let print = |(name, brought): &(String, Vec<String>)| {
+        format!("{name}: {}", brought.join(", ")).trim_end_matches(": ").to_owned()
+    };
+    let list = rows.iter().map(print).collect::<Vec<_>>().join("\n");
+    assert!(read("ARCHITECTURE.md").contains(&format!("```text\n{list}\n```")), "ARCHITECTURE.md must have\n{list}");
+}
+
+#[test]
+fn the_component_has_nothing_in_two_versions() {
+    let mut versions = BTreeMap::new();
+    for (_, name, version) in component() {
+        let known = versions.entry(name.clone()).or_insert_with(|| version.clone());
+        assert_eq!(*known, version, "{name}");
+    }
+    assert!(versions.len() < 60, "{} packages", versions.len());
+}
+
+#[test]
+fn everything_comes_from_crates_io_and_the_fuzzer_has_what_the_component_has() {
+    let lock = |path| {
+        let lock: toml::Table = toml::from_str(&read(path)).unwrap();
+        let packages = lock["package"].as_array().unwrap().clone();
+        for package in &packages {
+            let source = package.get("source").map_or("here", |source| source.as_str().unwrap());
+            assert!(["here", "registry+https://github.com/rust-lang/crates.io-index"].contains(&source), "{package}");
+        }
+        packages
+            .iter()
+            .map(|package| (package["name"].to_string(), package["version"].to_string()))
+            .collect::<BTreeSet<_>>()
+    };
+    let (project, fuzzer) = (lock("Cargo.lock"), lock("tests/fuzz/Cargo.lock"));
+    let of_component: BTreeSet<_> = component().into_iter().map(|(_, name, _)| format!("\"{name}\"")).collect();
+    for package in fuzzer.iter().filter(|(name, _)| of_component.contains(name)) {
+        assert!(project.contains(package), "tests/fuzz/Cargo.lock has another version: {package:?}");
+    }
+}
+
+#[test]
+fn every_licence_is_one_that_deny_toml_allows() {
+    let rules: toml::Table = toml::from_str(&read("deny.toml")).unwrap();
+    let allowed: Vec<_> =
+        rules["licenses"]["allow"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+    for target in ["wasm32-wasip2", "host-tuple"] {
+        let target = format!("--target={target}");
+        let tree = cargo(&["tree", "--workspace", &target, "--prefix=none", "--format={p}|{l}"]);
+        for line in tree.lines().filter(|line| !line.is_empty()).collect::<BTreeSet<_>>() {
+            // The rules of SPDX, as far as anything here uses them: AND joins what is in parentheses, `/` is an old OR.
+            let (package, licence) = line.split_once('|').unwrap();
+            let licence = licence.trim_end_matches(" (*)").replace('/', " OR ");
+            let is_allowed = licence.split(" AND ").all(|all| {
+                let any = all.trim_matches(['(', ')']);
+                any.split(" OR ").any(|one| allowed.contains(&one.trim()))
+            });
+            assert!(is_allowed, "{package}: {licence}");
+        }
+    }
+}
+
+#[test]
+fn every_dependency_has_a_line_that_says_what_for() {
+    let mut count = 0;
+    for path in
+        ["Cargo.toml", "host/Cargo.toml", "tests/Cargo.toml", "tests/simulation/Cargo.toml", "tests/fuzz/Cargo.toml"]
+    {
+        let text = read(path);
+        let mut is_list = false;
+        let mut before = "";
+        for line in text.lines() {
+            if line.starts_with('[') {
+                is_list = line.contains("dependencies]");
+            } else if is_list && line.contains(" = ") && !line.starts_with('#') {
+                assert!(before.starts_with("# "), "{path}: {line}");
+                count += 1;
+            }
+            before = line;
+        }
+    }
+    assert!(count > 60, "{count} dependencies");
+}
