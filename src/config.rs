@@ -248,7 +248,8 @@ impl Origin {
     }
 }
 
-/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of the standard library would be the largest function of this crate.
+/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of
+/// the standard library would be the largest function of this crate.
 fn is_loopback_v4(host: &str) -> bool {
     let number = |part: &str| parse_within(part, 0, 255).filter(|_| part == "0" || !part.starts_with('0'));
     let parts: Vec<_> = host.split('.').map(number).collect();

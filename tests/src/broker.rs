@@ -238,6 +238,14 @@ pub fn token_request(caller: &Caller, scope: Option<&str>) -> Request<String> {
         .expect("a request")
 }
 
+/// A revocation of `token` (RFC 7009 section 2.1) with HTTP Basic.
+pub fn revocation_request(caller: &Caller, token: &str) -> Request<String> {
+    let mut request = token_request(caller, None);
+    *request.uri_mut() = "/oauth/revoke".parse().expect("a path");
+    *request.body_mut() = form(&[("token", token), ("token_type_hint", "access_token")]);
+    request
+}
+
 fn now() -> Timestamp {
     let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970");
     Timestamp::from_unix_ms(since_epoch.as_millis().try_into().expect("and not the end of time"))

@@ -14,11 +14,11 @@ mod redis;
 mod setup;
 
 pub use answer::{Answer, basic, exchange, form};
-pub use broker::{Broker, eventually, token_request};
+pub use broker::{Broker, eventually, revocation_request, token_request};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use leak::{Secret, disguises, find_leaks, saw, search};
 pub use load::{Load, load};
 pub use peer::{PeerServer, run_peer};
 pub use program::{Ended, Program};
 pub use redis::Redis;
-pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, random, secret};
+pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, digest_of, random, secret};

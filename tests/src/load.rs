@@ -109,7 +109,7 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
         ("min_remaining_seconds", "60"),
     ];
     let program = tokio::task::block_in_place(|| Program::start(&["--listen", "127.0.0.1:0"], &variables));
-    let addr = tokio::task::block_in_place(|| program.addr()).context("broker does not say where it is")?;
+    let addr = tokio::task::block_in_place(|| program.introduction().1).context("broker does not say where it is")?;
 
     let end = Instant::now() + duration;
     let load = Arc::new(Mutex::new(Load::default()));

@@ -88,11 +88,12 @@ impl Program {
         lines
     }
 
-    /// Where it says that it listens.
-    pub fn addr(&self) -> Option<SocketAddr> {
+    /// What it says up to where it listens, and that.
+    pub fn introduction(&self) -> (Vec<String>, Option<SocketAddr>) {
         let lines = self.lines_until(|line| line.starts_with("Broker:"));
-        let (_, rest) = lines.last()?.split_once("http://")?;
-        rest.split([',', ' ']).next()?.parse().ok()
+        let place = lines.last().and_then(|line| line.split_once("http://"));
+        let addr = place.and_then(|(_, rest)| rest.split([',', ' ']).next()?.parse().ok());
+        (lines, addr)
     }
 
     /// Lets go of the lines on stdout so far.

@@ -37,6 +37,11 @@ pub fn secret(what: &str) -> String {
     secret
 }
 
+/// What a policy has of a caller's secret.
+pub fn digest_of(secret: &str) -> String {
+    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A caller of the broker.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -131,10 +136,7 @@ impl Setup {
 
     /// The policy, as the variable `callers` has it.
     pub fn policy(&self) -> serde_json::Value {
-        let entry = |caller: &Caller| {
-            let digest = Sha256::digest(&caller.secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-            json!({ "secret_sha256": [digest], "scopes": caller.scopes })
-        };
+        let entry = |caller: &Caller| json!({ "secret_sha256": [digest_of(&caller.secret)], "scopes": caller.scopes });
         json!({ &self.nightly.name: entry(&self.nightly), &self.door.name: entry(&self.door) })
     }
 

@@ -3,15 +3,10 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use tests::{Broker, Caller, MEMBERS, Setup};
+use tests::{Broker, Caller, MEMBERS, Setup, digest_of};
 
 /// What it cost when somebody last looked, and wrote it down.
 const BASELINE: &str = include_str!("../../costs.txt");
-
-fn digest_of(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Instructions of one request of a kind, at best of several: digits of times and numbers differ.
 async fn measure<F: Future<Output = u16>>(broker: &Broker, status: u16, request: impl Fn() -> F) -> u64 {

@@ -8,18 +8,14 @@ use host::sandbox::{self, Answer as Upstream};
 use host::{Fail, Faults, KeyValue};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tests::{
-    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, find_leaks, random, secret, token_request,
+    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, digest_of, find_leaks, random,
+    revocation_request, secret, token_request,
 };
 use tokio::time::sleep;
 
 /// A changed variable is heeded after 10 s at most; the rest is for the machine.
 const HEEDED: Duration = Duration::from_secs(15);
-
-fn digest_of(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A setup in which neither OfficeRnD nor the broker minds more than five calls a minute.
 fn unlimited() -> Setup {
@@ -276,9 +272,7 @@ async fn a_token_that_both_secrets_brought_is_revoked_for_both() {
     let application = &broker.config().applications[0];
     let next = application.next.as_ref().unwrap();
     broker.store_token_of(application, next, &token, MEMBERS, Duration::from_secs(3000)).await;
-    let mut revocation = token_request(&broker.setup.nightly, None);
-    *revocation.uri_mut() = "/oauth/revoke".parse().unwrap();
-    *revocation.body_mut() = tests::form(&[("token", &token)]);
+    let revocation = revocation_request(&broker.setup.nightly, &token);
     assert_eq!(broker.send(revocation).await.status, 200);
     sleep(Duration::from_millis(2100)).await;
     assert_ne!(broker.nightly(MEMBERS).await.token(), token);
@@ -323,10 +317,7 @@ async fn tokens_and_pauses_of_two_applications_never_mix() {
     assert_eq!(broker.calls().len(), 2);
 
     // Nobody revokes the other's token.
-    let mut request = token_request(&abroad, None);
-    *request.uri_mut() = "/oauth/revoke".parse().unwrap();
-    *request.body_mut() = tests::form(&[("token", &home)]);
-    assert_eq!(broker.send(request).await.status, 200);
+    assert_eq!(broker.send(revocation_request(&abroad, &home)).await.status, 200);
     sleep(Duration::from_millis(2100)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), home);
 
@@ -432,14 +423,10 @@ async fn the_log_is_as_its_schema_says() {
         broker.fetch(Method::GET, "/healthz").await,
         broker.fetch(Method::HEAD, "/readyz").await,
     ];
-    let mut revocation = token_request(nightly, None);
-    *revocation.uri_mut() = "/oauth/revoke".parse().unwrap();
-    *revocation.body_mut() = tests::form(&[("token", &answers[0].token())]);
-    answers.push(broker.send(revocation.clone()).await);
+    answers.push(broker.send(revocation_request(nightly, &answers[0].token())).await);
     sleep(Duration::from_millis(2100)).await;
     answers.push(broker.nightly(MEMBERS).await);
-    *revocation.body_mut() = tests::form(&[("token", &answers.last().unwrap().token())]);
-    answers.push(broker.send(revocation).await);
+    answers.push(broker.send(revocation_request(nightly, &answers.last().unwrap().token())).await);
     let mut bad_form = token_request(nightly, None);
     bad_form.headers_mut().remove("content-type");
     answers.push(broker.send(bad_form).await);

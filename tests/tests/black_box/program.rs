@@ -70,7 +70,9 @@ struct Front {
 impl Front {
     fn start(variables: &[(&str, &str)], folder: &str) -> Self {
         let program = Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], variables);
-        let addr = program.addr().unwrap_or_else(|| panic!("it does not say where it is: {}", program.stderr()));
+        let (lines, addr) = program.introduction();
+        let addr = addr.unwrap_or_else(|| panic!("it does not say where it is: {lines:?} {}", program.stderr()));
+        assert!(!lines.iter().any(|line| is_curl(line) || line.starts_with("Sandbox")), "it is no demo: {lines:?}");
         Self { program, addr }
     }
 

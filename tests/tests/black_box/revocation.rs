@@ -2,18 +2,11 @@
 
 use std::time::Duration;
 
-use http::Request;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use tests::{Answer, Broker, COMPANIES, Caller, MEMBERS, Setup, basic, form};
+use tests::{Answer, Broker, COMPANIES, Caller, MEMBERS, Setup, revocation_request};
 use tokio::time::sleep;
 
 async fn revoke(broker: &Broker, caller: &Caller, token: &str) -> Answer {
-    let request = Request::post("/oauth/revoke")
-        .header(AUTHORIZATION, basic(&caller.name, &caller.secret))
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(form(&[("token", token), ("token_type_hint", "access_token")]))
-        .unwrap();
-    broker.send(request).await
+    broker.send(revocation_request(caller, token)).await
 }
 
 #[tokio::test]

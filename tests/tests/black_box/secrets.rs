@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tests::{
     Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Secret, Setup, basic, disguises, find_leaks, form,
-    token_request,
+    revocation_request, token_request,
 };
 
 /// Every way through the broker at least once, with secrets also where they do not belong: what was answered, and the log.
@@ -70,10 +70,7 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     // A token as its owner, a stranger and a guesser revoke it, and a secret where a token belongs.
     let token = broker.nightly(MEMBERS).await.token();
     for (caller, token) in [(door, &token), (nightly, &nightly.secret), (nightly, &token), (nightly, &token)] {
-        let mut request = token_request(caller, None);
-        *request.uri_mut() = "/oauth/revoke".parse().unwrap();
-        *request.body_mut() = form(&[("token", token)]);
-        send(request).await;
+        send(revocation_request(caller, token)).await;
     }
 
     // OfficeRnD says it all back to us, and worse.
