@@ -6,15 +6,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::component::{Accessor, Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Config, Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use self::bindings::spin::variables::variables;
 use crate::counts::Counters;
 use crate::outbound::{AllowedHosts, Outbound};
+use crate::variables::Error;
 use crate::{KeyValue, Manifest, Output, Variables};
 
 /// Spin's own interfaces, generated from `wit/`.
@@ -179,5 +181,19 @@ impl WasiView for Instance {
 impl WasiHttpView for Instance {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
+
+impl variables::Host for Instance {}
+
+impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
+    async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
+        let host = accessor.with(|mut access| access.get().host.clone());
+        host.counters.add(|counts| counts.variables += 1);
+        Ok(host.manifest.declarations.get(&name, &host.variables).map_err(|error| match error {
+            Error::InvalidName(text) => variables::Error::InvalidName(text),
+            Error::Undefined(text) => variables::Error::Undefined(text),
+            Error::Provider(text) => variables::Error::Provider(text),
+        }))
     }
 }

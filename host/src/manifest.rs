@@ -67,7 +67,7 @@ impl Manifest {
         Ok(self.declarations.application_value(name, variables)?)
     }
 
-    fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
         let File { spin_manifest_version, application: _, variables, trigger, mut component } = toml::from_str(text)?;
         ensure!(spin_manifest_version == 2, "spin_manifest_version is {spin_manifest_version}; only 2 is known");
 
@@ -107,7 +107,7 @@ impl Manifest {
 }
 
 impl Route {
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let (path, tree) = match text.strip_suffix("/...") {
             Some(path) => (path, true),
             None => (text, false),

@@ -1,5 +1,5 @@
 //! Variables as Spin has them: declared in `[variables]`, given by the environment, handed to a component by
-//! templates.
+//! templates. Nothing here names wasmtime, so that `tests/fuzz` can read this file and the manifest's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env::VarError;
@@ -7,11 +7,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use wasmtime::component::{Accessor, HasSelf};
-
-use crate::app::Instance;
-use crate::app::bindings::spin::variables::variables;
-use crate::app::bindings::spin::variables::variables::Error;
 
 /// Where the values of an application's variables come from. Clones share them, and a change is seen by the next
 /// read.
@@ -104,6 +99,23 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Variables {
 pub(crate) fn environment_name(name: &str) -> String {
     format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())
 }
+
+/// Why a variable has no value, in the words that a component gets.
+#[derive(Debug)]
+pub(crate) enum Error {
+    InvalidName(String),
+    Undefined(String),
+    Provider(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::InvalidName(text) | Self::Undefined(text) | Self::Provider(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Text with `{{ name }}` where a variable's value belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,7 +217,7 @@ impl Declarations {
     }
 
     /// The value of the component's variable `name`, read anew.
-    fn get(&self, name: &str, variables: &Variables) -> Result<String, Error> {
+    pub(crate) fn get(&self, name: &str, variables: &Variables) -> Result<String, Error> {
         check_name(name).map_err(Error::InvalidName)?;
         let template = self
             .templates
@@ -252,16 +264,6 @@ fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     };
     Err(format!("{name:?}: {reason}"))
-}
-
-impl variables::Host for Instance {}
-
-impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
-    async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, Error>> {
-        let host = accessor.with(|mut access| access.get().host.clone());
-        host.counters.add(|counts| counts.variables += 1);
-        Ok(host.manifest.declarations.get(&name, &host.variables))
-    }
 }
 
 #[cfg(test)]
