@@ -171,6 +171,20 @@ impl KeyValue {
         }
     }
 
+    /// Everything in the store `label`, for whoever cannot await: it blocks, and needs nothing of the runtime that the
+    /// other methods use.
+    ///
+    /// # Errors
+    ///
+    /// See [`get`](Self::get).
+    pub fn entries(&self, label: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.entries_of(label)),
+            Backend::Sqlite(sqlite) => sqlite.entries(label),
+            Backend::Redis(redis) => redis.entries(),
+        }
+    }
+
     /// Lets one call of a component suffer from the faults.
     async fn disturb(&self) -> Result<(), Error> {
         let (delay, fails) = {
@@ -330,6 +344,10 @@ mod tests {
         let mut keys = store.keys("default").await?;
         keys.sort();
         assert_eq!(keys, ["a", "b:\u{e9}"]);
+        let mut entries = store.entries("default")?;
+        entries.sort();
+        assert_eq!(entries, [("a".into(), b"two".to_vec()), ("b:\u{e9}".into(), vec![0, 255])]);
+        assert!(store.entries("other")?.is_empty());
         store.delete("default", "a").await?;
         assert_eq!(store.get("default", "a").await?, None);
         assert_eq!(store.keys("default").await?, ["b:\u{e9}"]);

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use host::KeyValue;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::broker::search_store;
 use crate::leak::{saw, search};
 
 /// How long it may take to build the component and to load it, on any machine.
@@ -23,6 +25,8 @@ pub struct Program {
     lines: Receiver<String>,
     stderr: Arc<Mutex<String>>,
     stderr_reader: JoinHandle<()>,
+    /// Where it keeps its store, if that lasts.
+    state_dir: Option<PathBuf>,
     /// Where it runs: no `.env` of anybody's is there.
     _folder: TempDir,
 }
@@ -72,7 +76,8 @@ impl Program {
                 text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..length]));
             }
         });
-        Self { child, lines, stderr, stderr_reader, _folder: folder }
+        let state_dir = arguments.iter().skip_while(|argument| **argument != "--state-dir").nth(1).map(PathBuf::from);
+        Self { child, lines, stderr, stderr_reader, state_dir, _folder: folder }
     }
 
     /// The lines on stdout up to the first that `is_last`, or until the program ends.
@@ -137,6 +142,9 @@ impl Drop for Program {
         drop(self.child.kill());
         drop(self.child.wait());
         search(&[self.stderr().as_bytes()]);
+        if let Some(folder) = self.state_dir.as_ref().filter(|folder| folder.exists()) {
+            search_store(KeyValue::sqlite(folder));
+        }
     }
 }
 

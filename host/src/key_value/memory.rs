@@ -26,6 +26,12 @@ impl Memory {
         self.entries().keys().filter(|(of, _)| of == label).map(|(_, key)| key.clone()).collect()
     }
 
+    pub(super) fn entries_of(&self, label: &str) -> Vec<(String, Vec<u8>)> {
+        let entries = self.entries();
+        let of_label = entries.iter().filter(|((of, _), _)| of == label);
+        of_label.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().expect("nothing panics while it holds the entries")
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, AsyncIter, Client, RedisError};
+use redis::{AsyncCommands, AsyncIter, Client, Commands, RedisError};
 use tokio::sync::OnceCell;
 
 #[derive(Clone)]
@@ -51,6 +51,22 @@ impl Redis {
             keys.push(key.map_err(failed)?);
         }
         Ok(keys)
+    }
+
+    /// Over a connection of its own, because the other one lives by the runtime.
+    pub(super) fn entries(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let read = || {
+            let mut connection = self.client.get_connection_with_timeout(CONNECTION_TIMEOUT)?;
+            connection.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+            let keys: Vec<String> = connection.scan()?.collect::<Result<_, _>>()?;
+            let mut entries = Vec::new();
+            for key in keys {
+                let value: Option<Vec<u8>> = connection.get(&key)?;
+                entries.extend(value.map(|value| (key, value)));
+            }
+            Ok(entries)
+        };
+        read().map_err(failed)
     }
 
     /// The one connection, which mends itself once it has been made.

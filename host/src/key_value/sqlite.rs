@@ -85,6 +85,18 @@ impl Sqlite {
         .await
     }
 
+    /// Whoever else has the connection is on a thread that may block, so it is free soon.
+    pub(super) fn entries(&self, label: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let connection = self.0.lock().expect("no statement panics");
+        let read = || {
+            connection
+                .prepare_cached("SELECT key, value FROM spin_key_value WHERE store = ?1")?
+                .query_map([label], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().context("the key-value store failed")
+    }
+
     /// Runs `work` on a thread that may block, one at a time.
     async fn run<R: Send + 'static>(
         &self,

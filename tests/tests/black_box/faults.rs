@@ -93,7 +93,7 @@ async fn measure(what: &str, fault: Fault) -> Row {
         Fault::Store(faults) => broker.setup.key_value.set_faults(*faults),
         Fault::Values(change) => {
             ask(&broker).await.0.token();
-            for (key, mut value) in broker.stored().await {
+            for (key, mut value) in broker.stored() {
                 change(&mut value);
                 broker.store(&key, value).await;
             }

@@ -243,7 +243,7 @@ async fn a_record_of_more_scope_than_was_asked_for_is_not_served() {
     let both = format!("{COMPANIES} {MEMBERS}");
     let broader = broker.store_token(&both, Duration::from_secs(3000)).await;
     assert_eq!(broker.nightly(&both).await.token(), broader, "where it belongs it is served");
-    let (_, record) = broker.stored().await.into_iter().find(|(key, _)| *key == broker.key(&both)).unwrap();
+    let (_, record) = broker.stored().into_iter().find(|(key, _)| *key == broker.key(&both)).unwrap();
     broker.store(&broker.key(MEMBERS), record).await;
     let answer = broker.nightly(MEMBERS).await;
     assert_ne!(answer.token(), broader);

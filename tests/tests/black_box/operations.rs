@@ -357,7 +357,7 @@ async fn a_record_that_was_tampered_with_or_moved_is_a_miss() {
     let broker = unlimited().start().await;
     let members = broker.nightly(MEMBERS).await.token();
     let companies = broker.nightly(COMPANIES).await.token();
-    let stored: BTreeMap<_, _> = broker.stored().await.into_iter().collect();
+    let stored: BTreeMap<_, _> = broker.stored().into_iter().collect();
     let key = broker.key(MEMBERS);
     let record = &stored[&key];
     let mut tampered = record.clone();

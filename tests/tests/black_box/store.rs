@@ -1,9 +1,10 @@
 //! What the store keeps over a restart, and what it must not keep.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use host::KeyValue;
-use tests::{Broker, COMPANIES, MEMBERS, Secret, Setup, find_leaks, secret};
+use tests::{Broker, COMPANIES, MEMBERS, Program, Redis, Secret, Setup, find_leaks, secret};
 
 /// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
 fn unwritten(broker: &Broker) -> Vec<Secret> {
@@ -33,7 +34,7 @@ fn setup(key_value: KeyValue) -> Setup {
 async fn the_store_has_no_secret_and_no_name_in_it() {
     let broker = setup(KeyValue::memory()).start().await;
     fill(&broker).await;
-    let entries = broker.stored().await;
+    let entries = broker.stored();
     let kinds: Vec<_> = entries.iter().map(|(key, _)| key.split('/').next().unwrap()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "token").count(), 2, "{kinds:?}");
     assert!(kinds.contains(&"gate"), "{kinds:?}");
@@ -94,4 +95,33 @@ async fn without_a_store_that_lasts_a_restart_asks_again() {
     let broker = broker.restart().await;
     assert_ne!(broker.nightly(MEMBERS).await.token(), token);
     assert_eq!(broker.calls().len(), 2);
+}
+
+/// Drops what had a store in which a secret is.
+fn check_found(what: &str, dropped: impl Sized) {
+    let found = catch_unwind(AssertUnwindSafe(|| drop(dropped))).expect_err(what);
+    let text = found.downcast_ref::<String>().unwrap();
+    assert!(text.contains("planted"), "{what}: {text}");
+}
+
+#[tokio::test]
+async fn a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start().await.unwrap());
+    let file = KeyValue::sqlite(folder.path()).unwrap();
+    let planted = secret("planted");
+    for (kind, key_value) in [("memory", KeyValue::memory()), ("SQLite", file.clone()), ("Redis", redis.key_value())] {
+        let broker = setup(key_value).start().await;
+        fill(&broker).await;
+        // Nothing is found yet.
+        let broker = broker.restart().await;
+        for (key, value) in [("a key", planted.as_str()), (&planted, "a value")] {
+            broker.store(key, value.into()).await;
+            check_found(kind, broker.beside(broker.setup.key_value.clone()).await);
+            broker.empty_store().await;
+        }
+    }
+
+    file.set("default", "a key", planted.into()).await.unwrap();
+    let folder = folder.path().to_str().unwrap();
+    check_found("the program", Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], &[]));
 }
