@@ -89,6 +89,7 @@ pub struct Server {
     addr: SocketAddr,
     host: Arc<HostState>,
     phase: watch::Sender<Phase>,
+    ending: watch::Sender<()>,
 }
 
 /// What a server is about. Connections and instances hold a receiver while they live, so the sender knows when all
@@ -115,7 +116,7 @@ pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let addr = listener.local_addr().context("the listener has no address")?;
 
-    let phase = watch::Sender::new(Phase::Serving);
+    let (phase, ending) = (watch::Sender::new(Phase::Serving), watch::Sender::new(()));
     let host =
         Arc::new(HostState { manifest, variables, key_value, allowed_hosts, counters: Counters::default(), output });
     let front = Arc::new(Front {
@@ -126,11 +127,12 @@ pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
             reuse,
             free: Arc::new(Semaphore::new(if reuse.single_instance { 1 } else { Semaphore::MAX_PERMITS })),
             phase: phase.clone(),
+            ending: ending.clone(),
         }),
         host: host.clone(),
     });
     tokio::spawn(accept(listener, front, phase.subscribe()));
-    Ok(Server { addr, host, phase })
+    Ok(Server { addr, host, phase, ending })
 }
 
 impl Server {
@@ -147,6 +149,12 @@ impl Server {
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         self.host.counters.read()
+    }
+
+    /// Ends the instances that live now, whatever they are doing, as a trap would: who waits for one is answered with 500. The
+    /// next request gets a new one.
+    pub fn end_instances(&self) {
+        self.ending.send_replace(());
     }
 
     /// Takes no new request, and waits for those under way and for what instances do after them: 2 s at most, then it
@@ -170,6 +178,14 @@ impl Drop for Server {
 async fn reached(mut phase: watch::Receiver<Phase>, wanted: Phase) {
     // An error means that the sender is gone, and with it the server.
     drop(phase.wait_for(|now| *now >= wanted).await);
+}
+
+/// Resolves once the server has ended, or somebody wants the instances to end.
+async fn ended(phase: watch::Receiver<Phase>, mut ending: watch::Receiver<()>) {
+    tokio::select! {
+        () = reached(phase, Phase::Ended) => {}
+        _ = ending.changed() => {}
+    }
 }
 
 async fn accept(listener: TcpListener, front: Arc<Front>, phase: watch::Receiver<Phase>) {
@@ -231,10 +247,15 @@ impl Front {
         self.host.counters.add(|counts| counts.requests += 1);
         let method = request.method().clone();
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        self.handle(request).await.unwrap_or_else(|error| {
-            self.host.output.report(&format!("{method} {path} is answered with 500: {error:#}"));
-            plain(StatusCode::INTERNAL_SERVER_ERROR, "")
-        })
+        match self.handle(request).await {
+            Ok(response) => response,
+            // Whoever ends the server ends the connection too, and nobody is told in between what became of an instance.
+            Err(_) if *self.handler.state().phase.borrow() == Phase::Ended => std::future::pending().await,
+            Err(error) => {
+                self.host.output.report(&format!("{method} {path} is answered with 500: {error:#}"));
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "")
+            }
+        }
     }
 
     async fn handle(&self, mut request: Request<WasiBody>) -> wasmtime::Result<Response<WasiBody>> {
@@ -316,6 +337,8 @@ struct Instances {
     /// How many more instances may live at this moment.
     free: Arc<Semaphore>,
     phase: watch::Sender<Phase>,
+    /// Whenever something is sent, the instances that live end.
+    ending: watch::Sender<()>,
 }
 
 /// There are as many instances as there may be.
@@ -337,6 +360,7 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> wasmtime::Result<Worker<Instance, Expiration, Life>> {
         let place = self.free.clone().try_acquire_owned().map_err(|_| Occupied)?;
+        let ending = self.ending.subscribe();
         let (store, proxy) = self.app.instantiate(self.host.clone()).await.inspect_err(|error| {
             self.host.counters.add(|counts| counts.traps += 1);
             self.host.output.report(&format!("an instance could not be started: {error:#}"));
@@ -350,12 +374,13 @@ impl HandlerState for Instances {
                 idle: self.reuse.idle,
                 sleep: Box::pin(sleep(self.reuse.idle)),
                 draining: Box::pin(reached(self.phase.subscribe(), Phase::Draining)),
-                ended: Box::pin(reached(self.phase.subscribe(), Phase::Ended)),
+                ended: Box::pin(ended(self.phase.subscribe(), ending.clone())),
             },
             state: Life {
                 reuse: self.reuse,
                 host: self.host.clone(),
                 phase: self.phase.subscribe(),
+                ending,
                 fuel_left: AtomicU64::new(0),
                 _place: place,
             },
@@ -368,6 +393,7 @@ struct Life {
     reuse: Reuse,
     host: Arc<HostState>,
     phase: watch::Receiver<Phase>,
+    ending: watch::Receiver<()>,
     /// At the start of the last request; zero before the first.
     fuel_left: AtomicU64,
     _place: OwnedSemaphorePermit,
@@ -403,9 +429,10 @@ impl WorkerState for Life {
 
     fn drop(&self, store: Store<Instance>, result: wasmtime::Result<()>) {
         drop(store);
-        // An instance that is ended together with its server has done nothing wrong.
+        // An instance that is ended, alone or together with its server, has done nothing wrong.
+        let is_ended = *self.phase.borrow() == Phase::Ended || self.ending.has_changed().unwrap_or(true);
         if let Err(error) = result
-            && *self.phase.borrow() != Phase::Ended
+            && !is_ended
         {
             self.host.counters.add(|counts| counts.traps += 1);
             self.host.output.report(&format!("an instance trapped: {error:#}"));
@@ -413,7 +440,7 @@ impl WorkerState for Life {
     }
 }
 
-/// When an instance is dropped: after some time idle, and with the server.
+/// When an instance is dropped: after some time idle, with the server, and when somebody wants it to end.
 struct Expiration {
     idle: Duration,
     sleep: Pin<Box<Sleep>>,

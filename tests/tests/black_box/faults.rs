@@ -70,6 +70,7 @@ fn in_words(answer: &Answer) -> String {
     match answer.status {
         200 if answer.scope() == both() => "200".into(),
         200 => format!("200, {} of 2 scopes", answer.scope().split(' ').count()),
+        status if answer.body.is_empty() => format!("{status}, empty"),
         status => format!("{status} `{}`", answer.error()),
     }
 }
@@ -141,19 +142,33 @@ async fn measure(what: &str, fault: Fault) -> Row {
     Row { fault: what.into(), saw: in_words(&first), told, calls, next: in_words(&next), slowest }
 }
 
-/// A host that dies at each of the store's operations in a fetch, and in its call to OfficeRnD. There is nobody to answer who
-/// was there; who comes next, to another host on the same store, is told or served.
-async fn measure_deaths() -> Row {
-    let slow = Faults { delay: Duration::from_millis(20), ..Faults::default() };
+/// Who dies.
+#[derive(Clone, Copy)]
+enum Dying {
+    Host,
+    /// And its host lives on.
+    Instance,
+}
+
+/// A death at each of the store's operations in a fetch, and in its call to OfficeRnD. Who comes next, to another host on the
+/// same store or to another instance of the same host, is told or served.
+async fn measure_deaths(who: Dying) -> Row {
     let whole = Setup::default().start().await;
     whole.nightly(&both()).await.token();
     tests::eventually("the end of a fetch", || whole.server.counts().set >= 6).await;
     let operations = whole.server.counts().store_calls();
     let deaths = join_all((1..=operations + 1).map(async |last| {
         let broker = Setup::default().start().await;
-        broker.sandbox.answer_next(Upstream::Late(Duration::from_millis(300)));
+        // The fetch stops where it is to die.
+        broker.setup.key_value.set_faults(Faults {
+            delay: Duration::from_secs(60),
+            spared: last - 1,
+            ..Faults::default()
+        });
+        if last > operations {
+            broker.sandbox.answer_next(Upstream::hang());
+        }
         let dying = broker.beside(broker.setup.key_value.clone()).await;
-        dying.setup.key_value.set_faults(slow);
         let request = token_request(&dying.setup.nightly, Some(&both())).map(|body| Full::new(Bytes::from(body)));
         let request = tokio::spawn(exchange(dying.server.addr(), request));
         let is_there = || match last <= operations {
@@ -161,28 +176,48 @@ async fn measure_deaths() -> Row {
             false => !broker.calls().is_empty(),
         };
         tests::eventually("the moment to die", is_there).await;
-        drop(dying);
-        drop(request.await);
+        let next = match who {
+            Dying::Host => {
+                drop(dying);
+                &broker
+            }
+            Dying::Instance => {
+                dying.server.end_instances();
+                &dying
+            }
+        };
+        let saw = match request.await.unwrap() {
+            Ok(answer) => in_words(&answer),
+            Err(_) => "a closed connection".into(),
+        };
         broker.setup.key_value.set_faults(Faults::default());
 
         let begin = Instant::now();
-        let mut answer = broker.nightly(&both()).await;
+        let mut answer = next.nightly(&both()).await;
         let took = begin.elapsed();
         assert!(took < LONGEST, "killed at {last}: an answer after {took:?}");
         let told = answer.retry_after();
         if let Some(told) = told {
             assert_eq!(in_words(&answer), "503 `temporarily_unavailable`", "killed at {last}");
             sleep(Duration::from_secs(told)).await;
-            answer = broker.nightly(&both()).await;
+            answer = next.nightly(&both()).await;
         }
         assert_eq!(in_words(&answer), "200", "killed at {last}");
-        (told, broker.calls().len() as u64, took)
+        assert_eq!(next.server.counts().traps, 0, "killed at {last}: {}", next.server.output());
+        (saw, broker.calls().len() as u64, took)
     }))
     .await;
     assert!(operations > 15, "{operations}");
+    let mut saw: Vec<_> = deaths.iter().map(|death| death.0.clone()).collect();
+    saw.sort();
+    saw.dedup();
+    let fault = match who {
+        Dying::Host => "host killed at each store operation of a fetch, and in its call",
+        Dying::Instance => "an instance killed at each of them, while its host lives",
+    };
     Row {
-        fault: "host killed at each store operation of a fetch, and in its call".into(),
-        saw: "a closed connection".into(),
+        fault: fault.into(),
+        saw: saw.join(" or "),
         told: None,
         calls: deaths.iter().map(|death| death.1).max().unwrap(),
         next: "200".into(),
@@ -261,7 +296,7 @@ fn without(field: &str) -> Fault {
 }
 
 fn store(fail: Fail, delay: u64) -> Fault {
-    Fault::Store(Faults { fail, delay: Duration::from_millis(delay) })
+    Fault::Store(Faults { fail, delay: Duration::from_millis(delay), ..Faults::default() })
 }
 
 /// `{"access_token":"gzip"}`, compressed.
@@ -368,9 +403,12 @@ async fn every_fault_is_answered_and_survived_as_the_page_says() {
             Fault::VariablesLater(|broker| broker.variables.set("callers", "{")),
         ),
     ];
-    let (mut rows, deaths) =
-        tokio::join!(join_all(faults.into_iter().map(|(what, fault)| measure(what, fault))), measure_deaths());
-    rows.push(deaths);
+    let (mut rows, of_hosts, of_instances) = tokio::join!(
+        join_all(faults.into_iter().map(|(what, fault)| measure(what, fault))),
+        measure_deaths(Dying::Host),
+        measure_deaths(Dying::Instance),
+    );
+    rows.extend([of_hosts, of_instances]);
     assert_eq!(elsewhere.calls().len(), 0, "the credential went elsewhere");
 
     println!("| fault | the caller saw | told | calls | the next request | slowest |");
