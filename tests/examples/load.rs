@@ -15,6 +15,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (before, after) = load.peaks();
     println!("\n{} requests, {} a second, slowest {:.1?}", load.requests(), load.requests() / seconds, load.slowest);
     println!("calls: {}, {} in the busiest minute", load.calls.0, load.calls.1);
+    load.met.iter().for_each(|(way, calls)| println!("OfficeRnD {way}: {calls} calls"));
     println!("host: {:.1} MiB at most in the first quarter, {:.1} MiB after it", mib(before), mib(after));
     println!("instance: {:.2} MiB, then {:.2} MiB", mib(load.instance.0 as u64), mib(load.instance.1 as u64));
     load.wrong.iter().for_each(|wrong| println!("WRONG: {wrong}"));

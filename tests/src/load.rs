@@ -26,7 +26,8 @@ use crate::setup::{Caller, MEMBERS, PAYMENTS, Setup};
 /// A caller waits no longer, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(14);
 
-/// OfficeRnD is well for so long, then down, then well again.
+/// OfficeRnD fails in one way for so long, or up to twice as long until a call has met it. After a first failure a broker
+/// pauses for longer than this, so its next call meets the next way.
 const PHASE: Duration = Duration::from_secs(5);
 
 /// How often the memory is looked at, and the log searched for secrets.
@@ -49,6 +50,8 @@ pub struct Load {
     pub slowest: Duration,
     /// Calls that arrived at OfficeRnD, and the most in any minute.
     pub calls: (usize, usize),
+    /// How many calls met OfficeRnD in each of its ways, as far as they can be counted where it refuses connections.
+    pub met: BTreeMap<&'static str, u64>,
     /// What the host's process had in memory, in bytes, every second.
     pub resident: Vec<u64>,
     /// The largest memory that an instance had after the warm-up, and at the end, of one that was never given up.
@@ -79,6 +82,11 @@ impl Load {
         if self.calls.1 > 5 {
             self.wrong.push(format!("OfficeRnD got {} calls in a minute", self.calls.1));
         }
+        for (way, ..) in timetable() {
+            if self.met.get(way).is_none_or(|calls| *calls == 0) {
+                self.wrong.push(format!("no call met OfficeRnD when it {way}"));
+            }
+        }
         if self.slowest > LONGEST {
             self.wrong.push(format!("an answer took {:?}", self.slowest));
         }
@@ -86,7 +94,7 @@ impl Load {
 }
 
 /// Sends so many requests at a time to the program `broker`, each as soon as the one before it is answered; and a few to a host
-/// with a single instance, which is never given up.
+/// with a single instance, which is never given up. In less than 30 s they do not meet OfficeRnD in all of its ways.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -98,7 +106,7 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     setup.variables.push(("min_remaining_seconds", "60".into()));
     let config = sandbox::Config { applications: vec![setup.application.clone()], ..setup.sandbox.clone() };
     let sandbox = Arc::new(Sandbox::start(config).await?);
-    let single = setup.clone().start().await;
+    let single = Arc::new(setup.clone().start().await);
 
     let (identity, policy) = (sandbox.url(), setup.policy().to_string());
     let variables = [
@@ -117,7 +125,11 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
         (0..connections).map(|_| tokio::spawn(Worker::new(addr, &setup, &load, Duration::ZERO).work(end))).collect();
     let pause = Duration::from_millis(10);
     workers.push(tokio::spawn(Worker::new(single.server.addr(), &setup, &load, pause).work(end)));
-    let trouble = tokio::spawn(trouble(vec![sandbox.clone(), single.sandbox.clone()], end));
+    // Each broker has five calls in a minute, and being well spends some: it takes the two to meet all ways in half a minute.
+    let arrived = sandbox.clone();
+    let one = tokio::spawn(trouble(sandbox.clone(), move || arrived.calls().len() as u64, 0, end));
+    let sent = single.clone();
+    let other = tokio::spawn(trouble(single.sandbox.clone(), move || sent.server.counts().outbound, 4, end));
 
     let begin = Instant::now();
     let mut instance_warm = 0;
@@ -136,8 +148,11 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     for worker in workers {
         worker.await?;
     }
-    trouble.await??;
+    let met = [one.await??, other.await??];
     let mut load = std::mem::take(&mut *load.lock().expect("no worker panics with it"));
+    for (way, calls) in met.into_iter().flatten() {
+        *load.met.entry(way).or_default() += calls;
+    }
     load.calls = (sandbox.calls().len(), most_in_a_minute(&sandbox.calls()));
     load.instance = (instance_warm, single.server.counts().memory_bytes);
     for line in program.stderr().lines().chain(single.server.output().lines()) {
@@ -152,35 +167,49 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     Ok(load)
 }
 
-/// OfficeRnD is well, then fails in one way, then is well again, and so on.
-async fn trouble(sandboxes: Vec<Arc<Sandbox>>, end: Instant) -> anyhow::Result<()> {
-    let ways = [
-        Some(Upstream::text(StatusCode::INTERNAL_SERVER_ERROR, "")),
-        None,
-        Some(Upstream::hang()),
-        Some(Upstream::text(StatusCode::OK, "<html>")),
-        Some(Upstream::close()),
-    ];
-    for way in ways.iter().cycle() {
-        for sandbox in &sandboxes {
-            match way {
-                Some(answer) => sandbox.answer_always(answer.clone()),
-                None => sandbox.close(),
-            }
+/// What OfficeRnD does, and for how long; it refuses connections where there is no answer.
+///
+/// The order is the one in which a broker soon asks again. It pauses for 5 s after a failure, and for longer after a second one
+/// in a row, unless what it cannot read comes between. A call that hangs takes 10 s, and a pause of 10 s or more follows.
+fn timetable() -> [(&'static str, Option<Upstream>, Duration); 7] {
+    [
+        ("answers 500", Some(Upstream::text(StatusCode::INTERNAL_SERVER_ERROR, "")), PHASE),
+        ("answers HTML", Some(Upstream::text(StatusCode::OK, "<html>")), PHASE),
+        ("hangs up", Some(Upstream::close()), PHASE),
+        ("is well", Some(Upstream::Normal), PHASE),
+        ("is gone", None, PHASE),
+        ("hangs", Some(Upstream::hang()), PHASE),
+        ("is well", Some(Upstream::Normal), 4 * PHASE),
+    ]
+}
+
+/// Goes through the timetable again and again, from one of its lines on, and counts the calls that each way meets.
+async fn trouble(
+    sandbox: Arc<Sandbox>,
+    calls: impl Fn() -> u64,
+    first: usize,
+    end: Instant,
+) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    let mut met = BTreeMap::new();
+    for (way, answer, phase) in timetable().into_iter().cycle().skip(first) {
+        let (begin, before) = (Instant::now(), calls());
+        match &answer {
+            Some(answer) => sandbox.answer_always(answer.clone()),
+            None => sandbox.close(),
         }
-        sleep(PHASE).await;
-        for sandbox in &sandboxes {
-            sandbox.answer_always(Upstream::Normal);
-            if way.is_none() {
-                sandbox.open().await?;
-            }
+        let is_over = || begin.elapsed() >= 2 * phase || begin.elapsed() >= phase && calls() > before;
+        while !is_over() && Instant::now() < end {
+            sleep(Duration::from_millis(50)).await;
         }
-        sleep(PHASE).await;
+        *met.entry(way).or_default() += calls() - before;
+        if answer.is_none() {
+            sandbox.open().await?;
+        }
         if Instant::now() >= end {
             break;
         }
     }
-    Ok(())
+    Ok(met)
 }
 
 /// One connection that asks and asks.
@@ -312,8 +341,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_or_calls_too_often_or_takes_too_long_is_wrong() {
-        let flat = || Load { resident: vec![100; 40], instance: (100, 100), calls: (9, 5), ..Load::default() };
+    fn what_grows_or_calls_too_often_or_takes_too_long_or_meets_no_trouble_is_wrong() {
+        let met: BTreeMap<_, _> = timetable().into_iter().map(|(way, ..)| (way, 1)).collect();
+        let flat = || {
+            let (resident, met) = (vec![100; 40], met.clone());
+            Load { resident, met, instance: (100, 100), calls: (9, 5), ..Load::default() }
+        };
         let count = |mut load: Load| {
             load.judge();
             load.wrong.len()
@@ -323,5 +356,6 @@ mod tests {
         assert_eq!(count(Load { instance: (100, 101), ..flat() }), 1);
         assert_eq!(count(Load { calls: (9, 6), ..flat() }), 1);
         assert_eq!(count(Load { slowest: 2 * LONGEST, ..flat() }), 1);
+        assert_eq!(count(Load { met: [("is well", 9), ("hangs", 0)].into(), ..flat() }), 5);
     }
 }
