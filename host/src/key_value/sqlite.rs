@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rusqlite::{Connection, OptionalExtension, params};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::{block_in_place, spawn_blocking};
 
 #[derive(Clone)]
 pub(super) struct Sqlite(Arc<Mutex<Connection>>);
@@ -97,14 +99,18 @@ impl Sqlite {
         read().context("the key-value store failed")
     }
 
-    /// Runs `work` on a thread that may block, one at a time.
+    /// Runs `work`, one at a time: on this thread as Spin does, which lets the runtime's other work go to another one, or, in
+    /// a runtime that has no other, on a thread that may block.
     async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> anyhow::Result<R> {
         let connection = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&connection.lock().expect("no statement panics")))
-            .await?
-            .context("the key-value store failed")
+        let run = move || work(&connection.lock().expect("no statement panics"));
+        let result = match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => block_in_place(run),
+            _ => spawn_blocking(run).await?,
+        };
+        result.context("the key-value store failed")
     }
 }
