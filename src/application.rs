@@ -68,7 +68,7 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
     if text.is_empty() {
         return applications;
     }
-    let Some(entries) = Object::parse(text.as_bytes()) else {
+    let Some(entries) = Object::parse(text) else {
         mistakes.add("", "must be empty, or a JSON object of applications by name, {\"berlin\": {…}}");
         return applications;
     };
@@ -91,7 +91,7 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
 const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
 
 fn parse_application(name: &str, entry: &RawValue, mistakes: &mut Mistakes) -> Option<[String; 3]> {
-    let Some(fields) = Object::parse(entry.get().as_bytes()) else {
+    let Some(fields) = Object::parse(entry.get()) else {
         mistakes.add(name, "must be an object with client_id and client_secret");
         return None;
     };

@@ -88,7 +88,7 @@ impl Audit {
             request_id: &self.request_id,
             route: self.route,
             caller: self.caller.as_ref().map_or(UNKNOWN, |caller| &caller.name),
-            application: self.caller.as_ref().map(|caller| caller.application.as_str()),
+            application: self.caller.as_ref().map(|caller| &*caller.application),
             scopes: self.scopes.as_ref().map(Scopes::as_str),
             outcome: match self.status {
                 ..400 => "ok",

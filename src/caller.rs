@@ -1,6 +1,8 @@
 //! Who may call, and what each may have.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::iter;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
@@ -8,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::application;
-use crate::config::{Mistakes, Object, is_name, text_of};
+use crate::config::{Mistakes, Object, is_name, text_of, texts_of};
 use crate::error::{ScopeRefusal, Unauthenticated};
 use crate::scope::{MalformedPolicy, ScopePolicy, Scopes};
 use crate::secret::PresentedSecret;
@@ -30,7 +32,7 @@ pub struct Caller {
     /// Its client id towards the broker.
     pub name: String,
     /// The name of the application that it gets tokens of.
-    pub application: String,
+    pub application: Cow<'static, str>,
     /// What it may have.
     pub scopes: ScopePolicy,
     /// Any of these opens: several while a secret rotates.
@@ -42,13 +44,17 @@ pub const UNKNOWN: &str = "unknown";
 
 /// The policy.
 ///
-/// Whoever presents whatever, as many bytes of as many names and as many digests are compared: time tells no names.
+/// Whoever presents whatever, as many hashes of names and as many digests of secrets are compared: time tells no names.
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
-    /// Sorted by name.
-    known: Vec<Rc<Caller>>,
-    longest_name: usize,
+    /// Sorted by the hash of the name, and then by the name.
+    known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
+}
+
+/// Where a caller of this name is. Not for the store: another release of Rust may hash otherwise.
+fn hash_of(name: &str) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
 }
 
 /// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
@@ -60,8 +66,8 @@ impl Callers {
     /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes": ["flex.community.members.read"]}}`; an `application` is
     /// the default one if absent, and must be one that `is_application` knows.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
-        let mut known: Vec<Rc<Caller>> = Vec::new();
-        let Some(entries) = Object::parse(text.as_bytes()) else {
+        let mut known = Vec::new();
+        let Some(entries) = Object::parse(text) else {
             mistakes.add("", "must be a JSON object of callers by name, {\"nightly-sync\": {…}}");
             return Self::default();
         };
@@ -76,15 +82,17 @@ impl Callers {
             if name == UNKNOWN {
                 mistakes.add(name, "is what the log calls a caller that is not established");
             }
-            known.extend(parse_caller(name, entry, &is_application, mistakes).map(Rc::new));
+            let caller = parse_caller(name, entry, &is_application, mistakes);
+            known.extend(caller.map(|caller| (hash_of(name), Rc::new(caller))));
         }
-        known.sort_unstable_by(|left, right| left.name.cmp(&right.name));
-        for pair in known.windows(2).filter(|pair| pair[0].name == pair[1].name) {
-            mistakes.add(&pair[0].name, "is there twice");
+        known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
+            (left_hash, &left.name).cmp(&(right_hash, &right.name))
+        });
+        for pair in known.windows(2).filter(|pair| pair[0].1.name == pair[1].1.name) {
+            mistakes.add(&pair[0].1.name, "is there twice");
         }
-        let longest_name = known.iter().map(|caller| caller.name.len()).max().unwrap_or_default();
-        let most_secrets = known.iter().map(|caller| caller.secrets.len()).max().unwrap_or_default();
-        Self { known, longest_name, most_secrets }
+        let most_secrets = known.iter().map(|(_, caller)| caller.secrets.len()).max().unwrap_or_default();
+        Self { known, most_secrets }
     }
 
     /// Establishes who calls.
@@ -110,13 +118,12 @@ impl Callers {
 
     /// The caller of a name, whoever presents it.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
-        let order = |known: &str| {
-            let (known, name) = (known.as_bytes(), name.as_bytes());
-            let bytes = (0..self.longest_name).map(|place| known.get(place).cmp(&name.get(place)));
-            bytes.fold(Ordering::Equal, Ordering::then).then(known.len().cmp(&name.len()))
-        };
-        let place = self.known.binary_search_by(|caller| order(&caller.name)).ok()?;
-        self.known.get(place)
+        let hash = hash_of(name);
+        let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
+        let nearest = self.known.get(place..)?;
+        // One name is compared, whether it is the one or not; all of them, should two ever have the same hash.
+        let alike = nearest.iter().take_while(|(known, _)| *known == hash).count().max(1);
+        nearest.iter().take(alike).map(|(_, caller)| caller).find(|caller| is_same(&caller.name, name))
     }
 
     /// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
@@ -131,6 +138,14 @@ impl Callers {
         }
         (is_known.into(), opens.into())
     }
+}
+
+/// Whether a name is the one presented, at the cost of the one presented.
+fn is_same(known: &str, presented: &str) -> bool {
+    let known_bytes = known.bytes().chain(iter::repeat(0));
+    let difference =
+        presented.bytes().zip(known_bytes).fold(0, |difference, (left, right)| difference | (left ^ right));
+    difference == 0 && known.len() == presented.len()
 }
 
 impl Caller {
@@ -153,7 +168,7 @@ fn parse_caller(
     is_application: impl Fn(&str) -> bool,
     mistakes: &mut Mistakes,
 ) -> Option<Caller> {
-    let Some(fields) = Object::parse(entry.get().as_bytes()) else {
+    let Some(fields) = Object::parse(entry.get()) else {
         mistakes.add(name, "must be an object with secret_sha256 and scopes");
         return None;
     };
@@ -161,24 +176,25 @@ fn parse_caller(
     let mut scopes = None;
     let mut application = None;
     for (field, value) in &fields.0 {
-        let place = format!("{name}.{field}");
-        let repeated = match field.as_str() {
-            "secret_sha256" => secrets.replace(parse_secrets(&place, value, mistakes)).is_some(),
-            "scopes" => scopes.replace(parse_scopes(&place, value, mistakes)).is_some(),
+        let place = || format!("{name}.{field}");
+        let repeated = match &**field {
+            "secret_sha256" => secrets.replace(parse_secrets(place, value, mistakes)).is_some(),
+            "scopes" => scopes.replace(parse_scopes(place, value, mistakes)).is_some(),
             "application" => {
-                let known = text_of(value).filter(|name| is_application(name));
+                let known =
+                    text_of(value).filter(|name| is_application(name)).map(|name| Cow::Owned(name.into_owned()));
                 if known.is_none() {
-                    mistakes.add(&place, "must be default, or the name of one in the variable applications");
+                    mistakes.add(&place(), "must be default, or the name of one in the variable applications");
                 }
                 application.replace(known).is_some()
             }
             _ => {
-                mistakes.add(&place, "is not a field of a caller, which has secret_sha256, scopes and application");
+                mistakes.add(&place(), "is not a field of a caller, which has secret_sha256, scopes and application");
                 false
             }
         };
         if repeated {
-            mistakes.add(&place, "is there twice");
+            mistakes.add(&place(), "is there twice");
         }
     }
     for (field, missing) in [("secret_sha256", secrets.is_none()), ("scopes", scopes.is_none())] {
@@ -186,15 +202,22 @@ fn parse_caller(
             mistakes.add(&format!("{name}.{field}"), "is missing");
         }
     }
-    let application = application.unwrap_or_else(|| Some(application::DEFAULT.to_owned()))?;
+    let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
     Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes?? })
 }
 
-fn parse_secrets(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<KnownSecret>> {
-    let secrets = list_of(value, parse_secret).filter(|secrets| !secrets.is_empty());
+fn parse_secrets(place: impl Fn() -> String, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<KnownSecret>> {
+    let forever = |digits: Cow<'_, str>| Some(KnownSecret { digest: parse_digest(&digits)?, expires_at: None });
+    let secrets: Option<Vec<_>> = match texts_of(value) {
+        Some(texts) => texts.into_iter().map(forever).collect(),
+        None => serde_json::from_str::<Vec<&RawValue>>(value.get()).ok().and_then(|entries| {
+            entries.into_iter().map(|entry| text_of(entry).map_or_else(|| parse_secret(entry), forever)).collect()
+        }),
+    };
+    let secrets = secrets.filter(|secrets| !secrets.is_empty());
     if secrets.is_none() {
         mistakes.add(
-            place,
+            &place(),
             "must be a list of one or more SHA-256 digests, each 64 hexadecimal digits, or \
              {\"sha256\": digits, \"expires\": date or time of RFC 3339}",
         );
@@ -202,16 +225,13 @@ fn parse_secrets(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Opti
     secrets
 }
 
-/// A digest, by itself or with a date.
+/// A digest with a date.
 fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
-    if let Some(digits) = text_of(entry) {
-        return Some(KnownSecret { digest: parse_digest(&digits)?, expires_at: None });
-    }
-    let fields = Object::parse(entry.get().as_bytes())?.0;
+    let fields = Object::parse(entry.get())?.0;
     let (mut digest, mut expires_at) = (None, None);
     for (field, value) in &fields {
         let text = text_of(value)?;
-        let repeated = match field.as_str() {
+        let repeated = match &**field {
             "sha256" => digest.replace(parse_digest(&text)?).is_some(),
             "expires" => expires_at.replace(Timestamp::parse_rfc3339(&text)?).is_some(),
             _ => return None,
@@ -223,34 +243,34 @@ fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
     Some(KnownSecret { digest: digest?, expires_at })
 }
 
-/// The entries of a JSON list; nothing when it is none, or one of them does not parse.
-fn list_of<T>(value: &RawValue, parse: fn(&RawValue) -> Option<T>) -> Option<Vec<T>> {
-    let entries: Vec<Box<RawValue>> = serde_json::from_slice(value.get().as_bytes()).ok()?;
-    entries.iter().map(|entry| parse(entry)).collect()
-}
-
 fn parse_digest(text: &str) -> Option<Digest> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+    for (byte, pair) in digest.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
     }
     Some(digest)
 }
 
-fn parse_scopes(place: &str, value: &RawValue, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
-    let entries = list_of(value, text_of).unwrap_or_default();
-    match ScopePolicy::from_entries(entries.iter().map(String::as_str)) {
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+fn parse_scopes(place: impl Fn() -> String, value: &RawValue, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
+    let entries = texts_of(value).unwrap_or_default();
+    match ScopePolicy::from_entries(entries.iter().map(|entry| &**entry)) {
         Ok(scopes) => return Some(scopes),
         Err(MalformedPolicy::Scope) => {
-            mistakes.add(place, "must be a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3");
+            mistakes.add(&place(), "must be a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3");
         }
         Err(MalformedPolicy::Pattern) => {
-            mistakes.add(place, "a * must be a whole part between dots, and ** the last part after at least one other");
+            mistakes
+                .add(&place(), "a * must be a whole part between dots, and ** the last part after at least one other");
         }
     }
     None

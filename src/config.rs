@@ -1,10 +1,12 @@
 //! Strings become a [`Config`] once; nothing is served from one that has a mistake.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::application::{self, Application};
@@ -270,36 +272,47 @@ fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
     text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
 }
 
-/// A JSON object with every key as it stands, so that a repeated one can be refused instead of lost.
-pub(crate) struct Object(pub(crate) Vec<(String, Box<RawValue>)>);
+/// A JSON object with every key as it stands, so that a repeated one can be refused instead of lost. It copies nothing: a
+/// policy may have thousands of callers, and every instance reads it.
+pub(crate) struct Object<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl Object {
+/// A JSON string.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Object<'a> {
     /// Nothing when the text is not JSON, or no object.
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        serde_json::from_slice(text).ok()
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }
 
 /// The text of a JSON string; nothing when it is something else.
-pub(crate) fn text_of(value: &RawValue) -> Option<String> {
-    serde_json::from_slice(value.get().as_bytes()).ok()
+pub(crate) fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str(value.get()).ok().map(|Text(text)| text)
 }
 
-impl<'de> Deserialize<'de> for Object {
+/// The texts of a JSON list; nothing when it is none, or has anything but strings.
+pub(crate) fn texts_of(value: &RawValue) -> Option<Vec<Cow<'_, str>>> {
+    let texts: Vec<Text<'_>> = serde_json::from_str(value.get()).ok()?;
+    Some(texts.into_iter().map(|Text(text)| text).collect())
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Object;
+            type Value = Object<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    entries.push((name, value));
                 }
                 Ok(Object(entries))
             }

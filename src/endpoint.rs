@@ -21,6 +21,8 @@ use crate::time::{Timestamp, retry_after_seconds};
 pub use request::BODY_LIMIT;
 use request::{ClientRequest, Credentials};
 use trace::RequestId;
+#[cfg(target_family = "wasm")]
+pub(crate) use trace::TRACEPARENT;
 
 /// `Cache-Status`, RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -7,7 +7,8 @@
 //! variables, [`audit`] writes the log, [`error`] lists what can go wrong, [`secret`] and [`seal`] keep secrets out of
 //! sight.
 //!
-//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin.
+//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin, with
+//! what `wasi.rs` has of any WASI 0.3 host.
 
 pub mod application;
 pub mod audit;
@@ -26,3 +27,5 @@ pub mod secret;
 mod spin;
 pub mod time;
 pub mod upstream;
+#[cfg(target_family = "wasm")]
+mod wasi;

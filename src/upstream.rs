@@ -1,5 +1,6 @@
 //! RFC 6749 section 4.4 towards OfficeRnD: what is sent, and what an answer means. Nothing here touches a socket.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -76,26 +77,28 @@ pub fn token_request(
 
 /// RFC 6749 sections 5.1 and 5.2, every field optional: what is missing is judged, not unreadable.
 #[derive(Default)]
-struct Answer {
-    access_token: Option<String>,
-    token_type: Option<String>,
+struct Answer<'a> {
+    access_token: Option<Cow<'a, str>>,
+    token_type: Option<Cow<'a, str>>,
     expires_in: Option<f64>,
-    scope: Option<String>,
-    error: Option<String>,
+    scope: Option<Cow<'a, str>>,
+    error: Option<Cow<'a, str>>,
 }
 
-impl Answer {
+impl<'a> Answer<'a> {
     /// Nothing when it is no JSON object, a field has another type, or is there twice.
-    fn parse(body: &[u8]) -> Option<Self> {
+    fn parse(body: &'a [u8]) -> Option<Self> {
         let mut answer = Self::default();
-        for (name, value) in Object::parse(body)?.0.iter().filter(|(_, value)| value.get() != "null") {
-            let place = match name.as_str() {
+        for (name, value) in
+            Object::parse(std::str::from_utf8(body).ok()?)?.0.into_iter().filter(|(_, value)| value.get() != "null")
+        {
+            let place = match &*name {
                 "access_token" => &mut answer.access_token,
                 "token_type" => &mut answer.token_type,
                 "scope" => &mut answer.scope,
                 "error" => &mut answer.error,
                 "expires_in" => {
-                    let number = serde_json::from_slice(value.get().as_bytes()).ok()?;
+                    let number = serde_json::from_str(value.get()).ok()?;
                     if answer.expires_in.replace(number).is_some() {
                         return None;
                     }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Context;
 use wasmtime::component::{Accessor, Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Config, Engine, ResourceLimiter, Store};
+use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use self::bindings::spin::variables::variables;
-use crate::counts::Counters;
+use crate::counts::{Clock, Counters, Timers};
 use crate::outbound::{AllowedHosts, Outbound};
 use crate::variables::Error;
 use crate::{KeyValue, Manifest, Output, Variables};
@@ -101,6 +102,10 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     bindings::Imports::add_to_linker::<_, HasSelf<Instance>>(&mut linker, |instance| instance)?;
+    // In the place of wasmtime's, to count them.
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, Timers>(&mut linker, |instance| instance)?;
+    linker.allow_shadowing(false);
     Ok(ServicePre::new(linker.instantiate_pre(&component)?)?)
 }
 
@@ -125,7 +130,7 @@ pub(crate) struct HostState {
     pub(crate) variables: Variables,
     pub(crate) key_value: KeyValue,
     pub(crate) allowed_hosts: AllowedHosts,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) output: Output,
 }
 
@@ -145,7 +150,8 @@ impl Instance {
     fn new(host: Arc<HostState>) -> Self {
         // The context grants nothing by itself: no files, no sockets, no environment.
         let mut wasi = WasiCtxBuilder::new();
-        host.output.connect(&mut wasi);
+        wasi.wall_clock(Clock(host.counters.clone()));
+        host.output.connect(&mut wasi, &host.counters);
         Self {
             table: ResourceTable::new(),
             open_stores: 0,

@@ -1,10 +1,13 @@
 //! Where a component's output goes, and the host's own remarks about it.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::OutputStream;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+
+use crate::counts::{Counters, Written};
 
 /// Where stdout and stderr of a component go, together with what the host reports about it (a trap, a refused host).
 #[derive(Clone, Default)]
@@ -30,11 +33,16 @@ impl Output {
     }
 
     /// Gives a component its stdout and stderr.
-    pub(crate) fn connect(&self, wasi: &mut WasiCtxBuilder) {
+    pub(crate) fn connect(&self, wasi: &mut WasiCtxBuilder, counters: &Arc<Counters>) {
+        let count = || counters.clone();
         match &self.0 {
-            Some(pipe) => wasi.stdout(pipe.clone()).stderr(pipe.clone()),
-            None => wasi.inherit_stdout().inherit_stderr(),
-        };
+            Some(pipe) => {
+                wasi.stdout(Written(pipe.clone(), count())).stderr(Written(pipe.clone(), count()));
+            }
+            None => {
+                wasi.stdout(Written(std::io::stdout(), count())).stderr(Written(std::io::stderr(), count()));
+            }
+        }
     }
 
     /// Adds a line of the host's own.

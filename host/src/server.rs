@@ -28,7 +28,6 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::app::{HostState, Instance};
-use crate::counts::Counters;
 use crate::manifest::Route;
 use crate::outbound::AllowedHosts;
 use crate::{App, Counts, KeyValue, Output, Variables};
@@ -117,8 +116,7 @@ pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
     let addr = listener.local_addr().context("the listener has no address")?;
 
     let (phase, ending) = (watch::Sender::new(Phase::Serving), watch::Sender::new(()));
-    let host =
-        Arc::new(HostState { manifest, variables, key_value, allowed_hosts, counters: Counters::default(), output });
+    let host = Arc::new(HostState { manifest, variables, key_value, allowed_hosts, counters: Arc::default(), output });
     let front = Arc::new(Front {
         routes: host.manifest.routes.clone(),
         handler: ProxyHandler::new(Instances {

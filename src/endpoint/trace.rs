@@ -6,7 +6,7 @@ use http::header::HeaderMap;
 use crate::cache::hex;
 
 /// W3C Trace Context, section 3.2.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A trace id: 32 lower-case hexadecimal digits, not all of them zero.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,9 @@ impl ScopePolicy {
     /// When there is no entry, or one of them is neither a scope token (RFC 6749 section 3.3) nor a pattern.
     pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedPolicy> {
         let entries = Scopes::from_tokens(entries).map_err(|MalformedScope| MalformedPolicy::Scope)?;
+        if !entries.as_str().contains('*') {
+            return Ok(Self { named: Some(entries), patterns: Vec::new() });
+        }
         let (patterns, named): (Vec<_>, Vec<_>) = entries.tokens().partition(|entry| entry.contains('*'));
         let patterns =
             patterns.into_iter().map(Pattern::parse).collect::<Option<_>>().ok_or(MalformedPolicy::Pattern)?;

@@ -1,0 +1,187 @@
+//! The hosts that are asked, in a process of their own: so a host's output goes to a file, as Spin's does, and whoever asks
+//! is not part of what is measured.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write, stderr};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use host::sandbox::{self, Answer, Sandbox};
+use host::{App, KeyValue, Manifest, Options, Reuse, Variables};
+use http::Uri;
+use officernd_token_broker::cache::{Key, Token};
+use officernd_token_broker::config::{Config, VARIABLES};
+use officernd_token_broker::scope::Scopes;
+use officernd_token_broker::seal::NONCE_LENGTH;
+use officernd_token_broker::secret::AccessToken;
+use officernd_token_broker::time::Timestamp;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// The caller, the application, and the secret that both have: nothing here is worth hiding.
+pub(crate) const CALLER: &str = "nightly-sync";
+pub(crate) const SECRET: &str = "wfYuMUzF4UqcJ0cZ8VVcdbY4QmVRr0ZUO2XxJ4oB1Lw";
+
+/// What a token of the store is asked for.
+pub(crate) const MEMBERS: &str = "flex.community.members.read";
+
+/// How long OfficeRnD takes where it is asked.
+pub(crate) const UPSTREAM: Duration = Duration::from_millis(100);
+
+/// The argument that makes this program the one that has the hosts.
+pub(crate) const SERVE: &str = "serve-for-the-benchmark";
+
+/// Sets of scopes that each have a token in the store: so many that no instance is asked for one of them twice.
+pub(crate) fn stored() -> Vec<String> {
+    (0..256).map(|number| format!("flex.space.resource{number}.read")).collect()
+}
+
+/// Sets of scopes that no token was ever fetched for.
+pub(crate) fn unfetched() -> Vec<String> {
+    (0..50).map(|number| format!("flex.billing.resource{number}.read")).collect()
+}
+
+/// The hosts, as whoever asks them sees them. They end with this value.
+pub(crate) struct Hosts {
+    addresses: BTreeMap<String, SocketAddr>,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl Hosts {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(SERVE)
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(File::create(folder.path().join("log"))?)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = process.stderr.take().context("it was asked for")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let addresses = loop {
+            let line = lines.next().context("the hosts did not start")??;
+            match serde_json::from_str(&line) {
+                Ok(addresses) => break addresses,
+                Err(_) => writeln!(std::io::stderr(), "{line}")?,
+            }
+        };
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| drop(writeln!(std::io::stderr(), "{line}")))
+        });
+        Ok(Self { addresses, process, _folder: folder })
+    }
+
+    /// Where the token endpoint of this host is.
+    pub(crate) fn url(&self, name: &str) -> anyhow::Result<Uri> {
+        let address = self.addresses.get(name).with_context(|| format!("there is no host {name}"))?;
+        Ok(format!("http://{address}/oauth/token").parse()?)
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// What the process of the hosts does until it is killed, or whoever started it is gone.
+pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let load = |manifest: &str| {
+        let manifest = Manifest::read(&root.join(manifest))?;
+        host::build(&manifest)?;
+        App::load(manifest)
+    };
+    let (floor, broker) = (load("floor/spin.toml")?, load("../../spin.toml")?);
+
+    let application = sandbox::Application { id: CALLER.into(), secret: SECRET.into(), scopes: unfetched() };
+    let config =
+        sandbox::Config { applications: vec![application], calls_per_minute: 1000, ..sandbox::Config::default() };
+    let sandbox = Sandbox::start(config).await?;
+    sandbox.answer_always(Answer::Late(UPSTREAM));
+
+    let once = Reuse { max_requests: 1, ..Reuse::default() };
+    let mut servers = Vec::new();
+    for (name, app, audit, callers, reuse) in [
+        ("floor", &floor, "all", 0, Reuse::default()),
+        ("all", &broker, "all", 1, Reuse::default()),
+        ("exceptions", &broker, "exceptions", 1, Reuse::default()),
+        ("10,000 callers", &broker, "exceptions", 10_000, Reuse::default()),
+        ("floor, once", &floor, "all", 0, once),
+        ("1 caller, once", &broker, "exceptions", 1, once),
+        ("10,000 callers, once", &broker, "exceptions", 10_000, once),
+    ] {
+        let values = values(&sandbox.url(), audit, callers);
+        let folder = folder.join(name);
+        let key_value = KeyValue::sqlite(&folder)?;
+        if callers > 0 {
+            store_tokens(&key_value, &values).await?;
+        }
+        let options = Options { variables: Variables::from_iter(values), key_value, reuse, ..Options::default() };
+        let server = host::start(app, options).await?;
+        servers.push((name, server));
+    }
+    let mut addresses: BTreeMap<_, _> =
+        servers.iter().map(|(name, server)| (*name, server.addr().to_string())).collect();
+    addresses.insert("officernd", sandbox.url().trim_start_matches("http://").to_owned());
+    writeln!(stderr(), "{}", serde_json::to_string(&addresses)?)?;
+    // Ends when the other end of the pipe does.
+    tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop)).await?;
+    Ok(())
+}
+
+fn values(identity_url: &str, audit: &str, callers: usize) -> BTreeMap<&'static str, String> {
+    let digest = |secret: &str| Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let scopes = [MEMBERS, "flex.space.*.read", "flex.billing.*.read"];
+    let mut policy = serde_json::Map::new();
+    policy.insert(CALLER.to_owned(), json!({ "secret_sha256": [digest(SECRET)], "scopes": scopes }));
+    for number in 1..callers {
+        let entry = json!({ "secret_sha256": [digest(&format!("secret {number}"))], "scopes": [MEMBERS] });
+        policy.insert(format!("another-job-{number}"), entry);
+    }
+    BTreeMap::from([
+        ("officernd_client_id", CALLER.to_owned()),
+        ("officernd_client_secret", SECRET.to_owned()),
+        ("officernd_identity_url", identity_url.to_owned()),
+        ("upstream_calls_per_minute", "100".to_owned()),
+        ("audit", audit.to_owned()),
+        ("callers", serde_json::Value::Object(policy).to_string()),
+    ])
+}
+
+/// Puts tokens into a store, as if the broker with these variables had fetched them.
+async fn store_tokens(key_value: &KeyValue, values: &BTreeMap<&str, String>) -> anyhow::Result<()> {
+    let default = |name: &str| VARIABLES.iter().find(|known| known.name == name).and_then(|known| known.default);
+    let lookup = |name: &str| values.get(name).map(String::as_str).or(default(name)).unwrap_or_default();
+    let config = Config::parse(lookup).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let application = config.applications.first().context("there is always one")?;
+    let credential = &application.current;
+    let now = Timestamp::from_unix_ms(std::time::UNIX_EPOCH.elapsed()?.as_millis().try_into()?);
+    for text in stored().iter().map(String::as_str).chain([MEMBERS]) {
+        let scopes = Scopes::parse(text).map_err(|error| anyhow!("{text}: {error:?}"))?;
+        let key = Key::of(application, credential, &scopes);
+        let token = Token {
+            access_token: AccessToken::new("0123456789abcdef0123456789abcdef01234567"),
+            requested: scopes.clone(),
+            scopes,
+            expires_at: now + Duration::from_secs(3600),
+            fetched_at: now,
+            stalled: false,
+            revoked_at: None,
+        };
+        let mut nonce = [0; NONCE_LENGTH];
+        getrandom::fill(&mut nonce)?;
+        key_value.set("default", &key.of_token(), token.seal(key, &credential.seal, nonce)).await?;
+    }
+    ensure!(!key_value.keys("default").await?.is_empty(), "the store keeps nothing");
+    Ok(())
+}
