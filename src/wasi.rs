@@ -15,7 +15,7 @@ use wasip3::clocks::monotonic_clock::wait_for;
 use wasip3::http::client;
 use wasip3::http::types::{self, ErrorCode, Fields, Scheme, Trailers};
 use wasip3::random::random::get_random_u64;
-use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, spawn};
+use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, spawn, yield_async};
 use wasip3::{wit_future, wit_stream};
 
 use crate::broker::{Broker, Ports, SendError};
@@ -25,10 +25,13 @@ use crate::time::Timestamp;
 /// A body that takes longer to arrive is given up.
 const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How often the host gets a moment before a timer is set.
+const MOMENTS: usize = 4;
+
 /// As much of a body is asked for at a time, if nothing says how long it is.
 const CHUNK: usize = 4 * 1024;
 
-/// The headers that the core reads, of requests and of OfficeRnD's answers.
+/// The headers that are taken over, of requests and of OfficeRnD's answers: those that somebody here reads.
 static READ: [HeaderName; 5] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRACEPARENT];
 
 type Headers = Vec<(String, Vec<u8>)>;
@@ -93,18 +96,23 @@ fn headers(fields: Headers) -> HeaderMap {
 }
 
 async fn read_body(request: types::Request, headers: &HeaderMap) -> Body {
-    // RFC 9112 section 6.3: a body that is as long as its header says is complete, and nobody has to wait for its end.
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT, length);
-    // The timer is set when the body is not there yet.
-    match select(pin!(body), pin!(sleep(BODY_PATIENCE))).await {
+    let patience = async {
+        // Mostly it is there as soon as the host has had a moment, and a timer costs as much as half of the request.
+        for _ in 0..MOMENTS {
+            yield_async().await;
+        }
+        sleep(BODY_PATIENCE).await;
+    };
+    match select(pin!(body), pin!(patience)).await {
         Either::Left((Ok(whole), _)) => Ok(whole),
         Either::Left((Err(SendError::TooLong), _)) => Err(BodyError::TooLarge),
         Either::Left((Err(SendError::Unreachable), _)) | Either::Right(_) => Err(BodyError::Incomplete),
     }
 }
 
-/// Reads a body to its end, or to its `length`, and stops at the first byte over `limit`.
+/// Reads a body to its end, which is expected at `length`, and stops at the first byte over `limit`.
 async fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
     limit: usize,
@@ -112,13 +120,11 @@ async fn read(
 ) -> Result<Vec<u8>, SendError> {
     let (_received, received) = wit_future::new(|| Ok(()));
     let (mut stream, end) = consume(received);
-    let mut whole = Vec::with_capacity(length.unwrap_or(CHUNK).min(limit + 1));
+    // One byte more, so that there is room to ask for what should not come.
+    let mut whole = Vec::with_capacity(length.unwrap_or(CHUNK).min(limit) + 1);
     loop {
         if whole.len() > limit {
             return Err(SendError::TooLong);
-        }
-        if length == Some(whole.len()) {
-            return Ok(whole);
         }
         if whole.len() == whole.capacity() {
             whole.reserve(CHUNK);
@@ -179,7 +185,7 @@ fn to_send(request: Request<String>) -> Option<types::Request> {
     request.set_method(&types::Method::Post).ok()?;
     request.set_scheme(Some(&scheme)).ok()?;
     request.set_authority(head.uri.authority().map(|authority| authority.as_str())).ok()?;
-    request.set_path_with_query(Some(head.uri.path())).ok()?;
+    request.set_path_with_query(head.uri.path_and_query().map(PathAndQuery::as_str)).ok()?;
     Some(request)
 }
 

@@ -50,11 +50,18 @@ async fn measure<F: Future<Output = u16>>(server: &Server, status: u16, request:
         // What the request before this one cost is known when this one starts.
         assert_eq!(request().await, status);
         let calls = since(before, server.counts());
-        if best.is_none_or(|best| calls.fuel < best.instructions) {
-            best = Some(Cost { instructions: calls.fuel, calls });
+        // The calls are this request's, the instructions those of the one before it: each at its best.
+        let best = best.get_or_insert(Cost { instructions: calls.fuel, calls });
+        best.instructions = best.instructions.min(calls.fuel);
+        if host_calls(calls) < host_calls(best.calls) {
+            best.calls = calls;
         }
     }
     best.expect("there were twenty")
+}
+
+fn host_calls(calls: Counts) -> u64 {
+    calls.clock + calls.timers + calls.writes + calls.variables + calls.outbound + calls.store_calls()
 }
 
 fn since(before: Counts, after: Counts) -> Counts {
@@ -145,14 +152,14 @@ async fn ask_floor(server: &Server, caller: &Caller) -> u16 {
     tests::exchange(server.addr(), request).await.expect("the floor answers").status
 }
 
-/// Compares with the table of the page that begins with this line.
-fn compare(header: &str, rows: &[String], numbers: usize) {
+/// Compares with the table of the page that begins with this line; the first `numbers` columns may be a little off.
+fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
     let table =
         [header.to_owned(), "|---".repeat(header.matches('|').count() - 1) + "|"].into_iter().chain(rows.to_vec());
     let table = table.collect::<Vec<_>>().join("\n");
     println!("{table}");
-    let page = std::fs::read_to_string(root().join("docs/performance.md")).expect("the page is there");
-    let on_page = page.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'));
+    let text = std::fs::read_to_string(root().join(page)).expect("the page is there");
+    let on_page = text.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'));
     let on_page: Vec<_> = on_page.collect();
     let mut wrong = String::new();
     for (place, row) in rows.iter().enumerate() {
@@ -170,7 +177,7 @@ fn compare(header: &str, rows: &[String], numbers: usize) {
             writeln!(wrong, "{row} is not what the page says").expect("a string takes everything");
         }
     }
-    assert!(wrong.is_empty() && on_page.len() == rows.len(), "{wrong}docs/performance.md should have\n{table}");
+    assert!(wrong.is_empty() && on_page.len() == rows.len(), "{wrong}{page} should have\n{table}");
 }
 
 #[tokio::test]
@@ -264,7 +271,12 @@ async fn a_request_costs_what_the_page_says() {
 
     rows.iter().for_each(|row| println!("{row}"));
     assert!(growth.iter().all(|growth| *growth <= 1.05), "with 100 and 10,000 callers: {growth:?}");
-    compare("| request | instructions | clock | timers | log | variables | store | OfficeRnD |", &rows, 1);
+    compare(
+        "docs/performance.md",
+        "| request | instructions | clock | timers | log | variables | store | OfficeRnD |",
+        &rows,
+        1,
+    );
 }
 
 #[tokio::test]
@@ -290,7 +302,12 @@ async fn the_component_is_as_small_as_the_page_says() {
         assert_eq!((last[place].instances, last[place].requests), (1, 128));
         rows.push(format!("| {name} | {size} | {} | {} |", first[place], last[place].memory_bytes));
     }
-    compare("| component | bytes of .wasm | memory after the first request | after the 128th |", &rows, 3);
+    compare(
+        "docs/performance.md",
+        "| component | bytes of .wasm | memory after the first request | after the 128th |",
+        &rows,
+        3,
+    );
 }
 
 #[tokio::test]
@@ -307,14 +324,15 @@ async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
     let unknown = "x".repeat(nightly.name.len());
     let mut costs = Vec::new();
     for (what, caller) in [
-        ("a caller of three secrets, a wrong one", as_caller(&nightly.name, "nothing")),
-        ("a caller of three secrets, an expired one", as_caller(&nightly.name, "expired")),
-        ("nobody", as_caller(&unknown, "nothing")),
+        ("a caller's name, a wrong secret", as_caller(&nightly.name, "nothing")),
+        ("a caller's name, a right secret that has expired", as_caller(&nightly.name, "expired")),
+        ("nobody's name", as_caller(&unknown, "nothing")),
     ] {
         let cost = measure(&broker.server, 401, async || broker.token(&caller, Some(MEMBERS)).await.status).await;
         costs.push((what, cost.instructions));
     }
-    println!("{costs:?}");
+    let rows: Vec<_> = costs.iter().map(|(what, cost)| format!("| {what} | {cost} |")).collect();
+    compare("docs/reliability.md", "| presented | instructions |", &rows, 1);
     let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
     assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
     // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.

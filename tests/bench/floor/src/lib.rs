@@ -1,4 +1,4 @@
-//! What no component can be faster than: it reads the body of a POST and answers a constant token.
+//! It reads the body of a POST and answers a constant token, as one would write that with spin-sdk.
 
 #![cfg(target_family = "wasm")]
 
