@@ -7,13 +7,16 @@
 //! variables, [`audit`] writes the log, [`error`] lists what can go wrong, [`secret`] and [`seal`] keep secrets out of
 //! sight.
 //!
-//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin.
+//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
+//! WASI 0.3 and `spin.rs`.
 
 pub mod application;
 pub mod audit;
 pub mod broker;
 pub mod cache;
 pub mod caller;
+#[cfg(target_family = "wasm")]
+mod component;
 pub mod config;
 pub mod endpoint;
 pub mod error;
