@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Either as OneOf, Empty, Full};
 use wasip3::clocks::monotonic_clock::wait_for;
@@ -15,10 +16,10 @@ use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
 use wasip3::http::types::{self, ErrorCode};
 use wasip3::http_compat::{
-    IncomingBody, IncomingMessage, http_from_wasi_request, http_from_wasi_response, http_into_wasi_request,
-    http_into_wasi_response,
+    BodyWriter, IncomingBody, IncomingMessage, http_from_wasi_request, http_from_wasi_response, http_into_wasi_response,
 };
 use wasip3::random::random::get_random_u64;
+use wasip3::wit_bindgen::FutureReader;
 
 use crate::broker::{Broker, Instance, Ports, SendError};
 use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
@@ -79,6 +80,22 @@ async fn read(mut body: IncomingBody<impl IncomingMessage>, limit: usize) -> Res
     Ok(whole)
 }
 
+/// A request, whose body is sent as it is taken, and how its transmission ends.
+fn outgoing(request: Request<String>) -> Option<(types::Request, FutureReader<Result<(), ErrorCode>>)> {
+    let (parts, body) = request.into_parts();
+    let (writer, contents, trailers) = BodyWriter::new();
+    let (request, transmitted) = types::Request::new(parts.headers.try_into().ok()?, Some(contents), trailers, None);
+    request.set_method(&parts.method.into()).ok()?;
+    request.set_scheme(parts.uri.scheme().map(Into::into).as_ref()).ok()?;
+    request.set_authority(parts.uri.authority().map(Authority::as_str)).ok()?;
+    request.set_path_with_query(parts.uri.path_and_query().map(PathAndQuery::as_str)).ok()?;
+    wasip3::spawn(async move {
+        // Who does not take it all says so in the answer, or by none.
+        let _ = writer.send_http_body(&mut Full::new(Bytes::from(body))).await;
+    });
+    Some((request, transmitted))
+}
+
 async fn sleep(duration: Duration) {
     wait_for(duration.as_nanos().try_into().unwrap_or(u64::MAX)).await;
 }
@@ -124,10 +141,11 @@ impl Ports for World {
     }
 
     async fn send(&self, request: Request<String>, limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-        let unreachable = |_| SendError::Unreachable;
-        let request = http_into_wasi_request(request.map(|body| Full::new(Bytes::from(body)))).map_err(unreachable)?;
-        let response = client::send(request).await.and_then(http_from_wasi_response).map_err(unreachable)?;
-        let (parts, body) = response.into_parts();
+        // `_transmitted` lives until the answer is read: Wasmtime 49.0 closes the connection when it is dropped
+        // (bytecodealliance/wasmtime#14227), so wasip3's own conversion, which drops it, loses a body that comes after its head.
+        let (request, _transmitted) = outgoing(request).ok_or(SendError::Unreachable)?;
+        let response = client::send(request).await.and_then(http_from_wasi_response);
+        let (parts, body) = response.map_err(|_| SendError::Unreachable)?.into_parts();
         Ok(Response::from_parts(parts, read(body, limit).await?))
     }
 

@@ -57,6 +57,17 @@ async fn check(
     assert_eq!(broker.server.counts().traps, 0, "{what}: {log}");
 }
 
+/// Wasmtime 49.0 may lose a body that is not there with its head.
+#[tokio::test]
+async fn an_answer_whose_body_comes_after_its_head_is_read_whole() {
+    const BODY: &[u8] =
+        br#"{"access_token":"whose-last-bytes-come-in-packets-of-their-own","token_type":"Bearer","expires_in":3599}"#;
+    let broker = Setup::default().start().await;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", BODY.len());
+    broker.sandbox.answer_always(Upstream::Raw(head.into(), Then::Repeat(BODY, Duration::from_millis(100))));
+    assert_eq!(broker.nightly(MEMBERS).await.token(), "whose-last-bytes-come-in-packets-of-their-own");
+}
+
 fn fixed(status: u16, body: impl Into<Bytes>) -> Upstream {
     let response = Response::builder().status(status).header(CONTENT_TYPE, "text/html");
     Upstream::Fixed(response.body(body.into()).unwrap())
