@@ -1,5 +1,5 @@
-//! The component: its entry point, and what WASI 0.3 has of the core's ports. What only a host's own
-//! interfaces have, the variables and the store, is in `spin.rs`.
+//! The component: its entry point, and what WASI 0.3 has of the core's ports. What differs between hosts, the variables and
+//! the store, is the [`Host`] of one of the two files that name one: `spin.rs`, `wasi.rs`.
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -23,8 +23,14 @@ use wasip3::wit_bindgen::FutureReader;
 
 use crate::broker::{Broker, Instance, Ports, SendError};
 use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
+#[cfg(feature = "spin")]
 use crate::spin::Host;
 use crate::time::Timestamp;
+#[cfg(feature = "wasi")]
+use crate::wasi::Host;
+
+#[cfg(all(feature = "spin", feature = "wasi"))]
+compile_error!("a component is for one kind of host: `wasi` is built with --no-default-features");
 
 /// A body that takes longer to arrive is given up.
 const BODY_PATIENCE: Duration = Duration::from_secs(4);
@@ -101,7 +107,7 @@ async fn sleep(duration: Duration) {
 }
 
 /// Tells the operator: on stderr, in one line.
-fn warn(line: &str) {
+pub(crate) fn warn(line: &str) {
     // A provider's or a store's words must not begin a line of their own.
     let line = line.replace(char::is_control, " ");
     let _ = io::stderr().write_all(["officernd-token-broker: ", &line, "\n"].concat().as_bytes());
@@ -147,6 +153,10 @@ impl Ports for World {
         let response = client::send(request).await.and_then(http_from_wasi_response);
         let (parts, body) = response.map_err(|_| SendError::Unreachable)?.into_parts();
         Ok(Response::from_parts(parts, read(body, limit).await?))
+    }
+
+    fn lack(&self) -> Option<&'static str> {
+        self.host.lack()
     }
 
     fn audit(&self, line: &str) {

@@ -8,7 +8,7 @@
 //! sight.
 //!
 //! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
-//! WASI 0.3 and `spin.rs`.
+//! WASI 0.3 and, for what WASI lacks, `spin.rs` or `wasi.rs`.
 
 pub mod application;
 pub mod audit;
@@ -25,7 +25,9 @@ pub mod rules;
 pub mod scope;
 pub mod seal;
 pub mod secret;
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", feature = "spin"))]
 mod spin;
 pub mod time;
 pub mod upstream;
+#[cfg(all(target_family = "wasm", feature = "wasi"))]
+mod wasi;

@@ -30,6 +30,10 @@ impl Host {
         self.note(result)
     }
 
+    pub(crate) fn lack(&self) -> Option<&'static str> {
+        None
+    }
+
     async fn store(&self) -> Result<Rc<Store>, key_value::Error> {
         let open = self.store.borrow().clone();
         match open {
