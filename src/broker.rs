@@ -57,6 +57,10 @@ pub trait Ports: Clone + 'static {
         request: Request<String>,
         limit: usize,
     ) -> impl Future<Output = Result<Response<Vec<u8>>, SendError>>;
+    /// The class of what the host lacks, for `/readyz`, where the broker is of use without it.
+    fn lack(&self) -> Option<&'static str> {
+        None
+    }
     /// Writes the audit line of a request; it has no line break.
     fn audit(&self, line: &str);
     /// Tells the operator about something that is amiss and was coped with.

@@ -145,7 +145,7 @@ async fn readiness<P: Ports>(broker: &Broker<P>, now: Timestamp, audit: &mut Aud
     };
     audit.reason = problem;
     match problem {
-        None => json(StatusCode::OK, &Health { status: "ready", problem }),
+        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }),
         Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }),
     }
 }

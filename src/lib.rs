@@ -7,14 +7,16 @@
 //! variables, [`audit`] writes the log, [`error`] lists what can go wrong, [`secret`] and [`seal`] keep secrets out of
 //! sight.
 //!
-//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `spin.rs` implements for Spin, with
-//! what `wasi.rs` has of any WASI 0.3 host.
+//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
+//! WASI 0.3 and, for what WASI lacks, `spin.rs` or `wasi.rs`.
 
 pub mod application;
 pub mod audit;
 pub mod broker;
 pub mod cache;
 pub mod caller;
+#[cfg(target_family = "wasm")]
+mod component;
 pub mod config;
 pub mod endpoint;
 pub mod error;
@@ -23,9 +25,9 @@ pub mod rules;
 pub mod scope;
 pub mod seal;
 pub mod secret;
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", feature = "spin"))]
 mod spin;
 pub mod time;
 pub mod upstream;
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", feature = "wasi"))]
 mod wasi;

@@ -1,220 +1,127 @@
-//! What every WASI 0.3 host gives, Spin among them: HTTP in and out, time, randomness, and somewhere to write.
-//!
-//! It speaks `wasi:http` itself. The types of `http` would be had for less text, but a request's twenty headers would be
-//! parsed for the three that the core reads, and an answer copied twice: half of what a request costs.
+//! What any other host has for the broker: the environment, and the store of `wasi:keyvalue`. Nothing here is Spin's.
 
-use std::io::{self, Write};
-use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::cell::RefCell;
+use std::env;
+use std::rc::Rc;
 
-use futures_util::future::{Either, select};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use wasip3::clocks::monotonic_clock::wait_for;
-use wasip3::http::client;
-use wasip3::http::types::{self, ErrorCode, Fields, Scheme, Trailers};
-use wasip3::random::random::get_random_u64;
-use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, spawn, yield_async};
-use wasip3::{wit_future, wit_stream};
+use self::wasi::keyvalue::store::{Bucket, Error, open};
+use crate::component::warn;
+use crate::config::VARIABLES;
 
-use crate::broker::{Broker, Ports, SendError};
-use crate::endpoint::{self, BODY_LIMIT, Body, BodyError, TRACEPARENT};
-use crate::time::Timestamp;
+wasip3::wit_bindgen::generate!({
+    runtime_path: "wasip3::wit_bindgen::rt",
+    generate_all,
+    // As much of the draft as is used here, in the version that hosts have. None of it is `async`: while the store works, all
+    // requests of the instance wait, and no deadline ends that.
+    inline: "
+        package officernd:token-broker;
 
-/// A body that takes longer to arrive is given up.
-const BODY_PATIENCE: Duration = Duration::from_secs(4);
+        world store {
+            import wasi:keyvalue/store@0.2.0-draft;
+        }
 
-/// How often the host gets a moment before a timer is set.
-const MOMENTS: usize = 4;
+        package wasi:keyvalue@0.2.0-draft {
+            interface store {
+                variant error {
+                    no-such-store,
+                    access-denied,
+                    other(string),
+                }
+                open: func(identifier: string) -> result<bucket, error>;
+                resource bucket {
+                    get: func(key: string) -> result<option<list<u8>>, error>;
+                    set: func(key: string, value: list<u8>) -> result<_, error>;
+                }
+            }
+        }
+    ",
+});
 
-/// As much of a body is asked for at a time, if nothing says how long it is.
-const CHUNK: usize = 4 * 1024;
+/// The bucket's name: that of the store on Spin.
+const BUCKET: &str = "default";
 
-/// The headers that are taken over, of requests and of OfficeRnD's answers: those that somebody here reads.
-static READ: [HeaderName; 5] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRACEPARENT];
+/// Most records that an instance keeps without a store. The one that was written longest ago makes room, which is never lease,
+/// ledger or index: those are written around each call.
+const RECORDS_KEPT: usize = 1024;
 
-type Headers = Vec<(String, Vec<u8>)>;
-
-/// How a body ends: with trailers, or in the middle.
-type End = Result<Option<Trailers>, ErrorCode>;
-
-/// Answers a request.
-pub(crate) async fn handle<P: Ports>(
-    broker: &Broker<P>,
-    request: types::Request,
-) -> Result<types::Response, ErrorCode> {
-    let arrived = broker.ports.now();
-    let mut incoming = Request::new(Ok(Vec::new()));
-    *incoming.method_mut() = match request.get_method() {
-        types::Method::Get => Method::GET,
-        types::Method::Head => Method::HEAD,
-        types::Method::Post => Method::POST,
-        // No path has any other: it does not matter which it is.
-        _ => Method::OPTIONS,
-    };
-    *incoming.uri_mut() = uri(&request, incoming.method() != Method::POST).ok_or(ErrorCode::HttpRequestUriInvalid)?;
-    *incoming.headers_mut() = headers(request.get_headers().copy_all());
-    if incoming.method() == Method::POST {
-        *incoming.body_mut() = read_body(request, incoming.headers()).await;
-    }
-    let handled = endpoint::handle(broker, incoming, arrived).await;
-    if let Some(followup) = handled.followup {
-        spawn(followup);
-    }
-    outgoing(handled.response)
+#[derive(Default)]
+pub(crate) struct Host {
+    /// The open store, which is not opened again for every request.
+    store: RefCell<Option<Store>>,
 }
 
-/// What the request is for; where it was sent to is of interest only for what is read.
-fn uri(request: &types::Request, with_origin: bool) -> Option<Uri> {
-    let path = request.get_path_with_query();
-    let path = path.as_deref().map_or(Ok(PathAndQuery::from_static("/")), PathAndQuery::try_from).ok()?;
-    if !with_origin {
-        return Some(Uri::from(path));
+/// A key and its value.
+type Record = (String, Vec<u8>);
+
+#[derive(Clone)]
+enum Store {
+    Shared(Rc<Bucket>),
+    /// The host has none: the records of this instance, the one written last at the end.
+    Alone(Rc<RefCell<Vec<Record>>>),
+}
+
+impl Host {
+    /// No moment for a request's body before a timer is set: while an instance yields, `wasmtime serve` starts another one, and
+    /// that would have a budget of its own.
+    pub(crate) const MOMENTS: usize = 0;
+
+    pub(crate) async fn variable(&self, name: &'static str) -> Result<String, String> {
+        // spin.toml has the defaults on Spin; here nobody else knows them.
+        let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
+        Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
     }
-    let mut uri = Uri::builder().path_and_query(path);
-    if let Some(authority) = request.get_authority() {
-        let scheme = match request.get_scheme() {
-            Some(Scheme::Https) => "https",
-            _ => "http",
+
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        match self.store()? {
+            Store::Shared(bucket) => self.note(bucket.get(key)),
+            Store::Alone(records) => {
+                let records = records.borrow();
+                Ok(records.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone()))
+            }
+        }
+    }
+
+    pub(crate) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        match self.store()? {
+            Store::Shared(bucket) => self.note(bucket.set(key, value)),
+            Store::Alone(records) => {
+                let mut records = records.borrow_mut();
+                records.retain(|(other, _)| other != key);
+                if records.len() >= RECORDS_KEPT {
+                    records.remove(0);
+                }
+                records.push((key.to_owned(), value.to_owned()));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn lack(&self) -> Option<&'static str> {
+        matches!(&*self.store.borrow(), Some(Store::Alone(_))).then_some("budget_per_instance")
+    }
+
+    fn store(&self) -> Result<Store, String> {
+        if let Some(store) = &*self.store.borrow() {
+            return Ok(store.clone());
+        }
+        let store = match open(BUCKET) {
+            Err(Error::NoSuchStore) => {
+                warn(
+                    "there is no key-value store `default`: this instance keeps tokens and counts the calls of a minute alone",
+                );
+                Store::Alone(Rc::default())
+            }
+            opened => Store::Shared(Rc::new(opened.map_err(|error| error.to_string())?)),
         };
-        uri = uri.authority(authority).scheme(scheme);
+        self.store.replace(Some(store.clone()));
+        Ok(store)
     }
-    uri.build().ok()
-}
 
-/// Those that somebody reads. One that cannot be a header counts as absent: no host lets it through.
-fn headers(fields: Headers) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(READ.len());
-    for (name, value) in fields {
-        let known = READ.iter().find(|known| known.as_str().eq_ignore_ascii_case(&name));
-        if let (Some(known), Ok(value)) = (known, HeaderValue::try_from(value)) {
-            headers.append(known, value);
-        }
+    /// After a failure the next operation opens the store again.
+    fn note<T>(&self, result: Result<T, Error>) -> Result<T, String> {
+        result.map_err(|error| {
+            self.store.replace(None);
+            error.to_string()
+        })
     }
-    headers
-}
-
-async fn read_body(request: types::Request, headers: &HeaderMap) -> Body {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT, length);
-    let patience = async {
-        // Mostly it is there as soon as the host has had a moment, and a timer costs as much as half of the request.
-        for _ in 0..MOMENTS {
-            yield_async().await;
-        }
-        sleep(BODY_PATIENCE).await;
-    };
-    match select(pin!(body), pin!(patience)).await {
-        Either::Left((Ok(whole), _)) => Ok(whole),
-        Either::Left((Err(SendError::TooLong), _)) => Err(BodyError::TooLarge),
-        Either::Left((Err(SendError::Unreachable), _)) | Either::Right(_) => Err(BodyError::Incomplete),
-    }
-}
-
-/// Reads a body to its end, which is expected at `length`, and stops at the first byte over `limit`.
-async fn read(
-    consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
-    limit: usize,
-    length: Option<usize>,
-) -> Result<Vec<u8>, SendError> {
-    let (_received, received) = wit_future::new(|| Ok(()));
-    let (mut stream, end) = consume(received);
-    // One byte more, so that there is room to ask for what should not come.
-    let mut whole = Vec::with_capacity(length.unwrap_or(CHUNK).min(limit) + 1);
-    loop {
-        if whole.len() > limit {
-            return Err(SendError::TooLong);
-        }
-        if whole.len() == whole.capacity() {
-            whole.reserve(CHUNK);
-        }
-        let (result, read) = stream.read(whole).await;
-        whole = read;
-        if result == StreamResult::Dropped {
-            return end.await.map(|_| whole).map_err(|_| SendError::Unreachable);
-        }
-    }
-}
-
-/// The answer as the host takes it. Its body goes out after it.
-fn outgoing(answer: Response<String>) -> Result<types::Response, ErrorCode> {
-    let (head, body) = answer.into_parts();
-    let (contents, trailers) = write(body);
-    let (response, _) = types::Response::new(fields(&head.headers)?, contents, trailers);
-    response.set_status_code(head.status.as_u16()).map_err(|()| ErrorCode::InternalError(None))?;
-    Ok(response)
-}
-
-fn fields(headers: &HeaderMap) -> Result<Fields, ErrorCode> {
-    let list: Headers =
-        headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned())).collect();
-    Fields::from_list(&list).map_err(|_| ErrorCode::InternalError(None))
-}
-
-/// A body, as the host reads it.
-fn write(body: String) -> (Option<StreamReader<u8>>, FutureReader<End>) {
-    // A writer that is dropped writes this: there are no trailers.
-    let (_, trailers) = wit_future::new(|| Ok(None));
-    if body.is_empty() {
-        return (None, trailers);
-    }
-    let (mut writer, contents) = wit_stream::new();
-    // What is left when the host reads no further is nobody's.
-    spawn(async move { drop(writer.write_all(body.into_bytes()).await) });
-    (Some(contents), trailers)
-}
-
-/// [`Ports::send`].
-pub(crate) async fn send(request: Request<String>, limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-    let response = client::send(to_send(request).ok_or(SendError::Unreachable)?).await;
-    let response = response.map_err(|_| SendError::Unreachable)?;
-    let mut answer = Response::new(Vec::new());
-    *answer.status_mut() = StatusCode::from_u16(response.get_status_code()).map_err(|_| SendError::Unreachable)?;
-    *answer.headers_mut() = headers(response.get_headers().copy_all());
-    *answer.body_mut() = read(|end| types::Response::consume_body(response, end), limit, None).await?;
-    Ok(answer)
-}
-
-/// Nothing when the host refuses a part of it. It is a POST: the core sends no other.
-fn to_send(request: Request<String>) -> Option<types::Request> {
-    let (head, body) = request.into_parts();
-    let (contents, trailers) = write(body);
-    let (request, _) = types::Request::new(fields(&head.headers).ok()?, contents, trailers, None);
-    let scheme = if head.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http };
-    request.set_method(&types::Method::Post).ok()?;
-    request.set_scheme(Some(&scheme)).ok()?;
-    request.set_authority(head.uri.authority().map(|authority| authority.as_str())).ok()?;
-    request.set_path_with_query(head.uri.path_and_query().map(PathAndQuery::as_str)).ok()?;
-    Some(request)
-}
-
-/// [`Ports::now`].
-#[expect(clippy::disallowed_methods, reason = "this is the port that knows the time")]
-pub(crate) fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(since_epoch.as_millis().try_into().unwrap_or(u64::MAX))
-}
-
-/// [`Ports::random`].
-pub(crate) fn random() -> u64 {
-    get_random_u64()
-}
-
-/// [`Ports::sleep`].
-pub(crate) async fn sleep(duration: Duration) {
-    wait_for(duration.as_nanos().try_into().unwrap_or(u64::MAX)).await;
-}
-
-/// [`Ports::audit`].
-pub(crate) fn audit(line: &str) {
-    // One write, so that lines of several instances do not mix. A log that cannot be written stops nobody.
-    let _ = io::stdout().write_all([line, "\n"].concat().as_bytes());
-}
-
-/// [`Ports::warn`].
-pub(crate) fn warn(line: &str) {
-    // A provider's or a store's words must not begin a line of their own.
-    let line = line.replace(char::is_control, " ");
-    let _ = io::stderr().write_all(["officernd-token-broker: ", &line, "\n"].concat().as_bytes());
 }

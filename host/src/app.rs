@@ -97,7 +97,7 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     let component = Component::from_binary(&engine, bytes)?;
 
     let mut linker = Linker::<Instance>::new(&engine);
-    // 0.2 for Rust's standard library, 0.3 for spin-sdk.
+    // 0.2 for Rust's standard library, 0.3 for wasip3.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;

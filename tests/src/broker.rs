@@ -1,12 +1,11 @@
 //! A running broker, and the sandbox it asks.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use host::sandbox::{self, Call, Sandbox};
-use host::{App, KeyValue, Manifest, Options, Output, Server, Variables};
+use host::{App, Faults, KeyValue, Options, Output, Variables};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::Full;
@@ -20,7 +19,9 @@ use officernd_token_broker::time::Timestamp;
 use tokio::time::sleep;
 
 use crate::answer::{Answer, basic, exchange, form};
+use crate::component::manifest;
 use crate::leak::{Secret, keep_secret, search};
+use crate::server::{Log, Server, WasmtimeServe};
 use crate::setup::{Caller, Setup, secret};
 
 /// The store that the component has.
@@ -38,15 +39,6 @@ fn metered_app() -> &'static App {
     APP.get_or_init(|| App::load_metered(manifest()).expect("the component loads"))
 }
 
-/// The manifest of a component that is built.
-fn manifest() -> Manifest {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml");
-    let manifest = Manifest::read(&manifest).expect("spin.toml is for this host too");
-    BUILT.get_or_init(|| host::build(&manifest).expect("the component builds"));
-    manifest
-}
-
 /// A broker in a host, and the sandbox it asks.
 pub struct Broker {
     watch: Watch,
@@ -60,9 +52,20 @@ pub struct Broker {
     pub variables: Variables,
 }
 
+/// What a component has touched outside of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Requests that came to OfficeRnD.
+    pub calls: usize,
+    /// Requests that it sent, as the host counts them; a host that does not count, `wasmtime serve`, knows no more than OfficeRnD.
+    pub sent: u64,
+    /// Operations on the store; nothing on a host that does not count.
+    pub store: Option<u64>,
+}
+
 /// Searches what a broker leaves behind for every secret there is, when it is dropped.
 struct Watch {
-    output: Output,
+    output: Log,
     key_value: KeyValue,
     sandbox: Weak<Sandbox>,
 }
@@ -96,19 +99,33 @@ impl Setup {
 }
 
 async fn serve(setup: Setup, sandbox: Arc<Sandbox>, variables: Variables) -> Broker {
+    let key_value = setup.key_value.clone();
+    let (server, output) = if setup.in_wasmtime_serve {
+        let variables = variables.clone();
+        let start = tokio::task::spawn_blocking(move || WasmtimeServe::start(&variables));
+        let server = start.await.expect("wasmtime serve starts");
+        let log = server.log();
+        (Server::WasmtimeServe(server), log)
+    } else {
+        serve_here(&setup, &variables).await
+    };
+    let watch = Watch { output, key_value, sandbox: Arc::downgrade(&sandbox) };
+    Broker { watch, setup, sandbox, server, variables }
+}
+
+async fn serve_here(setup: &Setup, variables: &Variables) -> (Server, Log) {
     let app = if setup.is_metered { metered_app } else { app };
     let app = tokio::task::spawn_blocking(app).await.expect("the component builds and loads");
-    let (output, key_value) = (Output::captured(), setup.key_value.clone());
+    let output = Output::captured();
     let options = Options {
         variables: variables.clone(),
-        key_value: key_value.clone(),
+        key_value: setup.key_value.clone(),
         reuse: setup.reuse,
         output: output.clone(),
         ..Options::default()
     };
     let server = host::start(app, options).await.expect("the host starts");
-    let watch = Watch { output, key_value, sandbox: Arc::downgrade(&sandbox) };
-    Broker { watch, setup, sandbox, server, variables }
+    (Server::Here(server), Log::Captured(output))
 }
 
 impl Broker {
@@ -122,6 +139,7 @@ impl Broker {
 
     /// Starts a second host, which asks the same sandbox and has this store.
     pub async fn beside(&self, key_value: KeyValue) -> Self {
+        self.needs("a store that two hosts share");
         let setup = Setup { key_value, ..self.setup.clone() };
         serve(setup, self.sandbox.clone(), self.variables.clone()).await
     }
@@ -145,6 +163,25 @@ impl Broker {
     /// Asks for a token for the caller `nightly`.
     pub fn nightly(&self, scope: &str) -> impl Future<Output = Answer> + use<> {
         self.token(&self.setup.nightly, Some(scope))
+    }
+
+    /// A test that needs what `wasmtime serve` lacks is listed in `tests/tests/wasmtime_serve.rs`.
+    #[track_caller]
+    fn needs(&self, what: &str) {
+        assert!(!self.setup.in_wasmtime_serve, "not on wasmtime serve: {what}");
+    }
+
+    /// What the component has touched so far outside of itself.
+    pub fn touched(&self) -> Touched {
+        let (calls, counts) = (self.calls().len(), self.server.counts_if_any());
+        let sent = counts.map_or(calls as u64, |counts| counts.outbound);
+        Touched { calls, sent, store: counts.map(|counts| counts.store_calls()) }
+    }
+
+    /// Makes the store fail so.
+    pub fn set_store_faults(&self, faults: Faults) {
+        self.needs("a store outside of the instances");
+        self.setup.key_value.set_faults(faults);
     }
 
     /// What OfficeRnD has been asked so far.
@@ -208,11 +245,13 @@ impl Broker {
 
     /// Writes to the store, as another node would.
     pub async fn store(&self, key: &str, value: Vec<u8>) {
+        self.needs("a store outside of the instances");
         self.setup.key_value.set(LABEL, key, value).await.expect("the store works");
     }
 
     /// Everything in the store.
     pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
+        self.needs("a store outside of the instances");
         self.setup.key_value.entries(LABEL).expect("the store works")
     }
 

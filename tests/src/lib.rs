@@ -5,20 +5,24 @@
 
 mod answer;
 mod broker;
+mod component;
 mod crowd;
 mod leak;
 mod load;
 mod peer;
 mod program;
 mod redis;
+mod server;
 mod setup;
 
 pub use answer::{Answer, basic, exchange, form};
-pub use broker::{Broker, eventually, revocation_request, token_request};
+pub use broker::{Broker, Touched, eventually, revocation_request, token_request};
+pub use component::{component_for_spin, component_for_wasi};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use leak::{Secret, disguises, find_leaks, saw, search};
 pub use load::{Load, load};
 pub use peer::{PeerServer, run_peer};
 pub use program::{Ended, Program};
 pub use redis::Redis;
+pub use server::{Server, WasmtimeServe};
 pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, digest_of, random, secret};

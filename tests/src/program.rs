@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::broker::search_store;
 use crate::leak::{saw, search};
+use crate::server::is_wasmtime_serve;
 
 /// How long it may take to build the component and to load it, on any machine.
 const START: Duration = Duration::from_secs(180);
@@ -149,6 +150,7 @@ impl Drop for Program {
 }
 
 fn command(arguments: &[&str], folder: &Path) -> Command {
+    assert!(!is_wasmtime_serve(), "not on wasmtime serve: the program is a host of its own");
     let mut command = as_from_a_shell(Command::new(built()));
     command.args(arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -156,7 +158,7 @@ fn command(arguments: &[&str], folder: &Path) -> Command {
 
 /// Without the variables that an operator's shell may have for Spin, and without those that Cargo gives to tests: build scripts
 /// look at some, and would have half of the dependencies built anew.
-fn as_from_a_shell(mut command: Command) -> Command {
+pub(crate) fn as_from_a_shell(mut command: Command) -> Command {
     let unwanted = |name: &str| ["SPIN_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|begin| name.starts_with(begin));
     for (name, _) in std::env::vars_os().filter(|(name, _)| unwanted(&name.to_string_lossy())) {
         command.env_remove(name);

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::basic;
 use crate::leak::{Secret, keep_secret};
+use crate::server::is_wasmtime_serve;
 
 /// A scope that the caller `nightly` may have.
 pub const MEMBERS: &str = "flex.community.members.read";
@@ -83,6 +84,8 @@ pub struct Setup {
     pub reuse: Reuse,
     /// Whether the component's instructions are counted.
     pub is_metered: bool,
+    /// Whether the host is `wasmtime serve`.
+    pub in_wasmtime_serve: bool,
 }
 
 impl Default for Setup {
@@ -102,6 +105,7 @@ impl Default for Setup {
             key_value: KeyValue::memory(),
             reuse: Reuse::default(),
             is_metered: false,
+            in_wasmtime_serve: is_wasmtime_serve(),
         }
     }
 }

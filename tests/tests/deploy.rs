@@ -2,8 +2,8 @@
 //!
 //! By other people's tools: the systemd unit (`systemd-analyze`), the Caddyfile (`caddy`), Kubernetes' own kinds and what a
 //! SpinApp passes on to them (Kubernetes' schemas). By the broker's own reader: the variables. By rules that this project
-//! wrote down from Spin 4.1 and its operator, because no registry has them as a schema: the runtime configuration, the flags of
-//! `spin`, the fields of a SpinApp.
+//! wrote down from Spin 4.1 and its operator, and from the operator of wasmCloud 2.7, because no registry has them as a schema:
+//! the runtime configuration, the flags of `spin`, the fields of a SpinApp and of a WorkloadDeployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -64,12 +64,14 @@ const VARIABLES: [&str; 2] = ["deploy/spin/variables.toml", "deploy/akamai/varia
 const RUNTIME_CONFIGS: [&str; 3] =
     ["deploy/spin/runtime-config.toml", "deploy/redis/runtime-config.toml", "deploy/vault/runtime-config.toml"];
 const SPINKUBE: &str = "deploy/spinkube/";
+const WASMCLOUD: &str = "deploy/wasmcloud/";
 
 #[test]
 fn no_file_goes_unchecked_and_the_guide_names_each() {
     let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY].into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
     let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
-    let others: BTreeSet<_> = all().into_iter().filter(|file| !file.starts_with(SPINKUBE)).collect();
+    let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
+    let others: BTreeSet<_> = all().into_iter().filter(|file| !in_kubernetes(file)).collect();
     assert_eq!(others, checked);
     let guide = read("docs/deploy.md");
     for file in all() {
@@ -268,6 +270,19 @@ fn kubernetes_and_its_operator_take_the_manifests() {
     assert_eq!(stores.keys().collect::<Vec<_>>(), ["default"], "the pods must share the store");
     let Store::Redis { url } = serde_json::from_value(stores["default"].clone()).unwrap();
     check_redis(&url, SPINKUBE);
+}
+
+#[test]
+fn kubernetes_and_the_types_of_wasmcloud_take_the_manifests() {
+    let peers = peers();
+    let mut check = Command::new(peers.join(".venv/bin/python"));
+    check.arg(peers.join("check_wasmcloud.py")).arg(root().join(WASMCLOUD));
+    let environment: BTreeMap<String, String> = serde_json::from_str(&run(&mut check)).unwrap();
+    let variables = environment.into_iter().map(|(name, value)| {
+        assert_eq!(name, name.to_uppercase(), "{WASMCLOUD}");
+        (name.to_lowercase(), value)
+    });
+    check_variables(&variables.collect(), WASMCLOUD);
 }
 
 /// Whether a reader could take it for a secret: long, of letters and digits, and no word.

@@ -28,11 +28,17 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The packages in the component, each with how deep below it, as cargo walks the tree.
+/// The packages in the component for Spin, each with how deep below it, as cargo walks the tree.
 fn component() -> Vec<(usize, String, String)> {
+    component_for("spin")
+}
+
+fn component_for(host: &str) -> Vec<(usize, String, String)> {
     let tree = cargo(&[
         "tree",
         "--package=officernd-token-broker",
+        "--no-default-features",
+        &format!("--features={host}"),
         "--target=wasm32-wasip2",
         "--edges=normal,no-proc-macro",
         "--prefix=depth",
@@ -73,6 +79,14 @@ fn the_component_has_nothing_in_two_versions() {
         assert_eq!(*known, version, "{name}");
     }
     assert!(versions.len() < 60, "{} packages", versions.len());
+}
+
+#[test]
+fn the_build_for_other_hosts_has_what_that_for_spin_has_without_what_is_spins() {
+    let names = |host| component_for(host).into_iter().map(|(_, name, _)| name).collect::<BTreeSet<_>>();
+    let (spin, wasi) = (names("spin"), names("wasi"));
+    assert!(wasi.is_subset(&spin), "{wasi:?}");
+    assert_eq!(spin.difference(&wasi).collect::<Vec<_>>(), ["anyhow", "http-body", "spin-sdk"]);
 }
 
 #[test]

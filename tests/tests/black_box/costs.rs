@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use host::{App, Counts, Manifest, Options, Output, Reuse, Server};
+use host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
-use tests::{Broker, Caller, MEMBERS, Setup, digest_of, form, random, secret, token_request};
+use tests::{Broker, Caller, MEMBERS, Server, Setup, digest_of, form, random, secret, token_request};
 
 /// The component may have no more bytes, and an instance no more memory.
 const SIZE_LIMIT: u64 = 512 << 10;
@@ -144,7 +144,7 @@ async fn floor(reuse: Reuse) -> Server {
     };
     let app = tokio::task::spawn_blocking(load).await.expect("nothing panics");
     let options = Options { reuse, output: Output::captured(), ..Options::default() };
-    host::start(&app, options).await.expect("the host starts")
+    Server::Here(host::start(&app, options).await.expect("the host starts"))
 }
 
 async fn ask_floor(server: &Server, caller: &Caller) -> u16 {

@@ -9,7 +9,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use tests::{Answer, Broker, MEMBERS, PAYMENTS, RESOURCES, Setup, basic, exchange, find_leaks, form, token_request};
+use tests::{
+    Answer, Broker, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, exchange, find_leaks, form, token_request,
+};
 
 /// Every denial is tried on a broker that has touched nothing, and on one that has a token.
 const CACHED: [bool; 2] = [false, true];
@@ -26,18 +28,15 @@ async fn start(cached: bool) -> Broker {
 
 /// Sends a request, checks that nothing was touched for it and that the answer is as every error is, and returns it.
 async fn denied(broker: &Broker, what: &str, request: Request<String>) -> Answer {
-    let before = (broker.calls().len(), broker.server.counts());
+    let before = broker.touched();
     let answer = broker.send(request).await;
     check_untouched(broker, what, &answer, before);
     answer
 }
 
-fn check_untouched(broker: &Broker, what: &str, answer: &Answer, (calls, before): (usize, host::Counts)) {
-    let after = broker.server.counts();
-    assert_eq!(broker.calls().len(), calls, "{what}: OfficeRnD was asked");
-    assert_eq!(after.outbound, before.outbound, "{what}: something went out");
-    assert_eq!(after.store_calls(), before.store_calls(), "{what}: the store was touched");
-    assert_eq!(after.traps, 0, "{what}: {}", broker.server.output());
+fn check_untouched(broker: &Broker, what: &str, answer: &Answer, before: Touched) {
+    assert_eq!(broker.touched(), before, "{what}");
+    assert_eq!(broker.server.traps(), 0, "{what}: {}", broker.server.output());
 
     let mut expected = vec![
         ("content-type", "application/json".to_owned()),
@@ -232,11 +231,11 @@ async fn other_methods_are_refused_and_no_browser_is_let_in() {
                 request.headers_mut().insert(name, HeaderValue::from_static(value));
             }
             if method == "HEAD" {
-                let before = broker.server.counts();
+                let before = broker.touched();
                 let answer = broker.send(request).await;
                 assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{what}");
                 assert_eq!(answer.body, "");
-                assert_eq!(broker.server.counts().store_calls(), before.store_calls(), "{what}");
+                assert_eq!(broker.touched(), before, "{what}");
                 continue;
             }
             let answer = denied(&broker, &what, request).await;
@@ -273,7 +272,7 @@ async fn a_body_over_16_kib_is_refused_whether_its_length_is_announced_or_not() 
             assert_eq!((answer.status, answer.error().as_str()), (status, error), "{what}");
 
             let what = format!("{what}, in chunks");
-            let before = (broker.calls().len(), broker.server.counts());
+            let before = broker.touched();
             let body = padded(length).into_bytes();
             let frames: Vec<_> = body
                 .chunks(1000)

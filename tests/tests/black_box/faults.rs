@@ -91,7 +91,7 @@ async fn measure(what: &str, fault: Fault) -> Row {
         Fault::OfficeRnd(upstream) => broker.sandbox.answer_always(upstream.clone()),
         Fault::Refused => broker.sandbox.close(),
         Fault::Address(_) => {}
-        Fault::Store(faults) => broker.setup.key_value.set_faults(*faults),
+        Fault::Store(faults) => broker.set_store_faults(*faults),
         Fault::Values(change) => {
             ask(&broker).await.0.token();
             for (key, mut value) in broker.stored() {
@@ -107,15 +107,15 @@ async fn measure(what: &str, fault: Fault) -> Row {
             sleep(CONFIG_MEMORY).await;
         }
     }
-    let before = broker.server.counts().outbound;
+    let before = broker.touched().sent;
     let (first, took_first) = ask(&broker).await;
     let (second, took_second) = ask(&broker).await;
-    let calls = broker.server.counts().outbound - before;
+    let calls = broker.touched().sent - before;
     let slowest = took_first.max(took_second);
     assert!(slowest < LONGEST, "{what}: an answer after {slowest:?}");
     assert_eq!(in_words(&first), in_words(&second), "{what}");
     let log = broker.server.output();
-    assert_eq!(broker.server.counts().traps, 0, "{what}: {log}");
+    assert_eq!(broker.server.traps(), 0, "{what}: {log}");
 
     // The fault ends.
     match fault {
@@ -125,7 +125,7 @@ async fn measure(what: &str, fault: Fault) -> Row {
             broker.variables.set("officernd_identity_url", broker.sandbox.url());
             broker = broker.restart().await;
         }
-        Fault::Store(_) => broker.setup.key_value.set_faults(Faults::default()),
+        Fault::Store(_) => broker.set_store_faults(Faults::default()),
         Fault::Values(_) => {}
         Fault::Variables(_) | Fault::VariablesLater(_) => {
             broker.variables.fail(false);
@@ -138,7 +138,7 @@ async fn measure(what: &str, fault: Fault) -> Row {
     let (next, took) = ask(&broker).await;
     assert!(took < LONGEST, "{what}: an answer after {took:?}");
     assert!(most_in_a_minute(&broker.calls()) <= 5, "{what}");
-    assert_eq!(broker.server.counts().traps, 0, "{what}: {}", broker.server.output());
+    assert_eq!(broker.server.traps(), 0, "{what}: {}", broker.server.output());
     Row { fault: what.into(), saw: in_words(&first), told, calls, next: in_words(&next), slowest }
 }
 
@@ -160,11 +160,7 @@ async fn measure_deaths(who: Dying) -> Row {
     let deaths = join_all((1..=operations + 1).map(async |last| {
         let broker = Setup::default().start().await;
         // The fetch stops where it is to die.
-        broker.setup.key_value.set_faults(Faults {
-            delay: Duration::from_secs(60),
-            spared: last - 1,
-            ..Faults::default()
-        });
+        broker.set_store_faults(Faults { delay: Duration::from_secs(60), spared: last - 1, ..Faults::default() });
         if last > operations {
             broker.sandbox.answer_next(Upstream::hang());
         }
@@ -190,7 +186,7 @@ async fn measure_deaths(who: Dying) -> Row {
             Ok(answer) => in_words(&answer),
             Err(_) => "a closed connection".into(),
         };
-        broker.setup.key_value.set_faults(Faults::default());
+        broker.set_store_faults(Faults::default());
 
         let begin = Instant::now();
         let mut answer = next.nightly(&both()).await;
@@ -203,7 +199,7 @@ async fn measure_deaths(who: Dying) -> Row {
             answer = next.nightly(&both()).await;
         }
         assert_eq!(in_words(&answer), "200", "killed at {last}");
-        assert_eq!(next.server.counts().traps, 0, "killed at {last}: {}", next.server.output());
+        assert_eq!(next.server.traps(), 0, "killed at {last}: {}", next.server.output());
         (saw, broker.calls().len() as u64, took)
     }))
     .await;

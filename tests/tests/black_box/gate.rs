@@ -153,22 +153,22 @@ async fn a_storm_after_an_outage_is_served_or_told_when() {
     assert_eq!(different_tokens(&served), 1);
     assert!(most_in_a_minute(&calls) <= 5, "{} calls", calls.len());
     broker.nightly(MEMBERS).await.token();
-    assert_eq!(broker.server.counts().traps, 0, "{}", broker.server.output());
+    assert_eq!(broker.server.traps(), 0, "{}", broker.server.output());
 }
 
 /// Asks ten times while the store suffers, and checks that everybody is served and OfficeRnD hardly notices.
 async fn check_served(what: &str, faults: Faults, setup: Setup, most_calls: usize) {
     let broker = Setup { key_value: KeyValue::memory(), ..setup }.start().await;
-    broker.setup.key_value.set_faults(faults);
+    broker.set_store_faults(faults);
     for index in 0..10 {
         let answer = broker.nightly(MEMBERS).await;
         assert_eq!(answer.status, 200, "{what}, request {index}: {answer:?}\n{}", broker.server.output());
     }
     let calls = broker.calls().len();
     assert!(calls <= most_calls, "{what}: {calls} calls");
-    assert_eq!(broker.server.counts().traps, 0, "{what}: {}", broker.server.output());
+    assert_eq!(broker.server.traps(), 0, "{what}: {}", broker.server.output());
     // A store that is well again is used again, and what it lacks is brought.
-    broker.setup.key_value.set_faults(Faults::default());
+    broker.set_store_faults(Faults::default());
     broker.nightly(MEMBERS).await.token();
     assert!(broker.calls().len() <= most_calls + 1, "{what}");
 }
@@ -193,7 +193,7 @@ async fn an_instance_without_a_store_keeps_the_limit_by_itself() {
     let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
     let scopes = setup.with_scopes(8);
     let broker = setup.start().await;
-    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     for (index, scope) in scopes.iter().enumerate() {
         let answer = broker.nightly(scope).await;
         if index < 5 {
@@ -211,7 +211,7 @@ async fn a_crowd_in_an_instance_without_a_store_makes_one_call() {
     let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
     setup.reuse.max_concurrent = 100;
     let broker = setup.start().await;
-    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     let answers = all_at_once(&[&broker], 100, MEMBERS).await;
     assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
 }

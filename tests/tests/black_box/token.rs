@@ -49,7 +49,7 @@ async fn officernd_is_sent_its_form_and_nothing_else() {
 
     // Not even after the answer.
     sleep(Duration::from_millis(500)).await;
-    assert_eq!((broker.calls().len(), broker.server.counts().outbound), (1, 1));
+    assert_eq!((broker.calls().len(), broker.touched().sent), (1, 1));
 }
 
 #[tokio::test]
@@ -238,6 +238,6 @@ async fn a_client_that_disconnects_while_it_is_fetching_blocks_nobody() {
         assert!(calls <= 2, "{calls} calls");
         assert_eq!(broker.nightly(MEMBERS).await.token(), second.token());
         assert_eq!(broker.calls().len(), calls);
-        assert_eq!(broker.server.counts().traps, 0, "{}", broker.server.output());
+        assert_eq!(broker.server.traps(), 0, "{}", broker.server.output());
     }
 }

@@ -31,7 +31,7 @@ async fn check(
     assert_eq!(broker.calls().len(), 1, "{what}");
     let second = broker.nightly(MEMBERS).await;
     assert_eq!(broker.calls().len(), 1, "{what}: OfficeRnD is left alone");
-    assert_eq!(broker.server.counts().outbound, 1, "{what}");
+    assert_eq!(broker.touched().sent, 1, "{what}");
 
     for answer in [&first, &second] {
         assert_eq!((answer.status, answer.error().as_str()), (status, error), "{what}");
@@ -54,7 +54,18 @@ async fn check(
     let log = broker.server.output();
     assert!(log.contains(&format!("\"{reason}\"")), "{what}: the log says why: {log}");
     assert!(!log.contains(marker), "{what}: {log}");
-    assert_eq!(broker.server.counts().traps, 0, "{what}: {log}");
+    assert_eq!(broker.server.traps(), 0, "{what}: {log}");
+}
+
+/// Wasmtime 49.0 may lose a body that is not there with its head.
+#[tokio::test]
+async fn an_answer_whose_body_comes_after_its_head_is_read_whole() {
+    const BODY: &[u8] =
+        br#"{"access_token":"whose-last-bytes-come-in-packets-of-their-own","token_type":"Bearer","expires_in":3599}"#;
+    let broker = Setup::default().start().await;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", BODY.len());
+    broker.sandbox.answer_always(Upstream::Raw(head.into(), Then::Repeat(BODY, Duration::from_millis(100))));
+    assert_eq!(broker.nightly(MEMBERS).await.token(), "whose-last-bytes-come-in-packets-of-their-own");
 }
 
 fn fixed(status: u16, body: impl Into<Bytes>) -> Upstream {

@@ -1,0 +1,39 @@
+//! The component, built once in a process for each kind of host.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use host::Manifest;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
+}
+
+/// The manifest of a component that is built.
+pub(crate) fn manifest() -> Manifest {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let manifest = Manifest::read(&root().join("spin.toml")).expect("spin.toml is for this host too");
+    BUILT.get_or_init(|| host::build(&manifest).expect("the component builds"));
+    manifest
+}
+
+/// The component for Spin.
+pub fn component_for_spin() -> PathBuf {
+    drop(manifest());
+    root().join("target/wasm32-wasip2/release/officernd_token_broker.wasm")
+}
+
+/// The component for other hosts.
+pub fn component_for_wasi() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // The compiler's target comes with the build for Spin.
+        drop(manifest());
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = crate::program::as_from_a_shell(Command::new(cargo));
+        let status = command.arg("build-wasi").current_dir(root()).stdout(Stdio::null()).status();
+        assert!(status.expect("there is a cargo").success(), "cargo build-wasi fails");
+    });
+    root().join("target/wasi/wasm32-wasip2/release/officernd_token_broker.wasm")
+}
