@@ -119,7 +119,7 @@ async fn read_body(request: types::Request, headers: &HeaderMap) -> Body {
     let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT, length);
     let patience = async {
         // Mostly it is there as soon as the host has had a moment.
-        for _ in 0..Host::MOMENTS {
+        for () in std::iter::repeat_n((), Host::MOMENTS) {
             yield_async().await;
         }
         sleep(BODY_PATIENCE).await;
