@@ -114,8 +114,8 @@ pub async fn ask(url: &Uri, question: &Question, shape: Shape, duration: Duratio
     Ok(Round::new(latencies, begin.elapsed()))
 }
 
-/// Asks each in turns, so many times for so long: whatever else the machine does meets all of them. A shorter round before the
-/// others warms up and does not count.
+/// Asks each in turns, so many times for so long: whatever else the machine does meets all of them. A quarter of that time before
+/// each round does not count: by then the instances have started.
 ///
 /// # Errors
 /// As [`ask`].
@@ -126,11 +126,9 @@ pub async fn ask_in_turns(
     duration: Duration,
 ) -> anyhow::Result<Vec<Vec<Round>>> {
     let mut rounds: Vec<_> = asked.iter().map(|_| Vec::new()).collect();
-    for (url, question) in asked {
-        ask(url, question, shape, duration / 4).await?;
-    }
     for _ in 0..times {
         for ((url, question), rounds) in asked.iter().zip(&mut rounds) {
+            ask(url, question, shape, duration / 4).await?;
             rounds.push(ask(url, question, shape, duration).await?);
         }
     }

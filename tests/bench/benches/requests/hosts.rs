@@ -36,9 +36,10 @@ pub(crate) const UPSTREAM: Duration = Duration::from_millis(100);
 /// The argument that makes this program the one that has the hosts.
 pub(crate) const SERVE: &str = "serve-for-the-benchmark";
 
-/// Sets of scopes that each have a token in the store: so many that no instance is asked for one of them twice.
+/// Sets of scopes that each have a token in the store: so many that with 16 connections no instance is asked for one of them
+/// twice. A prime, so that each connection asks for all of them.
 pub(crate) fn stored() -> Vec<String> {
-    (0..256).map(|number| format!("flex.space.resource{number}.read")).collect()
+    (0..257).map(|number| format!("flex.space.resource{number}.read")).collect()
 }
 
 /// Sets of scopes that no token was ever fetched for.

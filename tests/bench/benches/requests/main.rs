@@ -17,10 +17,10 @@ use hosts::{CALLER, Hosts, MEMBERS, SECRET, SERVE, UPSTREAM, stored, unfetched};
 #[derive(Parser)]
 struct Options {
     /// How often each host is asked in each way.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 21)]
     rounds: usize,
     /// How long each time.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.25)]
     seconds: f64,
     /// How many connections at the same time.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
