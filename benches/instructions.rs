@@ -150,7 +150,7 @@ impl Ports for World {
         Ok(Response::new(ANSWER.as_bytes().to_vec()))
     }
 
-    fn audit(&self, line: &str) {
+    fn audit(&self, line: String) {
         black_box(line);
     }
 

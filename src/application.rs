@@ -2,10 +2,8 @@
 
 use std::rc::Rc;
 
-use serde_json::value::RawValue;
-
 use crate::cache::Fingerprint;
-use crate::config::{Mistakes, Object, Origin, is_name, text_of};
+use crate::config::{Json, Mistakes, Origin, entries, is_name};
 use crate::seal::Seal;
 use crate::secret::ClientSecret;
 
@@ -68,35 +66,40 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
     if text.is_empty() {
         return applications;
     }
-    let Some(entries) = Object::parse(text) else {
-        mistakes.add("", "must be empty, or a JSON object of applications by name, {\"berlin\": {…}}");
-        return applications;
-    };
-    for (index, (name, entry)) in entries.0.iter().enumerate() {
-        if !is_name(name) {
-            mistakes.add(name, "a name is 1 to 128 characters of printable ASCII");
-        } else if name == DEFAULT {
-            mistakes.add(name, "is the name of the application of officernd_client_id");
-        } else if entries.0[..index].iter().any(|(other, _)| other == name) {
-            mistakes.add(name, "is there twice");
-        } else if let Some([client_id, client_secret, next]) = parse_application(name, entry, mistakes)
-            && let Some(identity) = identity
-        {
-            applications.push(Rc::new(Application::new(name, &client_id, &client_secret, &next, identity)));
-        }
+    let mut names = Vec::new();
+    let read = entries(
+        text,
+        |_| true,
+        |name, entry| {
+            if !is_name(&name) {
+                mistakes.add(&name, "a name is 1 to 128 characters of printable ASCII");
+            } else if name == DEFAULT {
+                mistakes.add(&name, "is the name of the application of officernd_client_id");
+            } else if names.contains(&name) {
+                mistakes.add(&name, "is there twice");
+            } else if let Some([client_id, client_secret, next]) = parse_application(&name, &entry, mistakes)
+                && let Some(identity) = identity
+            {
+                applications.push(Rc::new(Application::new(&name, &client_id, &client_secret, &next, identity)));
+            }
+            names.push(name);
+        },
+    );
+    if let Err(place) = read {
+        mistakes.replace(&place, "must be empty, or a JSON object of applications by name, {\"berlin\": {…}}");
     }
     applications
 }
 
 const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
 
-fn parse_application(name: &str, entry: &RawValue, mistakes: &mut Mistakes) -> Option<[String; 3]> {
-    let Some(fields) = Object::parse(entry.get()) else {
+fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 3]> {
+    let Json::Object(fields) = entry else {
         mistakes.add(name, "must be an object with client_id and client_secret");
         return None;
     };
     let mut values: [Option<String>; 3] = Default::default();
-    for (field, value) in &fields.0 {
+    for (field, value) in fields {
         let place = format!("{name}.{field}");
         let Some(index) = FIELDS.iter().position(|known| known == field) else {
             mistakes.add(
@@ -105,14 +108,14 @@ fn parse_application(name: &str, entry: &RawValue, mistakes: &mut Mistakes) -> O
             );
             continue;
         };
-        match text_of(value).map(|text| text.trim().to_owned()) {
+        match value.text().map(|text| text.trim().to_owned()) {
             _ if values[index].is_some() => mistakes.add(&place, "is there twice"),
             Some(text) if !text.is_empty() || index == 2 => values[index] = Some(text),
             _ => mistakes.add(&place, "must be a text that is not empty"),
         }
     }
     for (field, value) in FIELDS.iter().zip(&values).take(2) {
-        if value.is_none() && !fields.0.iter().any(|(found, _)| found == field) {
+        if value.is_none() && !fields.iter().any(|(found, _)| found == field) {
             mistakes.add(&format!("{name}.{field}"), "is missing");
         }
     }

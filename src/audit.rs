@@ -61,10 +61,10 @@ struct Line<'a> {
 
 impl Audit {
     /// Of a request of which nothing is known yet.
-    pub fn begin(time: Timestamp, request_id: &str, route: &'static str) -> Self {
+    pub fn begin(time: Timestamp, request_id: String, route: &'static str) -> Self {
         Self {
             time,
-            request_id: request_id.to_owned(),
+            request_id,
             route,
             caller: None,
             scopes: None,

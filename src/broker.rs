@@ -11,7 +11,7 @@ use http::{Request, Response};
 
 use crate::application::{self, Application, Credential};
 use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
-use crate::caller::Caller;
+use crate::caller::{Caller, hash_of};
 use crate::config::{Audited, Config, VARIABLES};
 use crate::error::{Error, ScopeRefusal, Trouble};
 use crate::gate::{
@@ -62,7 +62,7 @@ pub trait Ports: Clone + 'static {
         None
     }
     /// Writes the audit line of a request; it has no line break.
-    fn audit(&self, line: &str);
+    fn audit(&self, line: String);
     /// Tells the operator about something that is amiss and was coped with.
     fn warn(&self, line: &str);
 }
@@ -150,7 +150,10 @@ struct ReadConfig {
 
 #[derive(Clone, Debug)]
 struct Remembered {
-    /// What [`Key`] hashes, compared as it is: a request that memory can serve needs no hash for it.
+    /// Of the next three, and compared first: scopes are alike to the last letters, and as many as are remembered would be
+    /// compared to the end.
+    hash: u64,
+    /// What [`Key`] hashes, compared as it is: a request that memory can serve needs no digest for it.
     application: Rc<Application>,
     credential: Rc<Credential>,
     scopes: Scopes,
@@ -210,11 +213,13 @@ pub struct Issue {
     pub upstream: Option<UpstreamCall>,
     /// What is still to be done.
     pub followup: Option<Followup>,
+    /// The clock when that was decided: nothing was waited for since.
+    pub at: Timestamp,
 }
 
 impl Issue {
-    fn hit(token: Rc<Token>) -> Self {
-        Self { token: Ok(token), source: Source::Hit, upstream: None, followup: None }
+    fn hit(token: Rc<Token>, at: Timestamp) -> Self {
+        Self { token: Ok(token), source: Source::Hit, upstream: None, followup: None, at }
     }
 }
 
@@ -284,8 +289,8 @@ impl Instance {
             // Every look is written at the end, so the first is the one that was looked up longest ago.
             tokens.remove(0);
         }
-        let Wanted { application, credential, scopes, .. } = wanted.clone();
-        tokens.push(Remembered { application, credential, scopes, looked_at, token, only_here });
+        let Wanted { hash, application, credential, scopes, .. } = wanted.clone();
+        tokens.push(Remembered { hash, application, credential, scopes, looked_at, token, only_here });
     }
 
     fn remembered<T>(&self, wanted: &Wanted, read: impl Fn(&Remembered) -> T) -> Option<T> {
@@ -331,12 +336,15 @@ struct Wanted {
     /// What it would be fetched with.
     credential: Rc<Credential>,
     scopes: Scopes,
+    /// As in [`Remembered`].
+    hash: u64,
     key: OnceCell<Key>,
 }
 
 impl Remembered {
     fn is_for(&self, wanted: &Wanted) -> bool {
-        self.scopes == wanted.scopes
+        self.hash == wanted.hash
+            && self.scopes == wanted.scopes
             && self.credential.fingerprint == wanted.credential.fingerprint
             && self.application.name == wanted.application.name
     }
@@ -344,7 +352,8 @@ impl Remembered {
 
 impl Wanted {
     fn new(config: Rc<Config>, application: Rc<Application>, credential: Rc<Credential>, scopes: Scopes) -> Self {
-        Self { config, application, credential, scopes, key: OnceCell::new() }
+        let hash = hash_of((&application.name, &credential.fingerprint, &scopes));
+        Self { config, application, credential, scopes, hash, key: OnceCell::new() }
     }
 
     fn key(&self) -> Key {
@@ -424,9 +433,7 @@ impl<P: Ports> Broker<P> {
         let application = config.application(caller).clone();
         let credential = self.instance.ledger.borrow().choose(&application, arrived).clone();
         let wanted = Wanted::new(config.clone(), application, credential, scopes);
-        let cached = self.cached(&wanted).await;
-        // Read after the store has answered, which may take a second of the token's life.
-        let now = self.ports.now();
+        let (cached, now) = self.cached(&wanted).await;
         let life = cached.as_ref().map_or(Life::Over, |token| {
             token.life(now, config.min_remaining, self.instance.jitter(config.min_remaining))
         });
@@ -434,19 +441,19 @@ impl<P: Ports> Broker<P> {
         match (life, cached) {
             (Life::Aging, Some(token)) if !in_flight() && self.may_renew(&wanted, &token, Need::Early, now) => {
                 let fetch = self.clone().obtain(wanted, Need::Early);
-                Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token) }
+                Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token, now) }
             }
             (Life::Late, Some(token)) if in_flight() || self.may_renew(&wanted, &token, Need::Late, now) => {
                 let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, arrived).await;
                 // A token that lives outlives any trouble with OfficeRnD.
                 match issue.token {
-                    Err(_) if token.remaining(self.ports.now()) >= LEAST_REMAINING => {
+                    Err(_) if token.remaining(issue.at) >= LEAST_REMAINING => {
                         Issue { token: Ok(token), source: Source::Hit, ..issue }
                     }
                     _ => issue,
                 }
             }
-            (Life::Fresh | Life::Aging | Life::Late, Some(token)) => Issue::hit(token),
+            (Life::Fresh | Life::Aging | Life::Late, Some(token)) => Issue::hit(token, now),
             (_, None) => self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await,
             (Life::Over, Some(_)) => self.issue_fetched(wanted, Need::Now, Source::Stale, arrived).await,
         }
@@ -469,10 +476,13 @@ impl<P: Ports> Broker<P> {
         let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
         let in_flight = self.instance.flight(wanted.key()).is_some();
         let fetch = Box::pin(self.clone().obtain(wanted, need));
-        match select(fetch, pin!(self.ports.sleep(patience))).await {
+        let deadline = pin!(self.ports.sleep(patience));
+        let ended = select(fetch, deadline).await;
+        let at = self.ports.now();
+        match ended {
             Either::Left((outcome, _)) => {
                 let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
-                Issue { token: outcome.token, source, upstream: outcome.upstream, followup: None }
+                Issue { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
             }
             // A call may be on its way and its token must not be lost: the fetch ends after the answer.
             Either::Right(((), fetch)) => Issue {
@@ -480,24 +490,27 @@ impl<P: Ports> Broker<P> {
                 source,
                 upstream: None,
                 followup: Some(Box::pin(async move { drop(fetch.await) })),
+                at,
             },
         }
     }
 
-    /// What memory has, or the store. While a secret rotates, a token that the other one brought is as good.
-    async fn cached(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+    /// What memory has, or the store, and when: the store may take a second of a token's life. While a secret rotates, a token
+    /// that the other one brought is as good.
+    async fn cached(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let (other, now) = (wanted.with_other(), self.ports.now());
         let lives = |token: &Rc<Token>| token.remaining(self.ports.now()) >= LEAST_REMAINING;
         let recent =
             [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted, now));
         if recent.is_some() {
-            return recent;
+            return (recent, now);
         }
         let found = self.look(wanted).await;
-        match &other {
+        let found = match &other {
             Some(other) if !found.as_ref().is_some_and(lives) => self.look(other).await.filter(lives).or(found),
             _ => found,
-        }
+        };
+        (found, self.ports.now())
     }
 
     /// What memory has, if that is recent.

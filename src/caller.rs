@@ -1,16 +1,15 @@
 //! Who may call, and what each may have.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::iter;
 use std::rc::Rc;
 
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::application;
-use crate::config::{Mistakes, Object, is_name, text_of, texts_of};
+use crate::config::{Json, Mistakes, entries, is_name};
 use crate::error::{ScopeRefusal, Unauthenticated};
 use crate::scope::{MalformedPolicy, ScopePolicy, Scopes};
 use crate::secret::PresentedSecret;
@@ -36,7 +35,7 @@ pub struct Caller {
     /// What it may have.
     pub scopes: ScopePolicy,
     /// Any of these opens: several while a secret rotates.
-    secrets: Vec<KnownSecret>,
+    secrets: Box<[KnownSecret]>,
 }
 
 /// What the log calls a caller that is not established. No caller has this name.
@@ -52,9 +51,9 @@ pub struct Callers {
     most_secrets: usize,
 }
 
-/// Where a caller of this name is. Not for the store: another release of Rust may hash otherwise.
-fn hash_of(name: &str) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
+/// Where in memory something is found. Not for the store: another release of Rust may hash otherwise.
+pub(crate) fn hash_of(value: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
 /// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
@@ -67,31 +66,40 @@ impl Callers {
     /// the default one if absent, and must be one that `is_application` knows.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut known = Vec::new();
-        let Some(entries) = Object::parse(text) else {
-            mistakes.add("", "must be a JSON object of callers by name, {\"nightly-sync\": {…}}");
-            return Self::default();
-        };
-        if entries.0.is_empty() {
-            mistakes.add("", "must have at least one caller");
-        }
-        for (name, entry) in &entries.0 {
-            if !is_name(name) {
-                mistakes.add(name, "a name is 1 to 128 characters of printable ASCII");
-                continue;
-            }
-            if name == UNKNOWN {
-                mistakes.add(name, "is what the log calls a caller that is not established");
-            }
-            let caller = parse_caller(name, entry, &is_application, mistakes);
-            known.extend(caller.map(|caller| (hash_of(name), Rc::new(caller))));
+        let mut most_secrets = 0;
+        let mut is_empty = true;
+        let read = entries(
+            text,
+            |_| true,
+            |name, entry| {
+                is_empty = false;
+                if !is_name(&name) {
+                    mistakes.add(&name, "a name is 1 to 128 characters of printable ASCII");
+                    return;
+                }
+                if name == UNKNOWN {
+                    mistakes.add(&name, "is what the log calls a caller that is not established");
+                }
+                if let Some(caller) = parse_caller(&name, &entry, &is_application, mistakes) {
+                    most_secrets = most_secrets.max(caller.secrets.len());
+                    known.push((hash_of(&*name), Rc::new(caller)));
+                }
+            },
+        );
+        match read {
+            Err(place) => mistakes.replace(&place, "must be a JSON object of callers by name, {\"nightly-sync\": {…}}"),
+            Ok(()) if is_empty => mistakes.add("", "must have at least one caller"),
+            Ok(()) => {}
         }
         known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
             (left_hash, &left.name).cmp(&(right_hash, &right.name))
         });
-        for pair in known.windows(2).filter(|pair| pair[0].1.name == pair[1].1.name) {
-            mistakes.add(&pair[0].1.name, "is there twice");
+        for pair in known.windows(2) {
+            let [(left_hash, left), (right_hash, right)] = pair else { continue };
+            if left_hash == right_hash && left.name == right.name {
+                mistakes.add(&left.name, "is there twice");
+            }
         }
-        let most_secrets = known.iter().map(|(_, caller)| caller.secrets.len()).max().unwrap_or_default();
         Self { known, most_secrets }
     }
 
@@ -164,25 +172,24 @@ impl Caller {
 
 fn parse_caller(
     name: &str,
-    entry: &RawValue,
+    entry: &Json<'_>,
     is_application: impl Fn(&str) -> bool,
     mistakes: &mut Mistakes,
 ) -> Option<Caller> {
-    let Some(fields) = Object::parse(entry.get()) else {
+    let Json::Object(fields) = entry else {
         mistakes.add(name, "must be an object with secret_sha256 and scopes");
         return None;
     };
     let mut secrets = None;
     let mut scopes = None;
     let mut application = None;
-    for (field, value) in &fields.0 {
+    for (field, value) in fields {
         let place = || format!("{name}.{field}");
         let repeated = match &**field {
             "secret_sha256" => secrets.replace(parse_secrets(place, value, mistakes)).is_some(),
             "scopes" => scopes.replace(parse_scopes(place, value, mistakes)).is_some(),
             "application" => {
-                let known =
-                    text_of(value).filter(|name| is_application(name)).map(|name| Cow::Owned(name.into_owned()));
+                let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_owned()));
                 if known.is_none() {
                     mistakes.add(&place(), "must be default, or the name of one in the variable applications");
                 }
@@ -206,13 +213,10 @@ fn parse_caller(
     Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes?? })
 }
 
-fn parse_secrets(place: impl Fn() -> String, value: &RawValue, mistakes: &mut Mistakes) -> Option<Vec<KnownSecret>> {
-    let forever = |digits: Cow<'_, str>| Some(KnownSecret { digest: parse_digest(&digits)?, expires_at: None });
-    let secrets: Option<Vec<_>> = match texts_of(value) {
-        Some(texts) => texts.into_iter().map(forever).collect(),
-        None => serde_json::from_str::<Vec<&RawValue>>(value.get()).ok().and_then(|entries| {
-            entries.into_iter().map(|entry| text_of(entry).map_or_else(|| parse_secret(entry), forever)).collect()
-        }),
+fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
+    let secrets: Option<Box<[_]>> = match value {
+        Json::List(entries) => entries.iter().map(parse_secret).collect(),
+        _ => None,
     };
     let secrets = secrets.filter(|secrets| !secrets.is_empty());
     if secrets.is_none() {
@@ -225,15 +229,19 @@ fn parse_secrets(place: impl Fn() -> String, value: &RawValue, mistakes: &mut Mi
     secrets
 }
 
-/// A digest with a date.
-fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
-    let fields = Object::parse(entry.get())?.0;
+/// A digest, or one with a date.
+fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
+    let fields = match entry {
+        Json::Text(digits) => return Some(KnownSecret { digest: parse_digest(digits)?, expires_at: None }),
+        Json::Object(fields) => fields,
+        _ => return None,
+    };
     let (mut digest, mut expires_at) = (None, None);
-    for (field, value) in &fields {
-        let text = text_of(value)?;
+    for (field, value) in fields {
+        let text = value.text()?;
         let repeated = match &**field {
-            "sha256" => digest.replace(parse_digest(&text)?).is_some(),
-            "expires" => expires_at.replace(Timestamp::parse_rfc3339(&text)?).is_some(),
+            "sha256" => digest.replace(parse_digest(text)?).is_some(),
+            "expires" => expires_at.replace(Timestamp::parse_rfc3339(text)?).is_some(),
             _ => return None,
         };
         if repeated {
@@ -246,24 +254,23 @@ fn parse_secret(entry: &RawValue) -> Option<KnownSecret> {
 fn parse_digest(text: &str) -> Option<Digest> {
     let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_chunks::<2>().0) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    let mut is_hex = true;
+    // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
+    let value = |digit: u8| (digit & 15) + (digit >> 6) * 9;
+    for (byte, &[high, low]) in digest.iter_mut().zip(digits.as_chunks().0) {
+        *byte = value(high) << 4 | value(low);
+        is_hex &= high.is_ascii_hexdigit() & low.is_ascii_hexdigit();
     }
-    Some(digest)
+    is_hex.then_some(digest)
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
-}
-
-fn parse_scopes(place: impl Fn() -> String, value: &RawValue, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
-    let entries = texts_of(value).unwrap_or_default();
-    match ScopePolicy::from_entries(entries.iter().map(|entry| &**entry)) {
+fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
+    let entries = match value {
+        Json::List(entries) => &entries[..],
+        _ => &[],
+    };
+    // What is no text stands for the empty one, which is no scope either.
+    match ScopePolicy::from_entries(entries.iter().map(|entry| entry.text().unwrap_or_default())) {
         Ok(scopes) => return Some(scopes),
         Err(MalformedPolicy::Scope) => {
             mistakes.add(&place(), "must be a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3");
@@ -383,6 +390,9 @@ mod tests {
         };
         check("", &["callers: must be a JSON object"]);
         check("[]", &["callers: must be a JSON object"]);
+        check(r#"{"a": 1} x"#, &["callers: line 1 column 10: must be a JSON object"]);
+        check("{\"a\": 1,\n", &["callers: line 2 column 0: must be a JSON object"]);
+        check(r#"{"a": {"scopes": ["\ud800"]}}"#, &["callers: line 1 column 26: must be a JSON object"]);
         check("{}", &["callers: must have at least one caller"]);
         check(r#"{"a": 1}"#, &["callers: a: must be an object"]);
         check(r#"{"": {}}"#, &["callers: a name is"]);

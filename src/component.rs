@@ -2,7 +2,7 @@
 //! the store, is the [`Host`] of one of the two files that name one: `spin.rs`, `wasi.rs`.
 //!
 //! It speaks `wasi:http` itself. The types of `http` would be had for less text, but a request's twenty headers would be
-//! parsed for the three that the core reads, and an answer copied twice: half of what a request costs.
+//! copied and parsed for the three that the core reads, and an answer copied twice (docs/performance.md).
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{Either, select};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::header::HeaderMap;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use wasip3::clocks::monotonic_clock::wait_for;
@@ -22,10 +22,12 @@ use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, yield_async}
 use wasip3::{spawn, wit_future, wit_stream};
 
 use crate::broker::{Broker, Instance, Ports, SendError};
-use crate::endpoint::{self, BODY_LIMIT, Body, BodyError, TRACEPARENT};
+use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
 #[cfg(feature = "spin")]
 use crate::spin::Host;
+use crate::stdout::Stdout;
 use crate::time::Timestamp;
+use crate::upstream;
 #[cfg(feature = "wasi")]
 use crate::wasi::Host;
 
@@ -35,13 +37,9 @@ compile_error!("a component is for one kind of host: `wasi` is built with --no-d
 /// A body that takes longer to arrive is given up.
 const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
-/// As much of a body is asked for at a time, if nothing says how long it is.
-const CHUNK: usize = 4 * 1024;
-
-/// The headers that are taken over, of requests and of OfficeRnD's answers: those that somebody here reads.
-static READ: [HeaderName; 5] = [AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRACEPARENT];
-
-type Headers = Vec<(String, Vec<u8>)>;
+/// Room for a body as long as most are. A longer one gets twice as much, again and again, and never more than the limit and the
+/// byte that is over it.
+const ROOM: usize = 256;
 
 /// How a body ends: with trailers, or in the middle.
 type End = Result<Option<Trailers>, ErrorCode>;
@@ -49,7 +47,7 @@ type End = Result<Option<Trailers>, ErrorCode>;
 thread_local! {
     /// The only static: the broker of this component instance, which serves many requests, several at the same time.
     static BROKER: Broker<World> = Broker {
-        ports: World { host: Rc::default() },
+        ports: World { host: Rc::default(), stdout: Rc::new(Stdout::open()) },
         instance: Rc::new(Instance::new(get_random_u64())),
     };
 }
@@ -72,9 +70,9 @@ impl Guest for Component {
         };
         *incoming.uri_mut() =
             uri(&request, incoming.method() != Method::POST).ok_or(ErrorCode::HttpRequestUriInvalid)?;
-        *incoming.headers_mut() = headers(request.get_headers().copy_all());
+        *incoming.headers_mut() = headers(&request.get_headers(), &endpoint::HEADERS);
         if incoming.method() == Method::POST {
-            *incoming.body_mut() = read_body(request, incoming.headers()).await;
+            *incoming.body_mut() = read_body(request).await;
         }
         let handled = endpoint::handle(&broker, incoming, arrived).await;
         if let Some(followup) = handled.followup {
@@ -102,21 +100,19 @@ fn uri(request: &types::Request, with_origin: bool) -> Option<Uri> {
     uri.build().ok()
 }
 
-/// Those that somebody reads. One that cannot be a header counts as absent: no host lets it through.
-fn headers(fields: Headers) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(READ.len());
-    for (name, value) in fields {
-        let known = READ.iter().find(|known| known.as_str().eq_ignore_ascii_case(&name));
-        if let (Some(known), Ok(value)) = (known, HeaderValue::try_from(value)) {
-            headers.append(known, value);
+/// Those of the names. A value that cannot be one counts as absent: no host lets it through.
+fn headers(fields: &Fields, names: &[HeaderName]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(names.len());
+    for name in names {
+        for value in fields.get(name.as_str()).into_iter().filter_map(|value| HeaderValue::try_from(value).ok()) {
+            headers.append(name, value);
         }
     }
     headers
 }
 
-async fn read_body(request: types::Request, headers: &HeaderMap) -> Body {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT, length);
+async fn read_body(request: types::Request) -> Body {
+    let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT);
     let patience = async {
         // Mostly it is there as soon as the host has had a moment.
         for () in std::iter::repeat_n((), Host::MOMENTS) {
@@ -131,22 +127,20 @@ async fn read_body(request: types::Request, headers: &HeaderMap) -> Body {
     }
 }
 
-/// Reads a body to its end, which is expected at `length`, and stops at the first byte over `limit`.
+/// Reads a body to its end, and stops at the first byte over `limit`.
 async fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
     limit: usize,
-    length: Option<usize>,
 ) -> Result<Vec<u8>, SendError> {
     let (_received, received) = wit_future::new(|| Ok(()));
     let (mut stream, end) = consume(received);
-    // One byte more, so that there is room to ask for what should not come.
-    let mut whole = Vec::with_capacity(length.unwrap_or(CHUNK).min(limit) + 1);
+    let mut whole = Vec::with_capacity(ROOM);
     loop {
         if whole.len() > limit {
             return Err(SendError::TooLong);
         }
         if whole.len() == whole.capacity() {
-            whole.reserve(CHUNK);
+            whole.reserve_exact(whole.len().min(limit + 1 - whole.len()));
         }
         let (result, read) = stream.read(whole).await;
         whole = read;
@@ -161,12 +155,15 @@ fn outgoing(answer: Response<String>) -> Result<types::Response, ErrorCode> {
     let (head, body) = answer.into_parts();
     let (contents, trailers) = write(body);
     let (response, _) = types::Response::new(fields(&head.headers)?, contents, trailers);
-    response.set_status_code(head.status.as_u16()).map_err(|()| ErrorCode::InternalError(None))?;
+    // A new one has 200: that call of the host is saved.
+    if head.status != StatusCode::OK {
+        response.set_status_code(head.status.as_u16()).map_err(|()| ErrorCode::InternalError(None))?;
+    }
     Ok(response)
 }
 
 fn fields(headers: &HeaderMap) -> Result<Fields, ErrorCode> {
-    let list: Headers =
+    let list: Vec<_> =
         headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned())).collect();
     Fields::from_list(&list).map_err(|_| ErrorCode::InternalError(None))
 }
@@ -213,6 +210,7 @@ pub(crate) fn warn(line: &str) {
 #[derive(Clone)]
 struct World {
     host: Rc<Host>,
+    stdout: Rc<Stdout>,
 }
 
 impl Ports for World {
@@ -249,8 +247,8 @@ impl Ports for World {
         let response = client::send(request).await.map_err(|_| SendError::Unreachable)?;
         let mut answer = Response::new(Vec::new());
         *answer.status_mut() = StatusCode::from_u16(response.get_status_code()).map_err(|_| SendError::Unreachable)?;
-        *answer.headers_mut() = headers(response.get_headers().copy_all());
-        *answer.body_mut() = read(|end| types::Response::consume_body(response, end), limit, None).await?;
+        *answer.headers_mut() = headers(&response.get_headers(), &upstream::HEADERS);
+        *answer.body_mut() = read(|end| types::Response::consume_body(response, end), limit).await?;
         Ok(answer)
     }
 
@@ -258,9 +256,9 @@ impl Ports for World {
         self.host.lack()
     }
 
-    fn audit(&self, line: &str) {
-        // One write, so that lines of several instances do not mix. A log that cannot be written stops nobody.
-        let _ = io::stdout().write_all([line, "\n"].concat().as_bytes());
+    fn audit(&self, mut line: String) {
+        line.push('\n');
+        self.stdout.write(line.as_bytes());
     }
 
     fn warn(&self, line: &str) {

@@ -5,7 +5,9 @@ mod trace;
 
 use std::rc::Rc;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
@@ -20,9 +22,10 @@ use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
 use request::{ClientRequest, Credentials};
-use trace::RequestId;
-#[cfg(target_family = "wasm")]
-pub(crate) use trace::TRACEPARENT;
+use trace::{TRACEPARENT, request_id};
+
+/// The headers of a request that are read here or below. A port may leave out all others.
+pub static HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, TRACEPARENT];
 
 /// `Cache-Status`, RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -66,13 +69,17 @@ enum Route {
 
 impl Route {
     fn of(path: &str) -> Self {
+        if !path.contains('%') {
+            return Self::of_decoded(path);
+        }
         // RFC 3986 section 6.2.2.2: `%6F` is `o`; but an encoded slash is none.
         let decoded = percent_decode_str(path).decode_utf8_lossy();
         let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
-        if slashes(&decoded) != slashes(path) {
-            return Self::Unknown;
-        }
-        match &*decoded {
+        if slashes(&decoded) == slashes(path) { Self::of_decoded(&decoded) } else { Self::Unknown }
+    }
+
+    fn of_decoded(path: &str) -> Self {
+        match path {
             "/oauth/token" => Self::Token,
             "/oauth/revoke" => Self::Revocation,
             "/.well-known/oauth-authorization-server" => Self::Metadata,
@@ -106,8 +113,8 @@ impl Route {
 /// Answers a request whose headers arrived at `arrived`.
 pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrived: Timestamp) -> Handled {
     let route = Route::of(request.uri().path());
-    let request_id = RequestId::of(request.headers(), || broker.instance.name_request());
-    let mut audit = Audit::begin(arrived, request_id.as_str(), route.as_str());
+    let request_id = request_id(request.headers(), || broker.instance.name_request());
+    let mut audit = Audit::begin(arrived, request_id, route.as_str());
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let mut followup = None;
     let response = match route {
@@ -129,11 +136,11 @@ pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrive
         _ => method_not_allowed(route),
     };
     let mut response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
-    let request_id = HeaderValue::from_str(request_id.as_str()).expect("hexadecimal digits");
+    let request_id = HeaderValue::from_str(&audit.request_id).expect("hexadecimal digits");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     audit.status = response.status().as_u16();
     if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
-        broker.ports.audit(&audit.line());
+        broker.ports.audit(audit.line());
     }
     Handled { response, followup }
 }
@@ -163,15 +170,14 @@ async fn token<P: Ports>(
     };
     audit.source = issue.token.is_ok().then_some(issue.source);
     audit.upstream = issue.upstream;
-    let now = broker.ports.now();
     let response = match issue.token {
         // The store may have taken the last seconds it could be handed out in.
-        Ok(token) if token.remaining(now) < LEAST_REMAINING => {
+        Ok(token) if token.remaining(issue.at) < LEAST_REMAINING => {
             let retry_after = std::time::Duration::from_secs(1);
             refuse(Error::NoToken { because: Trouble::TokenExpiring, retry_after }, audit)
         }
         Ok(token) => {
-            let response = grant(&token, issue.source, now);
+            let response = grant(&token, issue.source, issue.at);
             audit.token = Some(token);
             response
         }
@@ -204,12 +210,12 @@ async fn authorize_and_issue<P: Ports>(
 }
 
 /// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
-async fn authenticate<P: Ports>(
+async fn authenticate<'a, P: Ports>(
     broker: &Broker<P>,
-    request: &Request<Body>,
+    request: &'a Request<Body>,
     arrived: Timestamp,
     audit: &mut Audit,
-) -> Result<(Rc<Config>, ClientRequest, Rc<Caller>), Error> {
+) -> Result<(Rc<Config>, ClientRequest<'a>, Rc<Caller>), Error> {
     let config = broker.config(arrived).await?;
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;

@@ -27,6 +27,8 @@ pub mod seal;
 pub mod secret;
 #[cfg(all(target_family = "wasm", feature = "spin"))]
 mod spin;
+#[cfg(target_family = "wasm")]
+mod stdout;
 pub mod time;
 pub mod upstream;
 #[cfg(all(target_family = "wasm", feature = "wasi"))]

@@ -59,13 +59,7 @@ impl Scopes {
                 return Err(MalformedScope);
             }
         }
-        let mut text = String::new();
-        for token in sorted {
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text.push_str(token);
-        }
+        let text = sorted.join(" ");
         if text.is_empty() { Err(MalformedScope) } else { Ok(Self(text)) }
     }
 

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::application::{Application, Credential};
-use crate::config::{Object, Origin, text_of};
+use crate::config::{Json, Origin, entries};
 use crate::error::Trouble;
 use crate::scope::Scopes;
 use crate::secret::AccessToken;
 use crate::time::Timestamp;
+
+/// The headers of an answer that are read here. A port may leave out all others.
+pub static HEADERS: [HeaderName; 1] = [RETRY_AFTER];
 
 /// Longest answer that is read, in bytes.
 pub const ANSWER_LIMIT: usize = 64 * 1024;
@@ -75,6 +78,9 @@ pub fn token_request(
     request
 }
 
+/// What is read of an answer. In all else it may have what it likes.
+const FIELDS: [&str; 5] = ["access_token", "token_type", "expires_in", "scope", "error"];
+
 /// RFC 6749 sections 5.1 and 5.2, every field optional: what is missing is judged, not unreadable.
 #[derive(Default)]
 struct Answer<'a> {
@@ -89,28 +95,31 @@ impl<'a> Answer<'a> {
     /// Nothing when it is no JSON object, a field has another type, or is there twice.
     fn parse(body: &'a [u8]) -> Option<Self> {
         let mut answer = Self::default();
-        for (name, value) in
-            Object::parse(std::str::from_utf8(body).ok()?)?.0.into_iter().filter(|(_, value)| value.get() != "null")
-        {
-            let place = match &*name {
-                "access_token" => &mut answer.access_token,
-                "token_type" => &mut answer.token_type,
-                "scope" => &mut answer.scope,
-                "error" => &mut answer.error,
-                "expires_in" => {
-                    let number = serde_json::from_str(value.get()).ok()?;
-                    if answer.expires_in.replace(number).is_some() {
-                        return None;
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            if place.replace(text_of(value)?).is_some() {
-                return None;
+        let mut is_readable = true;
+        let take = |name: Cow<'_, str>, value| is_readable &= answer.take(&name, value);
+        entries(std::str::from_utf8(body).ok()?, |name| FIELDS.contains(&name), take).ok()?;
+        is_readable.then_some(answer)
+    }
+
+    /// Takes a field over; null is as good as absent. Whether it is of the right type, and the first of its name.
+    fn take(&mut self, name: &str, value: Json<'a>) -> bool {
+        let place = match name {
+            "access_token" => &mut self.access_token,
+            "token_type" => &mut self.token_type,
+            "scope" => &mut self.scope,
+            "error" => &mut self.error,
+            "expires_in" => {
+                return match value {
+                    Json::Number(seconds) => self.expires_in.replace(seconds).is_none(),
+                    value => matches!(value, Json::Null),
+                };
             }
+            _ => return true,
+        };
+        match value {
+            Json::Text(text) => place.replace(text).is_none(),
+            value => matches!(value, Json::Null),
         }
-        Some(answer)
     }
 }
 
@@ -209,6 +218,7 @@ mod tests {
         check(r#"{"access_token":"t","token_type":"Bearer","expires_in":60.9,"scope":"b"}"#, "b", 60);
         check(r#"{"access_token":"t","token_type":"Bearer","expires_in":1e9,"new":[1]}"#, "a b", 86_400);
         check(r#"{"access_token":"\u0074","token_type":"Bearer","expires_in":5}"#, "a b", 5);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":5,"new":["\ud800",1e999]}"#, "a b", 5);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Counts {
     pub clock: u64,
     /// Timers that were set.
     pub timers: u64,
-    /// Writes to stdout and stderr.
+    /// Calls of stdout and stderr: a question for room, a write, a flush, or all in one.
     pub writes: u64,
     /// Reads of a variable.
     pub variables: u64,
@@ -145,6 +145,7 @@ impl Pollable for Written<Box<dyn OutputStream>> {
     }
 }
 
+#[wasmtime_wasi::async_trait]
 impl OutputStream for Written<Box<dyn OutputStream>> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.1.add(|counts| counts.writes += 1);
@@ -152,10 +153,22 @@ impl OutputStream for Written<Box<dyn OutputStream>> {
     }
 
     fn flush(&mut self) -> StreamResult<()> {
+        self.1.add(|counts| counts.writes += 1);
         self.0.flush()
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
+        self.1.add(|counts| counts.writes += 1);
         self.0.check_write()
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.1.add(|counts| counts.writes += 1);
+        self.0.blocking_write_and_flush(bytes).await
+    }
+
+    /// Part of another call.
+    async fn write_ready(&mut self) -> StreamResult<usize> {
+        self.0.write_ready().await
     }
 }

@@ -18,11 +18,11 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A request of a client: a form with credentials. Nothing in it is checked against anything.
-pub(super) struct ClientRequest {
+pub(super) struct ClientRequest<'a> {
     /// Who says it calls, or why nobody does.
     pub(super) credentials: Result<Credentials, Unauthenticated>,
-    pub(super) grant_type: Option<String>,
-    pub(super) scope: Option<String>,
+    pub(super) grant_type: Option<Cow<'a, str>>,
+    pub(super) scope: Option<Cow<'a, str>>,
     /// The token to revoke, RFC 7009 section 2.1. Its `token_type_hint` is of no use here.
     pub(super) token: Option<PresentedSecret>,
 }
@@ -68,8 +68,8 @@ impl<'a> Form<'a> {
     }
 }
 
-impl ClientRequest {
-    pub(super) fn parse(request: &Request<Body>) -> Result<Self, Error> {
+impl<'a> ClientRequest<'a> {
+    pub(super) fn parse(request: &'a Request<Body>) -> Result<Self, Error> {
         // RFC 6749 section 2.3.1: never in the URI, where logs would keep it.
         let query = request.uri().query().unwrap_or_default();
         if form_urlencoded::parse(query.as_bytes())
@@ -88,8 +88,8 @@ impl ClientRequest {
         let credentials = credentials(request.headers(), &form)?;
         Ok(Self {
             credentials,
-            grant_type: form.grant_type.map(Cow::into_owned),
-            scope: form.scope.map(Cow::into_owned),
+            grant_type: form.grant_type,
+            scope: form.scope,
             token: form.token.map(PresentedSecret::new),
         })
     }
@@ -142,7 +142,7 @@ fn basic(authorization: &HeaderValue) -> Option<Credentials> {
 }
 
 fn form_decode(text: &str) -> Option<String> {
-    let spaced = text.replace('+', " ");
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
     percent_encoding::percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 

@@ -6,21 +6,11 @@ use http::header::HeaderMap;
 use crate::cache::hex;
 
 /// W3C Trace Context, section 3.2.
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A trace id: 32 lower-case hexadecimal digits, not all of them zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RequestId(String);
-
-impl RequestId {
-    /// The trace id of `traceparent`; `new`, if there is none that can be read.
-    pub(super) fn of(headers: &HeaderMap, new: impl FnOnce() -> u128) -> Self {
-        Self(trace_id(headers).map_or_else(|| hex(&new().to_be_bytes()), str::to_owned))
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
+/// The trace id of `traceparent`; `new`, if there is none that can be read. Either is 32 lower-case hexadecimal digits.
+pub(super) fn request_id(headers: &HeaderMap, new: impl FnOnce() -> u128) -> String {
+    trace_id(headers).map_or_else(|| hex(&new().to_be_bytes()), str::to_owned)
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`, and whatever a later version may add (section 3.2.2).
@@ -49,7 +39,7 @@ mod tests {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let check = |value: &str, expected: &str| {
             let headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_str(value).unwrap())]);
-            assert_eq!(RequestId::of(&headers, || 7).as_str(), expected, "{value}");
+            assert_eq!(request_id(&headers, || 7), expected, "{value}");
         };
         let new = "00000000000000000000000000000007";
         check(&format!("00-{TRACE}-00f067aa0ba902b7-01"), TRACE);
@@ -69,12 +59,12 @@ mod tests {
         ] {
             check(value, new);
         }
-        assert_eq!(RequestId::of(&HeaderMap::new(), || 7).as_str(), new);
+        assert_eq!(request_id(&HeaderMap::new(), || 7), new);
         let mut twice = HeaderMap::new();
         for id in ["1", "2"] {
             let value = format!("00-{}-00f067aa0ba902b7-01", id.repeat(32));
             twice.append(TRACEPARENT, HeaderValue::try_from(value).unwrap());
         }
-        assert_eq!(RequestId::of(&twice, || 7).as_str(), new, "two of them say nothing");
+        assert_eq!(request_id(&twice, || 7), new, "two of them say nothing");
     }
 }

@@ -30,6 +30,12 @@ fn check(input: &[u8]) -> Option<()> {
                 Ok(answer) => answer,
                 // RFC 8259 section 8.2 lets half a surrogate pair pass, and so does a field that nobody looks into.
                 Err(_) if body.windows(2).any(|pair| pair == b"\\u") => return None,
+                // So do a number that is too large, and lists in lists without end.
+                Err(error)
+                    if ["number out", "recursion limit"].iter().any(|what| error.to_string().starts_with(what)) =>
+                {
+                    return None;
+                }
                 Err(error) => panic!("a grant is no JSON: {error}"),
             };
             assert_eq!(answer["access_token"], grant.access_token.expose());

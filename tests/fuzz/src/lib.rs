@@ -109,8 +109,8 @@ impl Ports for World {
         if body.len() > limit { Err(SendError::TooLong) } else { Ok(Response::new(body)) }
     }
 
-    fn audit(&self, line: &str) {
-        self.0.log.borrow_mut().push(line.to_owned());
+    fn audit(&self, line: String) {
+        self.0.log.borrow_mut().push(line);
     }
 
     fn warn(&self, line: &str) {

@@ -75,7 +75,7 @@ impl Ports for Simulated {
         }
     }
 
-    fn audit(&self, _line: &str) {}
+    fn audit(&self, _line: String) {}
 
     fn warn(&self, line: &str) {
         self.world.trace(|| format!("instance {}: {line}", self.place));

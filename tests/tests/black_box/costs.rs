@@ -336,5 +336,5 @@ async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
     let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
     assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
     // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.
-    assert!((0.95..1.05).contains(&ratio(1, 0)), "{costs:?}");
+    assert!((0..5000).contains(&(costs[1].1 as i64 - costs[0].1 as i64)), "{costs:?}");
 }

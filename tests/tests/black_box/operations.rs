@@ -520,3 +520,22 @@ async fn a_log_of_exceptions_has_no_line_for_what_the_cache_could_serve() {
         log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["status"].clone()).collect();
     assert_eq!(statuses, [200, 400], "the fetch and the denial: {log}");
 }
+
+#[tokio::test]
+async fn a_line_of_more_than_a_host_takes_at_once_is_whole() {
+    let mut setup = Setup::default();
+    let scopes = setup.with_scopes(200).join(" ");
+    assert!(scopes.len() > 4096);
+    let broker = setup.start().await;
+    broker.nightly(&scopes).await.token();
+    for answer in futures_util::future::join_all((0..32).map(|_| broker.nightly(&scopes))).await {
+        answer.token();
+    }
+    let log = broker.server.output();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    assert_eq!(
+        lines.filter(|line| line["scopes"].as_str().is_some_and(|text| text.len() == scopes.len())).count(),
+        33,
+        "{log}"
+    );
+}
