@@ -499,18 +499,20 @@ impl<P: Ports> Broker<P> {
     /// that the other one brought is as good.
     async fn cached(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let (other, now) = (wanted.with_other(), self.ports.now());
-        let lives = |token: &Rc<Token>| token.remaining(self.ports.now()) >= LEAST_REMAINING;
         let recent =
             [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted, now));
         if recent.is_some() {
             return (recent, now);
         }
-        let found = self.look(wanted).await;
-        let found = match &other {
-            Some(other) if !found.as_ref().is_some_and(lives) => self.look(other).await.filter(lives).or(found),
-            _ => found,
-        };
-        (found, self.ports.now())
+        let (found, now) = self.look(wanted).await;
+        let lives = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
+        match &other {
+            Some(other) if !found.as_ref().is_some_and(|token| lives(token, now)) => {
+                let (others, now) = self.look(other).await;
+                (others.filter(|token| lives(token, now)).or(found), now)
+            }
+            _ => (found, now),
+        }
     }
 
     /// What memory has, if that is recent.
@@ -520,9 +522,10 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory
-    /// stands in for it.
-    async fn look(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+    /// stands in for it. The time is that of its answer.
+    async fn look(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let found = self.get(&wanted.key().of_token()).await;
+        let now = self.ports.now();
         let (remembered, only_here) =
             self.instance.remembered(wanted, |known| (known.token.clone(), known.only_here)).unwrap_or_default();
         let (token, only_here) = match found {
@@ -531,7 +534,7 @@ impl<P: Ports> Broker<P> {
             Ok(None) => (None, false),
             Ok(Some(bytes)) => {
                 // A record of the future was written by a clock that is wrong, and so is what it says of the token's life.
-                let latest = self.ports.now() + CLOCK_SKEW;
+                let latest = now + CLOCK_SKEW;
                 let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
                 let token = self.open(&bytes, wanted).filter(is_ours);
                 let is_older =
@@ -542,8 +545,8 @@ impl<P: Ports> Broker<P> {
                 }
             }
         };
-        self.instance.remember(wanted, self.ports.now(), token.clone(), only_here);
-        token
+        self.instance.remember(wanted, now, token.clone(), only_here);
+        (token, now)
     }
 
     fn open(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
@@ -592,7 +595,7 @@ impl<P: Ports> Broker<P> {
         self.put(&wanted, &revoked).await.map_err(unavailable)?;
         // While a secret rotates, the other one may have brought the same token.
         if let Some(other) = wanted.with_other()
-            && self.look(&other).await.is_some_and(|known| known.access_token.expose() == token)
+            && self.look(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
         {
             self.put(&other, &revoked).await.map_err(unavailable)?;
         }
@@ -760,7 +763,7 @@ impl<P: Ports> Broker<P> {
 
     /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
     async fn decided(&self, wanted: &Wanted, need: Need, known: Option<&Token>) -> Option<Result<Rc<Token>, Error>> {
-        let found = self.look(wanted).await;
+        let (found, _) = self.look(wanted).await;
         let now = self.ports.now();
         if let Some(token) = found {
             let lives = token.remaining(now) >= LEAST_REMAINING;
@@ -826,7 +829,7 @@ impl<P: Ports> Broker<P> {
             revoked_at: None,
         };
         // Asked anew: it may have been revoked meanwhile.
-        if let Some(previous) = self.look(wanted).await {
+        if let (Some(previous), _) = self.look(wanted).await {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
             } else if previous.access_token.expose() == token.access_token.expose() {

@@ -19,10 +19,11 @@ use wasip3::http::client;
 use wasip3::http::types::{self, ErrorCode, Fields, Scheme, Trailers};
 use wasip3::random::random::get_random_u64;
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult, yield_async};
-use wasip3::{spawn, wit_future, wit_stream};
+use wasip3::{wit_future, wit_stream};
 
 use crate::broker::{Broker, Instance, Ports, SendError};
 use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
+use crate::later;
 #[cfg(feature = "spin")]
 use crate::spin::Host;
 use crate::stdout::Stdout;
@@ -45,7 +46,7 @@ const ROOM: usize = 256;
 type End = Result<Option<Trailers>, ErrorCode>;
 
 thread_local! {
-    /// The only static: the broker of this component instance, which serves many requests, several at the same time.
+    /// The broker of this component instance, which serves many requests, several at the same time.
     static BROKER: Broker<World> = Broker {
         ports: World { host: Rc::default(), stdout: Rc::new(Stdout::open()) },
         instance: Rc::new(Instance::new(get_random_u64())),
@@ -70,13 +71,20 @@ impl Guest for Component {
         };
         *incoming.uri_mut() =
             uri(&request, incoming.method() != Method::POST).ok_or(ErrorCode::HttpRequestUriInvalid)?;
-        *incoming.headers_mut() = headers(&request.get_headers(), &endpoint::HEADERS);
+        let fields = request.get_headers();
+        *incoming.headers_mut() = headers(&fields, &endpoint::HEADERS);
+        let length = content_length(&fields);
+        drop(fields);
         if incoming.method() == Method::POST {
-            *incoming.body_mut() = read_body(request).await;
+            *incoming.body_mut() = read_body(request, length).await;
         }
         let handled = endpoint::handle(&broker, incoming, arrived).await;
         if let Some(followup) = handled.followup {
-            spawn(followup);
+            later::run(async {
+                // Not before the answer is on its way.
+                sleep(Duration::from_millis(1)).await;
+                followup.await;
+            });
         }
         outgoing(handled.response)
     }
@@ -111,8 +119,16 @@ fn headers(fields: &Fields, names: &[HeaderName]) -> HeaderMap {
     headers
 }
 
-async fn read_body(request: types::Request) -> Body {
-    let body = read(|end| types::Request::consume_body(request, end), BODY_LIMIT);
+/// How long the body is, if its head says so (RFC 9110 section 8.6).
+fn content_length(fields: &Fields) -> Option<usize> {
+    match &fields.get("content-length")[..] {
+        [length] => str::from_utf8(length).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+async fn read_body(request: types::Request, length: Option<usize>) -> Body {
+    let body = read(|end| types::Request::consume_body(request, end), length, BODY_LIMIT);
     let patience = async {
         // Mostly it is there as soon as the host has had a moment.
         for () in std::iter::repeat_n((), Host::MOMENTS) {
@@ -130,6 +146,7 @@ async fn read_body(request: types::Request) -> Body {
 /// Reads a body to its end, and stops at the first byte over `limit`.
 async fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
+    length: Option<usize>,
     limit: usize,
 ) -> Result<Vec<u8>, SendError> {
     let (_received, received) = wit_future::new(|| Ok(()));
@@ -145,6 +162,10 @@ async fn read(
         let (result, read) = stream.read(whole).await;
         whole = read;
         if result == StreamResult::Dropped {
+            // Nothing broke off. To be told so would be one more turn of the host, or two.
+            if length == Some(whole.len()) {
+                return Ok(whole);
+            }
             return end.await.map(|_| whole).map_err(|_| SendError::Unreachable);
         }
     }
@@ -171,13 +192,18 @@ fn fields(headers: &HeaderMap) -> Result<Fields, ErrorCode> {
 /// A body, as the host reads it.
 fn write(body: String) -> (Option<StreamReader<u8>>, FutureReader<End>) {
     // A writer that is dropped writes this: there are no trailers.
-    let (_, trailers) = wit_future::new(|| Ok(None));
+    let (no_trailers, trailers) = wit_future::new(|| Ok(None));
     if body.is_empty() {
         return (None, trailers);
     }
     let (mut writer, contents) = wit_stream::new();
-    // What is left when the host reads no further is nobody's.
-    spawn(async move { drop(writer.write_all(body.into_bytes()).await) });
+    later::run(async move {
+        // What is left when the host reads no further is nobody's.
+        drop(writer.write_all(body.into_bytes()).await);
+        drop(writer);
+        // By now the host waits for them. Before, it would have to tell when it has taken them.
+        drop(no_trailers);
+    });
     (Some(contents), trailers)
 }
 
@@ -248,7 +274,7 @@ impl Ports for World {
         let mut answer = Response::new(Vec::new());
         *answer.status_mut() = StatusCode::from_u16(response.get_status_code()).map_err(|_| SendError::Unreachable)?;
         *answer.headers_mut() = headers(&response.get_headers(), &upstream::HEADERS);
-        *answer.body_mut() = read(|end| types::Response::consume_body(response, end), limit).await?;
+        *answer.body_mut() = read(|end| types::Response::consume_body(response, end), None, limit).await?;
         Ok(answer)
     }
 

@@ -21,6 +21,8 @@ pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod gate;
+#[cfg(target_family = "wasm")]
+mod later;
 pub mod rules;
 pub mod scope;
 pub mod seal;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use wasmtime::component::{Accessor, Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Config, Engine, ResourceLimiter, Store};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store};
 use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::Proxy;
@@ -33,6 +33,9 @@ pub(crate) mod bindings {
 /// How long a component computes before others get their turn. Not much shorter: an instance that yields may be given
 /// more requests, which is not what Spin would do.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Most instances at the same time, over all servers of an application.
+const MOST_INSTANCES: u32 = 1000;
 
 /// An application ready to be served: its manifest and its compiled component. Clones are cheap and share the code.
 #[derive(Clone)]
@@ -92,7 +95,12 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     config.consume_fuel(is_metered);
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
-    let engine = Engine::new(&config)?;
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    let engine = Engine::new(&config).or_else(|_| {
+        // A pool has 6 TB of addresses. Where there are fewer, Spin has none either.
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })?;
     tick(&engine)?;
     let component = Component::from_binary(&engine, bytes)?;
 
@@ -107,6 +115,22 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     monotonic_clock::add_to_linker::<_, Timers>(&mut linker, |instance| instance)?;
     linker.allow_shadowing(false);
     Ok(ServicePre::new(linker.instantiate_pre(&component)?)?)
+}
+
+/// Where instances live: as many places, and as much memory that stays with each, as Spin has by default.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MOST_INSTANCES)
+        .total_memories(MOST_INSTANCES)
+        .total_stacks(MOST_INSTANCES)
+        .total_tables(2 * MOST_INSTANCES)
+        .total_core_instances(4 * MOST_INSTANCES)
+        .table_elements(100_000)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(1 << 19);
+    pool
 }
 
 /// Makes the components of `engine` yield at every tick, as long as there is one. A component that computes without

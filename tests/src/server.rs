@@ -136,9 +136,13 @@ impl Server {
     }
 }
 
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("README.md")).expect("a page")
+}
+
 /// The command of README.md, without what is different for each broker: where it listens, and its variables.
 fn flags() -> Vec<String> {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("README.md")).expect("a page");
+    let page = readme();
     let (_, rest) = page.split_once("$ wasmtime serve ").expect("README.md has the command");
     let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("there is always a first");
     let command = command.replace("\\\n", " ");
@@ -159,6 +163,8 @@ impl WasmtimeServe {
         let component = component_for_wasi();
         let mut command = Command::new(installed().join(".venv/bin/wasmtime"));
         command.arg("serve").args(flags()).args(["--addr", "127.0.0.1:0"]);
+        assert!(readme().contains("\n$ export TOKIO_WORKER_THREADS=1 "), "README.md has no such line");
+        command.env("TOKIO_WORKER_THREADS", "1");
         for name in VARIABLES.map(|variable| variable.name) {
             if let Some(value) = variables.lookup(name).expect("the provider works") {
                 command.args(["--env", &name.to_uppercase()]).env(name.to_uppercase(), value);

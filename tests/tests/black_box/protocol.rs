@@ -1009,6 +1009,16 @@ static ROWS: &[Row] = &[
         GRANTED,
     ),
     row(
+        "chunks, and a length that the first one has",
+        "RFC 9112 6.3: Transfer-Encoding overrides Content-Length",
+        Wire {
+            more: &["Content-Length: 11", "Transfer-Encoding: chunked"],
+            body: b"b\r\ngrant_type=\r\n25\r\nclient_credentials&scope=members.read\r\n0\r\n\r\n",
+            ..TOKEN
+        },
+        GRANTED,
+    ),
+    row(
         "a transfer coding that does not end in chunked",
         "RFC 9112 6.3: the length cannot be determined: the server MUST respond with 400",
         more(&["Transfer-Encoding: gzip"]),

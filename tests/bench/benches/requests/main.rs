@@ -77,6 +77,7 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
         ("memory hit, `exceptions`", case("exceptions", basic, SECRET, &members, ok)?),
         ("memory hit, `all`", case("all", basic, SECRET, &members, ok)?),
         ("memory hit, form, `all`", case("all", body, SECRET, &members, ok)?),
+        ("floor with a store", case("floor with a store", basic, SECRET, &members, ok)?),
         ("store hit, `exceptions`", case("exceptions", basic, SECRET, &stored(), ok)?),
         ("store hit, `all`", case("all", basic, SECRET, &stored(), ok)?),
         ("denial", case("all", basic, "wrong", &members, StatusCode::UNAUTHORIZED)?),
