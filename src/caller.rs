@@ -214,8 +214,16 @@ fn parse_caller(
 }
 
 fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
-    let secrets: Option<Box<[_]>> = match value {
-        Json::List(entries) => entries.iter().map(parse_secret).collect(),
+    let all = |entries: &[Json<'_>]| {
+        // Collected, they would take four times the room for a moment: many, in a policy of thousands.
+        let mut secrets = Vec::with_capacity(entries.len());
+        for entry in entries {
+            secrets.push(parse_secret(entry)?);
+        }
+        Some(secrets.into_boxed_slice())
+    };
+    let secrets = match value {
+        Json::List(entries) => all(entries),
         _ => None,
     };
     let secrets = secrets.filter(|secrets| !secrets.is_empty());
@@ -251,17 +259,31 @@ fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
     Some(KnownSecret { digest: digest?, expires_at })
 }
 
-fn parse_digest(text: &str) -> Option<Digest> {
-    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut digest = [0; 32];
-    let mut is_hex = true;
-    // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
-    let value = |digit: u8| (digit & 15) + (digit >> 6) * 9;
-    for (byte, &[high, low]) in digest.iter_mut().zip(digits.as_chunks().0) {
-        *byte = value(high) << 4 | value(low);
-        is_hex &= high.is_ascii_hexdigit() & low.is_ascii_hexdigit();
+/// What a byte is worth as a hexadecimal digit; [`NO_DIGIT`] when it is none.
+static DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        digits[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
     }
-    is_hex.then_some(digest)
+    digits
+};
+
+const NO_DIGIT: u8 = 16;
+
+fn parse_digest(text: &str) -> Option<Digest> {
+    let text: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut digest = [0; 32];
+    let mut seen = 0;
+    // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
+    for (byte, pair) in digest.iter_mut().zip(text.as_chunks().0) {
+        let [high, low] = pair.map(|digit| DIGITS[usize::from(digit)]);
+        *byte = high << 4 | low;
+        seen |= high | low;
+    }
+    (seen < NO_DIGIT).then_some(digest)
 }
 
 fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
