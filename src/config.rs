@@ -341,6 +341,9 @@ impl<'de, W: Fn(&str) -> bool, T: FnMut(Cow<'de, str>, Json<'de>)> Visitor<'de> 
     }
 }
 
+/// As many values as there mostly are within another: for these a list need not grow.
+const FEW: usize = 4;
+
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -384,7 +387,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut values = Vec::new();
+                let mut values = Vec::with_capacity(FEW);
                 while let Some(value) = list.next_element()? {
                     values.push(value);
                 }
@@ -392,7 +395,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
+                let mut fields = Vec::with_capacity(FEW);
                 Entries { is_wanted: |_: &str| true, take: |name, value| fields.push((name, value)) }.visit_map(map)?;
                 Ok(Json::Object(fields))
             }
