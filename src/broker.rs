@@ -440,8 +440,11 @@ impl<P: Ports> Broker<P> {
         let in_flight = || self.instance.flight(wanted.key()).is_some();
         match (life, cached) {
             (Life::Aging, Some(token)) if !in_flight() && self.may_renew(&wanted, &token, Need::Early, now) => {
-                let fetch = self.clone().obtain(wanted, Need::Early);
-                Issue { followup: Some(Box::pin(async move { drop(fetch.await) })), ..Issue::hit(token, now) }
+                // In flight from now on, whenever the followup begins: who comes in between does not try as well.
+                let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
+                let broker = self.clone();
+                let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
+                Issue { followup: Some(Box::pin(followup)), ..Issue::hit(token, now) }
             }
             (Life::Late, Some(token)) if in_flight() || self.may_renew(&wanted, &token, Need::Late, now) => {
                 let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, arrived).await;

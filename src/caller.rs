@@ -215,7 +215,7 @@ fn parse_caller(
 
 fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
     let all = |entries: &[Json<'_>]| {
-        // Collected, they would take four times the room for a moment: many, in a policy of thousands.
+        // Collected, a single one would take the room of four for a moment, in a policy of thousands.
         let mut secrets = Vec::with_capacity(entries.len());
         for entry in entries {
             secrets.push(parse_secret(entry)?);

@@ -73,15 +73,15 @@ impl Guest for Component {
             uri(&request, incoming.method() != Method::POST).ok_or(ErrorCode::HttpRequestUriInvalid)?;
         let fields = request.get_headers();
         *incoming.headers_mut() = headers(&fields, &endpoint::HEADERS);
-        let length = content_length(&fields);
-        drop(fields);
         if incoming.method() == Method::POST {
+            let length = content_length(&fields);
+            drop(fields);
             *incoming.body_mut() = read_body(request, length).await;
         }
         let handled = endpoint::handle(&broker, incoming, arrived).await;
         if let Some(followup) = handled.followup {
             later::run(async {
-                // Not before the answer is on its way.
+                // The answer first.
                 sleep(Duration::from_millis(1)).await;
                 followup.await;
             });
@@ -162,7 +162,8 @@ async fn read(
         let (result, read) = stream.read(whole).await;
         whole = read;
         if result == StreamResult::Dropped {
-            // Nothing broke off. To be told so would be one more turn of the host, or two.
+            // Nothing broke off. To be told so would take a turn of the host, or two. Trailers, which HTTP/2 may have all the
+            // same, stay with the host as long as the instance.
             if length == Some(whole.len()) {
                 return Ok(whole);
             }

@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// Begins `work` at once, and goes on with it when what it waits for is there: within the turns of the request that began it,
-/// which lasts until then.
+/// which lasts until then. It must wait for the host alone, and not yield: it would be polled again without end.
 pub(crate) fn run(work: impl Future<Output = ()> + 'static) {
     let number = NUMBER.get();
     NUMBER.set(number + 1);
@@ -34,7 +34,7 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         self.rings.store(true, Ordering::Relaxed);
-        // Taken out: nothing is borrowed while it is polled. When it is not there, it is being polled, and it is polled again.
+        // Taken out: nothing is borrowed while it is polled. What is not there has ended, or is being polled and is polled again.
         let taken = WAITING.with_borrow_mut(|waiting| {
             let place = waiting.iter().position(|(number, _)| *number == self.number)?;
             Some(waiting.swap_remove(place))

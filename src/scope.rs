@@ -51,8 +51,10 @@ impl Scopes {
             if !is_scope_token(token) {
                 return Err(MalformedScope);
             }
-            // Kept in order as they come: for so few, a sort would be more code than it saves time.
-            if let Err(place) = sorted.binary_search(&token) {
+            // Kept in order as they come, mostly in order already: for so few, a sort would be more code than it saves time.
+            if sorted.last().is_none_or(|last| *last < token) {
+                sorted.push(token);
+            } else if let Err(place) = sorted.binary_search(&token) {
                 sorted.insert(place, token);
             }
             if sorted.len() > TOKEN_LIMIT {

@@ -1,6 +1,7 @@
 //! A compiled component, and the host's side of one instance of it.
 
 use std::fs;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -96,8 +97,9 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-    let engine = Engine::new(&config).or_else(|_| {
-        // A pool has 6 TB of addresses. Where there are fewer, Spin has none either.
+    let engine = Engine::new(&config).or_else(|error| {
+        // Where there are fewer addresses, Spin has no pool either.
+        drop(writeln!(io::stderr(), "There is no pool of instances, which takes 4 TB of addresses: {error}"));
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
     })?;

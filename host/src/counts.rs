@@ -102,9 +102,9 @@ impl<T: Send> monotonic_clock::HostWithStore<T> for Timers {
     }
 
     async fn wait_for(accessor: &Accessor<T, Self>, nanoseconds: u64) -> wasmtime::Result<()> {
-        accessor.with(|mut access| access.get().host.counters.add(|counts| counts.timers += 1));
-        // No time is none, as for wasmtime.
+        // No time is no timer, as for wasmtime.
         if nanoseconds > 0 {
+            accessor.with(|mut access| access.get().host.counters.add(|counts| counts.timers += 1));
             sleep(Duration::from_nanos(nanoseconds)).await;
         }
         Ok(())

@@ -29,6 +29,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
             "life::an_aging_token_is_served_through_an_outage_and_officernd_is_left_alone",
             "life::an_aging_token_is_served_while_one_request_fetches_its_successor",
             "life::min_remaining_seconds_sets_when_a_token_is_late",
+            "life::of_a_crowd_that_meets_an_aging_token_one_waits_for_its_successor",
             "life::renewing_a_living_token_never_takes_the_last_two_calls_of_a_minute",
             "life::what_another_node_fetched_or_forgot_gets_around",
             "life::who_meets_a_late_token_gets_its_successor",

@@ -10,8 +10,11 @@ use http::{Method, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tests::{
-    Answer, Broker, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, exchange, find_leaks, form, token_request,
+    Answer, Broker, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, eventually, exchange, find_leaks, form,
+    token_request,
 };
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// Every denial is tried on a broker that has touched nothing, and on one that has a token.
 const CACHED: [bool; 2] = [false, true];
@@ -302,4 +305,37 @@ async fn an_unknown_path_is_not_found() {
             assert_eq!(denied(&broker, &what, request).await.status, 404, "{what}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_gets_no_token_though_what_came_is_a_request() {
+    let broker = Setup::in_one_instance().start().await;
+    let nightly = &broker.setup.nightly;
+    let body = form(&[("grant_type", "client_credentials"), ("scope", MEMBERS)]);
+    let chunk = format!("{:x}\r\n{body}\r\n", body.len());
+    let length = |length: usize| format!("Content-Length: {length}");
+    // Whether the end of the connection is all that is missing, or it stays open.
+    for (framing, body, is_closed) in [
+        (length(body.len() + 1), &body, true),
+        (length(body.len() + 1), &body, false),
+        ("Transfer-Encoding: chunked".to_owned(), &chunk, true),
+        ("Transfer-Encoding: chunked".to_owned(), &chunk, false),
+    ] {
+        let before = broker.server.output().lines().count();
+        let mut stream = TcpStream::connect(broker.server.addr()).await.unwrap();
+        let head = format!(
+            "POST /oauth/token HTTP/1.1\r\nHost: broker.example\r\nAuthorization: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n{framing}\r\n\r\n{body}",
+            basic(&nightly.name, &nightly.secret),
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if is_closed {
+            stream.shutdown().await.unwrap();
+        }
+        let line = || broker.server.output().lines().nth(before).map(str::to_owned);
+        eventually("the line of the request", || line().is_some()).await;
+        let line: serde_json::Value = serde_json::from_str(&line().unwrap()).unwrap();
+        assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"invalid_request".into()), "{framing}: {line}");
+    }
+    assert_eq!(broker.calls().len(), 0);
 }

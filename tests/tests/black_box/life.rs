@@ -5,7 +5,7 @@ use std::time::Duration;
 use host::sandbox::{Answer as Upstream, Config};
 use http::StatusCode;
 use serde_json::json;
-use tests::{Broker, MEMBERS, Setup, eventually};
+use tests::{Broker, MEMBERS, Setup, all_at_once, eventually};
 use tokio::time::sleep;
 
 /// With `min_remaining_seconds` at 300: a token is renewed early somewhere between 600 s and 525 s before its end.
@@ -62,6 +62,20 @@ async fn an_aging_token_is_served_while_one_request_fetches_its_successor() {
     assert!(answer.expires_in() > 3500);
     sleep(A_WHILE).await;
     assert_eq!(broker.calls().len(), 1, "and nobody asks for another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_crowd_that_meets_an_aging_token_one_waits_for_its_successor() {
+    let (broker, token) = start(AGING).await;
+    broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(2)));
+    for answer in all_at_once(&[&broker], 100, MEMBERS).await {
+        assert_eq!(answer.token(), token);
+    }
+    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    sleep(A_WHILE).await;
+    // A fetch sets a few. Whoever waited for it would look a hundred times a second.
+    let timers = broker.server.counts().timers;
+    assert!(timers < 20, "{timers} timers");
 }
 
 #[tokio::test]

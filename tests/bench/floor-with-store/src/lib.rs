@@ -1,4 +1,4 @@
-//! The floor, after a read of the key-value store: what no store hit can be faster than.
+//! The floor, after a read of the key-value store: what a store hit is compared with.
 
 #![cfg(target_family = "wasm")]
 
