@@ -99,7 +99,10 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
     let engine = Engine::new(&config).or_else(|error| {
         // Where there are fewer addresses, Spin has no pool either.
-        drop(writeln!(io::stderr(), "There is no pool of instances, which takes 4 TB of addresses: {error}"));
+        drop(writeln!(
+            io::stderr(),
+            "Instances start slower than on Spin: 4 TB of addresses are wanting (ulimit -v): {error}"
+        ));
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
     })?;

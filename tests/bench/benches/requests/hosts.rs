@@ -126,7 +126,7 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
         let values = values(&sandbox.url(), audit, callers);
         let folder = folder.join(name);
         let key_value = KeyValue::sqlite(&folder)?;
-        // As long as a token's record is.
+        // For the floor with a store, which has the same key; not much longer than a token's record.
         key_value.set("default", &format!("token/0/{}", "0".repeat(64)), vec![0; 180]).await?;
         if callers > 0 {
             store_tokens(&key_value, &values).await?;
