@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, Ready, ready, select};
 use http::{Request, Response};
 
 use crate::application::{self, Application, Credential};
@@ -61,8 +61,8 @@ pub trait Ports: Clone + 'static {
     fn lack(&self) -> Option<&'static str> {
         None
     }
-    /// Writes the audit line of a request; it has no line break.
-    fn audit(&self, line: String);
+    /// Writes the audit line of a request, which ends with its only line break.
+    fn audit(&self, line: Vec<u8>);
     /// Tells the operator about something that is amiss and was coped with.
     fn warn(&self, line: &str);
 }
@@ -217,7 +217,15 @@ pub struct Issue {
     pub at: Timestamp,
 }
 
+/// An [`Issue`] that is there at once, or one that has to wait and takes the room for it.
+pub type Issuing = Either<Ready<Issue>, Pin<Box<dyn Future<Output = Issue>>>>;
+
 impl Issue {
+    /// Of a request that is not to have one.
+    pub(crate) fn refused(error: Error, at: Timestamp) -> Self {
+        Self { token: Err(error), source: Source::Miss, upstream: None, followup: None, at }
+    }
+
     fn hit(token: Rc<Token>, at: Timestamp) -> Self {
         Self { token: Ok(token), source: Source::Hit, upstream: None, followup: None, at }
     }
@@ -267,6 +275,15 @@ impl Instance {
         let number = self.named.get();
         self.named.set(number + 1);
         u128::from(self.random) << 64 | u128::from(number)
+    }
+
+    /// The configuration, if it was read within 10 s.
+    fn recent_config(&self, now: Timestamp) -> Option<Result<Rc<Config>, Error>> {
+        let config = self.config.borrow();
+        config
+            .as_ref()
+            .filter(|config| is_recent(config.read_at, now, CONFIG_MEMORY))
+            .map(|config| config.outcome.clone())
     }
 
     /// Which requests the configuration wants in the log; all of them, while there is none.
@@ -378,11 +395,13 @@ impl<P: Ports> Broker<P> {
     /// # Errors
     /// When the variables cannot be read, or have mistakes.
     pub async fn config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
-        if let Some(config) = &*self.instance.config.borrow()
-            && is_recent(config.read_at, now, CONFIG_MEMORY)
-        {
-            return config.outcome.clone();
+        match self.instance.recent_config(now) {
+            Some(outcome) => outcome,
+            None => Box::pin(self.renew_config(now)).await,
         }
+    }
+
+    async fn renew_config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
         let mut read = ReadConfig { read_at: now, answered_at: now, outcome: self.read_config().await };
         if let Err(error) = &read.outcome {
             self.ports.warn(&error.to_string());
@@ -429,36 +448,56 @@ impl<P: Ports> Broker<P> {
     /// A token of `scopes` for a caller that is known and may have them, for a request that came at `arrived`.
     ///
     /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
-    pub async fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> Issue {
+    pub fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> Issuing {
         let application = config.application(caller).clone();
         let credential = self.instance.ledger.borrow().choose(&application, arrived).clone();
         let wanted = Wanted::new(config.clone(), application, credential, scopes);
-        let (cached, now) = self.cached(&wanted).await;
-        let life = cached.as_ref().map_or(Life::Over, |token| {
-            token.life(now, config.min_remaining, self.instance.jitter(config.min_remaining))
-        });
+        let now = self.ports.now();
+        let recent = self.recent(&wanted, now);
+        match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
+            Some(issue) => Either::Left(ready(issue)),
+            None => Either::Right(Box::pin(self.clone().issue_later(wanted, recent, now, arrived))),
+        }
+    }
+
+    async fn issue_later(self, wanted: Wanted, recent: Option<Rc<Token>>, now: Timestamp, arrived: Timestamp) -> Issue {
+        let (cached, now) = match recent {
+            Some(_) => (recent, now),
+            None => self.stored(&wanted).await,
+        };
+        let Some(token) = cached else {
+            return self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await;
+        };
+        if let Some(issue) = self.serve(&wanted, &token, now) {
+            return issue;
+        }
+        let need = if token.remaining(now) < LEAST_REMAINING { Need::Now } else { Need::Late };
+        let issue = self.issue_fetched(wanted, need, Source::Stale, arrived).await;
+        // A token that lives outlives any trouble with OfficeRnD.
+        match issue.token {
+            Err(_) if token.remaining(issue.at) >= LEAST_REMAINING => {
+                Issue { token: Ok(token), source: Source::Hit, ..issue }
+            }
+            _ => issue,
+        }
+    }
+
+    /// Serves a cached token, if its life allows that without a wait for its successor.
+    fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<Issue> {
+        let min_remaining = wanted.config.min_remaining;
+        let life = token.life(now, min_remaining, self.instance.jitter(min_remaining));
         let in_flight = || self.instance.flight(wanted.key()).is_some();
-        match (life, cached) {
-            (Life::Aging, Some(token)) if !in_flight() && self.may_renew(&wanted, &token, Need::Early, now) => {
+        match life {
+            Life::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {
                 // In flight from now on, whenever the followup begins: who comes in between does not try as well.
                 let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
-                let broker = self.clone();
+                let (broker, wanted) = (self.clone(), wanted.clone());
                 let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
-                Issue { followup: Some(Box::pin(followup)), ..Issue::hit(token, now) }
+                Some(Issue { followup: Some(Box::pin(followup)), ..Issue::hit(token.clone(), now) })
             }
-            (Life::Late, Some(token)) if in_flight() || self.may_renew(&wanted, &token, Need::Late, now) => {
-                let issue = self.issue_fetched(wanted, Need::Late, Source::Stale, arrived).await;
-                // A token that lives outlives any trouble with OfficeRnD.
-                match issue.token {
-                    Err(_) if token.remaining(issue.at) >= LEAST_REMAINING => {
-                        Issue { token: Ok(token), source: Source::Hit, ..issue }
-                    }
-                    _ => issue,
-                }
-            }
-            (Life::Fresh | Life::Aging | Life::Late, Some(token)) => Issue::hit(token, now),
-            (_, None) => self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await,
-            (Life::Over, Some(_)) => self.issue_fetched(wanted, Need::Now, Source::Stale, arrived).await,
+            Life::Late if in_flight() || self.may_renew(wanted, token, Need::Late, now) => None,
+            Life::Fresh | Life::Aging | Life::Late => Some(Issue::hit(token.clone(), now)),
+            Life::Over => None,
         }
     }
 
@@ -498,30 +537,27 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// What memory has, or the store, and when: the store may take a second of a token's life. While a secret rotates, a token
-    /// that the other one brought is as good.
-    async fn cached(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
-        let (other, now) = (wanted.with_other(), self.ports.now());
-        let recent =
-            [Some(wanted), other.as_ref()].into_iter().flatten().find_map(|wanted| self.in_memory(wanted, now));
-        if recent.is_some() {
-            return (recent, now);
-        }
+    /// What memory has, if that is recent. While a secret rotates, a token that the other one brought is as good.
+    fn recent(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+        let recent_of = |wanted: &Wanted| {
+            let known = |known: &Remembered| (known.looked_at, known.token.clone());
+            let (looked_at, token) = self.instance.remembered(wanted, known)?;
+            token.filter(|_| is_recent(looked_at, now, TOKEN_MEMORY))
+        };
+        recent_of(wanted).or_else(|| recent_of(&wanted.with_other()?))
+    }
+
+    /// What the store has, and when: it may take a second of a token's life.
+    async fn stored(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let (found, now) = self.look(wanted).await;
         let lives = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
-        match &other {
+        match wanted.with_other() {
             Some(other) if !found.as_ref().is_some_and(|token| lives(token, now)) => {
-                let (others, now) = self.look(other).await;
+                let (others, now) = self.look(&other).await;
                 (others.filter(|token| lives(token, now)).or(found), now)
             }
             _ => (found, now),
         }
-    }
-
-    /// What memory has, if that is recent.
-    fn in_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
-        let (looked_at, token) = self.instance.remembered(wanted, |known| (known.looked_at, known.token.clone()))?;
-        token.filter(|_| is_recent(looked_at, now, TOKEN_MEMORY))
     }
 
     /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory

@@ -278,8 +278,8 @@ fn parse_digest(text: &str) -> Option<Digest> {
     let mut digest = [0; 32];
     let mut seen = 0;
     // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
-    for (byte, pair) in digest.iter_mut().zip(text.as_chunks().0) {
-        let [high, low] = pair.map(|digit| DIGITS[usize::from(digit)]);
+    for (byte, &[high, low]) in digest.iter_mut().zip(text.as_chunks().0) {
+        let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
         *byte = high << 4 | low;
         seen |= high | low;
     }

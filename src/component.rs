@@ -38,8 +38,8 @@ compile_error!("a component is for one kind of host: `wasi` is built with --no-d
 /// A body that takes longer to arrive is given up.
 const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
-/// Room for a body as long as most are. A longer one gets twice as much, again and again, and never more than the limit and the
-/// byte that is over it.
+/// Room for a body that does not say how long it is. A longer one gets twice as much, again and again, and never more than the
+/// limit and the byte that is over it.
 const ROOM: usize = 256;
 
 /// How a body ends: with trailers, or in the middle.
@@ -47,10 +47,10 @@ type End = Result<Option<Trailers>, ErrorCode>;
 
 thread_local! {
     /// The broker of this component instance, which serves many requests, several at the same time.
-    static BROKER: Broker<World> = Broker {
+    static BROKER: Rc<Broker<World>> = Rc::new(Broker {
         ports: World { host: Rc::default(), stdout: Rc::new(Stdout::open()) },
         instance: Rc::new(Instance::new(get_random_u64())),
-    };
+    });
 }
 
 struct Component;
@@ -59,26 +59,13 @@ wasip3::http::service::export!(Component);
 
 impl Guest for Component {
     async fn handle(request: types::Request) -> Result<types::Response, ErrorCode> {
-        let broker = BROKER.with(Broker::clone);
+        let broker = BROKER.with(Rc::clone);
         let arrived = broker.ports.now();
-        let mut incoming = Request::new(Ok(Vec::new()));
-        *incoming.method_mut() = match request.get_method() {
-            types::Method::Get => Method::GET,
-            types::Method::Head => Method::HEAD,
-            types::Method::Post => Method::POST,
-            // No path has any other: it does not matter which it is.
-            _ => Method::OPTIONS,
-        };
-        *incoming.uri_mut() =
-            uri(&request, incoming.method() != Method::POST).ok_or(ErrorCode::HttpRequestUriInvalid)?;
-        let fields = request.get_headers();
-        *incoming.headers_mut() = headers(&fields, &endpoint::HEADERS);
+        let (mut incoming, length) = head(&request).ok_or(ErrorCode::HttpRequestUriInvalid)?;
         if incoming.method() == Method::POST {
-            let length = content_length(&fields);
-            drop(fields);
             *incoming.body_mut() = read_body(request, length).await;
         }
-        let handled = endpoint::handle(&broker, incoming, arrived).await;
+        let handled = endpoint::handle(&broker, &incoming, arrived).await;
         if let Some(followup) = handled.followup {
             later::run(async {
                 // The answer first.
@@ -88,6 +75,23 @@ impl Guest for Component {
         }
         outgoing(handled.response)
     }
+}
+
+/// Everything but the body, as far as the core reads it, and how long that is.
+fn head(request: &types::Request) -> Option<(Request<Body>, Option<usize>)> {
+    let mut head = Request::new(Ok(Vec::new()));
+    *head.method_mut() = match request.get_method() {
+        types::Method::Get => Method::GET,
+        types::Method::Head => Method::HEAD,
+        types::Method::Post => Method::POST,
+        // No path has any other: it does not matter which it is.
+        _ => Method::OPTIONS,
+    };
+    *head.uri_mut() = uri(request, head.method() != Method::POST)?;
+    let fields = request.get_headers();
+    *head.headers_mut() = headers(&fields, &endpoint::HEADERS);
+    let length = if head.method() == Method::POST { content_length(&fields) } else { None };
+    Some((head, length))
 }
 
 /// What the request is for; where it was sent to is of interest only for what is read.
@@ -134,7 +138,8 @@ async fn read_body(request: types::Request, length: Option<usize>) -> Body {
         for () in std::iter::repeat_n((), Host::MOMENTS) {
             yield_async().await;
         }
-        sleep(BODY_PATIENCE).await;
+        // Boxed because it is seldom needed: a request that memory can serve takes no more room than its answer.
+        Box::pin(sleep(BODY_PATIENCE)).await;
     };
     match select(pin!(body), pin!(patience)).await {
         Either::Left((Ok(whole), _)) => Ok(whole),
@@ -144,30 +149,34 @@ async fn read_body(request: types::Request, length: Option<usize>) -> Body {
 }
 
 /// Reads a body to its end, and stops at the first byte over `limit`.
-async fn read(
+fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
     length: Option<usize>,
     limit: usize,
-) -> Result<Vec<u8>, SendError> {
-    let (_received, received) = wit_future::new(|| Ok(()));
+) -> impl Future<Output = Result<Vec<u8>, SendError>> {
+    let (receipt, received) = wit_future::new(|| Ok(()));
     let (mut stream, end) = consume(received);
-    let mut whole = Vec::with_capacity(ROOM);
-    loop {
-        if whole.len() > limit {
-            return Err(SendError::TooLong);
-        }
-        if whole.len() == whole.capacity() {
-            whole.reserve_exact(whole.len().min(limit + 1 - whole.len()));
-        }
-        let (result, read) = stream.read(whole).await;
-        whole = read;
-        if result == StreamResult::Dropped {
-            // Nothing broke off. To be told so would take a turn of the host, or two. Trailers, which HTTP/2 may have all the
-            // same, stay with the host as long as the instance.
-            if length == Some(whole.len()) {
-                return Ok(whole);
+    async move {
+        // Given when this ends.
+        let _receipt = &receipt;
+        let mut whole = Vec::with_capacity(length.map_or(ROOM, |length| length.min(limit) + 1));
+        loop {
+            if whole.len() > limit {
+                return Err(SendError::TooLong);
             }
-            return end.await.map(|_| whole).map_err(|_| SendError::Unreachable);
+            if whole.len() == whole.capacity() {
+                whole.reserve_exact(whole.len().min(limit + 1 - whole.len()));
+            }
+            let (result, read) = stream.read(whole).await;
+            whole = read;
+            if result == StreamResult::Dropped {
+                // Nothing broke off. To be told so would take a turn of the host, or two. Trailers, which HTTP/2 may have all
+                // the same, stay with the host as long as the instance.
+                if length == Some(whole.len()) {
+                    return Ok(whole);
+                }
+                return end.await.map(|_| whole).map_err(|_| SendError::Unreachable);
+            }
         }
     }
 }
@@ -283,9 +292,8 @@ impl Ports for World {
         self.host.lack()
     }
 
-    fn audit(&self, mut line: String) {
-        line.push('\n');
-        self.stdout.write(line.as_bytes());
+    fn audit(&self, line: Vec<u8>) {
+        self.stdout.write(&line);
     }
 
     fn warn(&self, line: &str) {

@@ -5,6 +5,7 @@ mod trace;
 
 use std::rc::Rc;
 
+use futures_util::future::{Either, ready};
 use http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -12,12 +13,13 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use crate::audit::Audit;
-use crate::broker::{Broker, Followup, Issue, Ports, Source};
+use crate::audit::{Audit, to_json};
+use crate::broker::{Broker, Followup, Issue, Issuing, Ports, Source};
 use crate::cache::{LEAST_REMAINING, Token};
 use crate::caller::Caller;
 use crate::config::{Audited, Config};
 use crate::error::{Error, ScopeRefusal, Trouble, Unauthenticated};
+use crate::scope::Scopes;
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;
@@ -111,63 +113,92 @@ impl Route {
 }
 
 /// Answers a request whose headers arrived at `arrived`.
-pub async fn handle<P: Ports>(broker: &Broker<P>, request: Request<Body>, arrived: Timestamp) -> Handled {
+///
+/// What is boxed in it is for requests that memory cannot serve: one that it can takes no more room than its answer.
+pub fn handle<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    arrived: Timestamp,
+) -> impl Future<Output = Handled> {
     let route = Route::of(request.uri().path());
     let request_id = request_id(request.headers(), || broker.instance.name_request());
     let mut audit = Audit::begin(arrived, request_id, route.as_str());
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut followup = None;
-    let response = match route {
-        Route::Unknown => plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
-        Route::Token if request.method() == Method::POST => {
-            let (response, later) = token(broker, &request, arrived, &mut audit).await;
-            followup = later;
-            response
-        }
-        Route::Revocation if request.method() == Method::POST => {
-            match authenticate_and_revoke(broker, &request, arrived, &mut audit).await {
-                Ok(()) => answer(StatusCode::OK, "{}".to_owned()),
-                Err(error) => refuse(error, &mut audit),
+    async move {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let (mut response, followup) = match route {
+            Route::Token if request.method() == Method::POST => {
+                let config = broker.config(audit.time).await;
+                let issue = issue(broker, config, request, &mut audit).await;
+                token(issue, &mut audit)
             }
+            Route::Revocation if request.method() == Method::POST => {
+                (Box::pin(revocation(broker, request, &mut audit)).await, None)
+            }
+            Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
+            Route::Health if is_read => (json(StatusCode::OK, &Health { status: "ok", problem: None }, SHORT), None),
+            Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
+            Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"), None),
+            _ => (method_not_allowed(route), None),
+        };
+        if *request.method() == Method::HEAD {
+            response.body_mut().clear();
         }
-        Route::Metadata if is_read => metadata(broker, &request, arrived, &mut audit).await,
-        Route::Health if is_read => json(StatusCode::OK, &Health { status: "ok", problem: None }),
-        Route::Readiness if is_read => readiness(broker, arrived, &mut audit).await,
-        _ => method_not_allowed(route),
-    };
-    let mut response = if *request.method() == Method::HEAD { response.map(|_| String::new()) } else { response };
-    let request_id = HeaderValue::from_str(&audit.request_id).expect("hexadecimal digits");
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
-    audit.status = response.status().as_u16();
-    if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
-        broker.ports.audit(audit.line());
+        let request_id = HeaderValue::from_str(&audit.request_id).expect("hexadecimal digits");
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        audit.status = response.status().as_u16();
+        if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
+            broker.ports.audit(audit.line());
+        }
+        Handled { response, followup }
     }
-    Handled { response, followup }
 }
 
-async fn readiness<P: Ports>(broker: &Broker<P>, now: Timestamp, audit: &mut Audit) -> Response<String> {
-    let problem = match broker.config(now).await {
+async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<String> {
+    let problem = match broker.config(audit.time).await {
         Ok(config) => broker.problem(&config).await,
         Err(_) => Some("configuration"),
     };
     audit.reason = problem;
     match problem {
-        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }),
-        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }),
+        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }, SHORT),
+        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, SHORT),
     }
 }
 
-/// The token endpoint, RFC 6749 section 4.4.
-async fn token<P: Ports>(
+/// The token endpoint, RFC 6749 section 4.4: authenticates, authorizes, and only then looks for a token.
+fn issue<P: Ports>(
     broker: &Broker<P>,
+    config: Result<Rc<Config>, Error>,
     request: &Request<Body>,
-    arrived: Timestamp,
     audit: &mut Audit,
-) -> (Response<String>, Option<Followup>) {
-    let issue = match authorize_and_issue(broker, request, arrived, audit).await {
-        Ok(issue) => issue,
-        Err(error) => return (refuse(error, audit), None),
-    };
+) -> Issuing {
+    let issuing = config.and_then(|config| {
+        let (caller, scopes) = authorize(&config, request, audit)?;
+        Ok(broker.issue(&config, &caller, scopes, audit.time))
+    });
+    issuing.unwrap_or_else(|error| Either::Left(ready(Issue::refused(error, audit.time))))
+}
+
+/// Establishes who calls, and what that may have of what it asks for.
+fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Result<(Rc<Caller>, Scopes), Error> {
+    let (token_request, caller) = authenticate(config, request, audit)?;
+    match token_request.grant_type.as_deref() {
+        None => return Err(Error::InvalidRequest("grant_type is missing")),
+        Some("client_credentials") => {}
+        Some(_) => return Err(Error::UnsupportedGrantType),
+    }
+    let requested = token_request
+        .scope
+        .map(|text| Scopes::parse(&text))
+        .transpose()
+        .map_err(|_| Error::InvalidScope(ScopeRefusal::Malformed))?;
+    let scopes = caller.authorize(requested).map_err(Error::InvalidScope)?;
+    audit.scopes = Some(scopes.clone());
+    Ok((caller, scopes))
+}
+
+/// The answer of the token endpoint, and what is to be done after it.
+fn token(issue: Issue, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
     audit.source = issue.token.is_ok().then_some(issue.source);
     audit.upstream = issue.upstream;
     let response = match issue.token {
@@ -186,41 +217,16 @@ async fn token<P: Ports>(
     (response, issue.followup)
 }
 
-/// Authenticates, authorizes, and only then looks for a token.
-async fn authorize_and_issue<P: Ports>(
-    broker: &Broker<P>,
-    request: &Request<Body>,
-    arrived: Timestamp,
-    audit: &mut Audit,
-) -> Result<Issue, Error> {
-    let (config, token_request, caller) = authenticate(broker, request, arrived, audit).await?;
-    match token_request.grant_type.as_deref() {
-        None => return Err(Error::InvalidRequest("grant_type is missing")),
-        Some("client_credentials") => {}
-        Some(_) => return Err(Error::UnsupportedGrantType),
-    }
-    let requested = token_request
-        .scope
-        .map(|text| crate::scope::Scopes::parse(&text))
-        .transpose()
-        .map_err(|_| Error::InvalidScope(ScopeRefusal::Malformed))?;
-    let scopes = caller.authorize(requested).map_err(Error::InvalidScope)?;
-    audit.scopes = Some(scopes.clone());
-    Ok(broker.issue(&config, &caller, scopes, arrived).await)
-}
-
 /// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
-async fn authenticate<'a, P: Ports>(
-    broker: &Broker<P>,
+fn authenticate<'a>(
+    config: &Config,
     request: &'a Request<Body>,
-    arrived: Timestamp,
     audit: &mut Audit,
-) -> Result<(Rc<Config>, ClientRequest<'a>, Rc<Caller>), Error> {
-    let config = broker.config(arrived).await?;
+) -> Result<(ClientRequest<'a>, Rc<Caller>), Error> {
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
     let Credentials { id, secret } = credentials;
-    let caller = config.callers.authenticate(id, secret, arrived);
+    let caller = config.callers.authenticate(id, secret, audit.time);
     audit.caller = match &caller {
         Ok(caller) => Some(caller.clone()),
         // The secret was its own: the log says which job still has it.
@@ -228,29 +234,31 @@ async fn authenticate<'a, P: Ports>(
         Err(_) => None,
     };
     let caller = caller.map_err(Error::InvalidClient)?;
-    Ok((config, client_request, caller))
+    Ok((client_request, caller))
 }
 
 /// The revocation endpoint, RFC 7009.
+async fn revocation<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: &mut Audit) -> Response<String> {
+    match authenticate_and_revoke(broker, request, audit).await {
+        Ok(()) => answer(StatusCode::OK, "{}".to_owned()),
+        Err(error) => refuse(error, audit),
+    }
+}
+
 async fn authenticate_and_revoke<P: Ports>(
     broker: &Broker<P>,
     request: &Request<Body>,
-    arrived: Timestamp,
     audit: &mut Audit,
 ) -> Result<(), Error> {
-    let (config, client_request, caller) = authenticate(broker, request, arrived, audit).await?;
+    let config = broker.config(audit.time).await?;
+    let (client_request, caller) = authenticate(&config, request, audit)?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
     broker.revoke(&config, &caller, token.expose()).await
 }
 
 /// RFC 8414. It says what the broker can do and where, and nothing of the policy.
-async fn metadata<P: Ports>(
-    broker: &Broker<P>,
-    request: &Request<Body>,
-    now: Timestamp,
-    audit: &mut Audit,
-) -> Response<String> {
-    let config = match broker.config(now).await {
+async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: &mut Audit) -> Response<String> {
+    let config = match broker.config(audit.time).await {
         Ok(config) => config,
         Err(error) => return refuse(error, audit),
     };
@@ -271,6 +279,7 @@ async fn metadata<P: Ports>(
             token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
             revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
         },
+        SHORT,
     )
 }
 
@@ -312,6 +321,9 @@ struct Health {
     problem: Option<&'static str>,
 }
 
+/// Bytes of a [`TokenAnswer`] without its texts.
+const GRANT: usize = 80;
+
 fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
     let expires_in = token.remaining(now).as_secs();
     let answer = TokenAnswer {
@@ -320,7 +332,8 @@ fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
         expires_in,
         scope: token.scopes.as_str(),
     };
-    let mut response = json(StatusCode::OK, &answer);
+    let room = GRANT + answer.access_token.len() + answer.scope.len();
+    let mut response = json(StatusCode::OK, &answer, room);
     let how = match source {
         Source::Hit => "hit",
         Source::Miss => "fwd=miss; stored",
@@ -370,11 +383,14 @@ fn method_not_allowed(route: Route) -> Response<String> {
 }
 
 fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Response<String> {
-    json(status, &ErrorAnswer { error, error_description })
+    json(status, &ErrorAnswer { error, error_description }, SHORT)
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<String> {
-    answer(status, serde_json::to_string(value).expect("numbers and strings always serialize"))
+/// Bytes of most answers that are no token.
+const SHORT: usize = 128;
+
+fn json(status: StatusCode, value: &impl Serialize, room: usize) -> Response<String> {
+    answer(status, String::from_utf8(to_json(value, room)).expect("JSON is text"))
 }
 
 /// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a

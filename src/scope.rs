@@ -46,8 +46,14 @@ impl Scopes {
     /// # Errors
     /// When there is none, or one of them is not a scope token, or there are more than 512 different ones.
     pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedScope> {
-        let mut sorted: Vec<&str> = Vec::new();
-        for token in tokens {
+        let mut tokens = tokens.into_iter();
+        let first = tokens.next().filter(|token| is_scope_token(token)).ok_or(MalformedScope)?;
+        let mut next = tokens.next();
+        if next.is_none() {
+            return Ok(Self(first.to_owned()));
+        }
+        let mut sorted = vec![first];
+        while let Some(token) = next {
             if !is_scope_token(token) {
                 return Err(MalformedScope);
             }
@@ -60,9 +66,9 @@ impl Scopes {
             if sorted.len() > TOKEN_LIMIT {
                 return Err(MalformedScope);
             }
+            next = tokens.next();
         }
-        let text = sorted.join(" ");
-        if text.is_empty() { Err(MalformedScope) } else { Ok(Self(text)) }
+        Ok(Self(sorted.join(" ")))
     }
 
     /// The tokens, sorted.

@@ -19,10 +19,10 @@ use officernd_token_broker::time::Timestamp;
 use tokio::time::sleep;
 
 use crate::answer::{Answer, basic, exchange, form};
-use crate::component::manifest;
+use crate::component::{manifest, manifest_of_allocations};
 use crate::leak::{Secret, keep_secret, search};
 use crate::server::{Log, Server, WasmtimeServe};
-use crate::setup::{Caller, Setup, secret};
+use crate::setup::{Caller, Setup, Watched, secret};
 
 /// The store that the component has.
 const LABEL: &str = "default";
@@ -37,6 +37,12 @@ fn app() -> &'static App {
 fn metered_app() -> &'static App {
     static APP: OnceLock<App> = OnceLock::new();
     APP.get_or_init(|| App::load_metered(manifest()).expect("the component loads"))
+}
+
+/// The same with an allocator that tells what it allocates.
+fn telling_app() -> &'static App {
+    static APP: OnceLock<App> = OnceLock::new();
+    APP.get_or_init(|| App::load(manifest_of_allocations()).expect("the component loads"))
 }
 
 /// A broker in a host, and the sandbox it asks.
@@ -114,7 +120,11 @@ async fn serve(setup: Setup, sandbox: Arc<Sandbox>, variables: Variables) -> Bro
 }
 
 async fn serve_here(setup: &Setup, variables: &Variables) -> (Server, Log) {
-    let app = if setup.is_metered { metered_app } else { app };
+    let app = match setup.watched {
+        Watched::Nothing => app,
+        Watched::Instructions => metered_app,
+        Watched::Allocations => telling_app,
+    };
     let app = tokio::task::spawn_blocking(app).await.expect("the component builds and loads");
     let output = Output::captured();
     let options = Options {

@@ -18,6 +18,22 @@ pub(crate) fn manifest() -> Manifest {
     manifest
 }
 
+/// The same for the component that tells what it allocates (`tests/allocations`).
+pub(crate) fn manifest_of_allocations() -> Manifest {
+    let text = std::fs::read_to_string(root().join("spin.toml")).expect("spin.toml is there");
+    let folder = tempfile::tempdir().expect("there is room");
+    let text = text
+        .replace("officernd_token_broker.wasm", "allocations.wasm")
+        .replace("--package officernd-token-broker", "--package allocations")
+        .replace("source = \"", &format!("source = \"{}/", root().display()))
+        .replace("command = \"", &format!("command = \"cd '{}' && ", root().display()));
+    let path = folder.path().join("spin.toml");
+    std::fs::write(&path, text).expect("there is room");
+    let manifest = Manifest::read(&path).expect("it is spin.toml but for the component");
+    host::build(&manifest).expect("the component builds");
+    manifest
+}
+
 /// The component for Spin.
 pub fn component_for_spin() -> PathBuf {
     drop(manifest());

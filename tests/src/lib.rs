@@ -25,4 +25,4 @@ pub use peer::{PeerServer, run_peer};
 pub use program::{Ended, Program};
 pub use redis::Redis;
 pub use server::{Server, WasmtimeServe};
-pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, digest_of, random, secret};
+pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, Watched, digest_of, random, secret};

@@ -65,6 +65,17 @@ impl Caller {
     }
 }
 
+/// What is seen of the component beyond what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Nothing.
+    Nothing,
+    /// Its instructions are counted.
+    Instructions,
+    /// It writes to stderr how much it allocates (`tests/allocations`).
+    Allocations,
+}
+
 /// What a test starts from, and may change before it starts.
 #[derive(Clone)]
 pub struct Setup {
@@ -82,8 +93,8 @@ pub struct Setup {
     pub key_value: KeyValue,
     /// How far an instance is reused.
     pub reuse: Reuse,
-    /// Whether the component's instructions are counted.
-    pub is_metered: bool,
+    /// What is seen of the component beyond what it does.
+    pub watched: Watched,
     /// Whether the host is `wasmtime serve`.
     pub in_wasmtime_serve: bool,
 }
@@ -104,7 +115,7 @@ impl Default for Setup {
             variables: Vec::new(),
             key_value: KeyValue::memory(),
             reuse: Reuse::default(),
-            is_metered: false,
+            watched: Watched::Nothing,
             in_wasmtime_serve: is_wasmtime_serve(),
         }
     }

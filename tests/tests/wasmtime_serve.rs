@@ -67,6 +67,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         "a host that counts what a component does",
         &[
             "configuration::a_broker_in_order_is_ready_before_it_has_a_token",
+            "costs::a_memory_hit_allocates_nothing_larger_than_its_answer",
             "costs::a_request_costs_what_the_page_says",
             "costs::the_component_is_as_small_as_the_page_says",
             "costs::nobody_costs_what_a_caller_with_a_wrong_secret_costs",

@@ -98,6 +98,7 @@ fn ask(head: &Request<()>, upstream: &[u8], body: &[u8]) -> (StatusCode, Value) 
     assert!(*head.method() == Method::HEAD || response.headers()[CONTENT_LENGTH] == length, "{response:?}");
     assert!(matches!(response.status().as_u16(), 200 | 400 | 401 | 404 | 405 | 413 | 502 | 503), "{response:?}");
     let [line] = &log[..] else { panic!("not one line: {log:?}") };
+    assert_eq!(line.find('\n'), Some(line.len() - 1), "{line:?}");
     let line: Value = serde_json::from_str(line).expect("a line of the log is JSON");
     assert_eq!(line["status"], response.status().as_u16());
     for secret in CALLERS.iter().map(|(_, secret, _)| *secret).chain([CLIENT_SECRET]) {

@@ -54,7 +54,7 @@ impl World {
     /// What a new instance answers in this world, and what it logged.
     pub fn ask(&self, request: Request<Body>) -> (Response<String>, Vec<String>) {
         let broker = Broker { ports: self.clone(), instance: Rc::new(Instance::new(7)) };
-        let handled = at_once(endpoint::handle(&broker, request, NOW));
+        let handled = at_once(endpoint::handle(&broker, &request, NOW));
         if let Some(followup) = handled.followup {
             at_once(followup);
         }
@@ -109,8 +109,8 @@ impl Ports for World {
         if body.len() > limit { Err(SendError::TooLong) } else { Ok(Response::new(body)) }
     }
 
-    fn audit(&self, line: String) {
-        self.0.log.borrow_mut().push(line);
+    fn audit(&self, line: Vec<u8>) {
+        self.0.log.borrow_mut().push(String::from_utf8(line).expect("it is JSON"));
     }
 
     fn warn(&self, line: &str) {

@@ -75,7 +75,7 @@ impl Ports for Simulated {
         }
     }
 
-    fn audit(&self, _line: String) {}
+    fn audit(&self, _line: Vec<u8>) {}
 
     fn warn(&self, line: &str) {
         self.world.trace(|| format!("instance {}: {line}", self.place));

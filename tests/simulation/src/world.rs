@@ -345,7 +345,7 @@ impl World {
             (places[place].instance.clone(), places[place].arrivals.clone())
         };
         let broker = Broker { ports: Simulated { world: self.clone(), place, arrivals }, instance };
-        endpoint::handle(&broker, request(set, cheek), self.clock(place)).await
+        endpoint::handle(&broker, &request(set, cheek), self.clock(place)).await
     }
 
     /// Checks an answer, and says when it tells to come back.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
-use tests::{Broker, Caller, MEMBERS, Server, Setup, digest_of, form, random, secret, token_request};
+use tests::{Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, secret, token_request};
 
 /// The component may have no more bytes, and an instance no more memory.
 const SIZE_LIMIT: u64 = 512 << 10;
@@ -81,6 +81,15 @@ fn since(before: Counts, after: Counts) -> Counts {
     calls
 }
 
+/// A request of the caller `nightly` that has the credentials in its body.
+async fn in_body(broker: &Broker, scope: &str) -> Answer {
+    let Caller { name, secret, .. } = &broker.setup.nightly;
+    let fields =
+        [("grant_type", "client_credentials"), ("scope", scope), ("client_id", name), ("client_secret", secret)];
+    let request = http::Request::post("/oauth/token").header("content-type", "application/x-www-form-urlencoded");
+    broker.send(request.body(form(&fields)).expect("it is a request")).await
+}
+
 /// The first request of an instance that has two.
 async fn measure_first(broker: &Broker, scope: &str) -> Cost {
     let mut best: Option<Cost> = None;
@@ -98,7 +107,7 @@ async fn measure_first(broker: &Broker, scope: &str) -> Cost {
 }
 
 fn metered() -> Setup {
-    Setup { is_metered: true, ..Setup::in_one_instance() }
+    Setup { watched: Watched::Instructions, ..Setup::in_one_instance() }
 }
 
 /// The caller `nightly` among so many.
@@ -198,13 +207,7 @@ async fn a_request_costs_what_the_page_says() {
     let hit = measure(&broker.server, 200, async || broker.token(nightly, Some(MEMBERS)).await.status).await;
     note("memory hit", hit);
     assert_eq!((hit.calls.writes, hit.calls.variables, hit.calls.store_calls(), hit.calls.outbound), (1, 0, 0, 0));
-    let in_body = || {
-        let fields = [("client_id", nightly.name.as_str()), ("client_secret", &nightly.secret)];
-        let body = form(&[&[("grant_type", "client_credentials"), ("scope", MEMBERS)], &fields[..]].concat());
-        let request = http::Request::post("/oauth/token").header("content-type", "application/x-www-form-urlencoded");
-        broker.send(request.body(body).expect("it is a request"))
-    };
-    note("memory hit, form", measure(&broker.server, 200, async || in_body().await.status).await);
+    note("memory hit, form", measure(&broker.server, 200, async || in_body(&broker, MEMBERS).await.status).await);
     note("denial", measure(&broker.server, 401, async || broker.token(&wrong, Some(MEMBERS)).await.status).await);
 
     let mut quiet = metered();
@@ -277,6 +280,47 @@ async fn a_request_costs_what_the_page_says() {
         &rows,
         1,
     );
+}
+
+/// How much the component has allocated at once, as far as it has told after `before`.
+fn allocated(server: &Server, before: usize) -> usize {
+    let output = server.output();
+    let told = output[before..].lines().filter_map(|line| line.strip_prefix("allocated ")?.strip_suffix(" bytes"));
+    told.map(|bytes| bytes.parse().expect("it is a number")).max().expect("every request allocates")
+}
+
+/// The bytes of an answer without what the host adds.
+fn bytes_of(answer: &Answer) -> usize {
+    let header = |(name, value): &(String, String)| format!("{name}: {value}\r\n").len();
+    "HTTP/1.1 200 OK\r\n".len()
+        + answer.headers.iter().map(header).sum::<usize>()
+        + format!("x-request-id: {}\r\n\r\n", answer.request_id).len()
+        + answer.body.len()
+}
+
+#[tokio::test]
+async fn a_memory_hit_allocates_nothing_larger_than_its_answer() {
+    for audit in ["all", "exceptions"] {
+        let mut setup = Setup { watched: Watched::Allocations, ..Setup::in_one_instance() };
+        setup.variables.push(("audit", audit.into()));
+        let hundred = setup.with_scopes(100).join(" ");
+        let broker = setup.start().await;
+        for scope in [MEMBERS, &hundred] {
+            let before = broker.server.output().len();
+            let answer = broker.nightly(scope).await;
+            answer.token();
+            let first = allocated(&broker.server, before);
+            assert!(first > bytes_of(&answer), "a fetch takes more than its answer, or it would not be seen: {first}");
+            for is_form in [false, true] {
+                let before = broker.server.output().len();
+                let answer = if is_form { in_body(&broker, scope).await } else { broker.nightly(scope).await };
+                answer.token();
+                let (most, bytes) = (allocated(&broker.server, before), bytes_of(&answer));
+                println!("{audit}, {is_form}: {most} bytes at once for an answer of {bytes}");
+                assert!(most <= bytes, "{audit}, {is_form}: {most} bytes at once for an answer of {bytes}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
