@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use crate::cache::Fingerprint;
-use crate::config::{Json, Mistakes, Origin, entries, is_name};
+use crate::config::{Mistakes, Origin, is_name};
+use crate::json::{Json, entries};
 use crate::seal::Seal;
 use crate::secret::ClientSecret;
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::broker::{Source, UpstreamCall};
 use crate::cache::Token;
 use crate::caller::{Caller, UNKNOWN};
+use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 
@@ -59,7 +60,7 @@ struct Line<'a> {
     token: Option<&'a str>,
 }
 
-/// Bytes of the line of a hit, apart from the names in it.
+/// Room for what the line of a hit has besides names.
 const FIXED: usize = 224;
 
 impl Audit {
@@ -84,7 +85,7 @@ impl Audit {
         self.source == Some(Source::Hit) && self.upstream.is_none() && self.reason.is_none()
     }
 
-    /// The line with its line break. A hit's is written into memory that is allocated once.
+    /// The line with its line break.
     pub fn line(&self) -> Vec<u8> {
         let line = Line {
             time_ms: self.time,
@@ -110,11 +111,4 @@ impl Audit {
         json.push(b'\n');
         json
     }
-}
-
-/// `value` as JSON, written into memory that is allocated once if `room` bytes are enough.
-pub(crate) fn to_json(value: &impl Serialize, room: usize) -> Vec<u8> {
-    let mut json = Vec::with_capacity(room);
-    serde_json::to_writer(&mut json, value).expect("numbers and strings always serialize");
-    json
 }

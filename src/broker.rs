@@ -221,7 +221,7 @@ pub struct Issue {
 pub type Issuing = Either<Ready<Issue>, Pin<Box<dyn Future<Output = Issue>>>>;
 
 impl Issue {
-    /// Of a request that is not to have one.
+    /// Of a request that nothing was looked up for.
     pub(crate) fn refused(error: Error, at: Timestamp) -> Self {
         Self { token: Err(error), source: Source::Miss, upstream: None, followup: None, at }
     }
@@ -460,22 +460,26 @@ impl<P: Ports> Broker<P> {
         }
     }
 
+    /// The same where memory has nothing, or something with too little life.
     async fn issue_later(self, wanted: Wanted, recent: Option<Rc<Token>>, now: Timestamp, arrived: Timestamp) -> Issue {
         let (cached, now) = match recent {
             Some(_) => (recent, now),
-            None => self.stored(&wanted).await,
+            None => {
+                let (stored, now) = self.stored(&wanted).await;
+                if let Some(issue) = stored.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
+                    return issue;
+                }
+                (stored, now)
+            }
         };
         let Some(token) = cached else {
             return self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await;
         };
-        if let Some(issue) = self.serve(&wanted, &token, now) {
-            return issue;
-        }
         let need = if token.remaining(now) < LEAST_REMAINING { Need::Now } else { Need::Late };
         let issue = self.issue_fetched(wanted, need, Source::Stale, arrived).await;
         // A token that lives outlives any trouble with OfficeRnD.
         match issue.token {
-            Err(_) if token.remaining(issue.at) >= LEAST_REMAINING => {
+            Err(_) if need == Need::Late && token.remaining(issue.at) >= LEAST_REMAINING => {
                 Issue { token: Ok(token), source: Source::Hit, ..issue }
             }
             _ => issue,

@@ -112,7 +112,7 @@ impl Fingerprint {
         Self(hash_of(["credential", identity.as_str(), client_id, client_secret.expose()].map(str::as_bytes)))
     }
 
-    /// The whole of it, for use inside a hash or as a name.
+    /// The whole of it, as a name.
     pub fn to_hex(self) -> String {
         hex(&self.0)
     }

@@ -9,8 +9,9 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::application;
-use crate::config::{Json, Mistakes, entries, is_name};
+use crate::config::{Mistakes, is_name};
 use crate::error::{ScopeRefusal, Unauthenticated};
+use crate::json::{Json, entries};
 use crate::scope::{MalformedPolicy, ScopePolicy, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;

@@ -138,7 +138,7 @@ async fn read_body(request: types::Request, length: Option<usize>) -> Body {
         for () in std::iter::repeat_n((), Host::MOMENTS) {
             yield_async().await;
         }
-        // Boxed because it is seldom needed: a request that memory can serve takes no more room than its answer.
+        // Boxed because it is seldom needed.
         Box::pin(sleep(BODY_PATIENCE)).await;
     };
     match select(pin!(body), pin!(patience)).await {
@@ -148,7 +148,7 @@ async fn read_body(request: types::Request, length: Option<usize>) -> Body {
     }
 }
 
-/// Reads a body to its end, and stops at the first byte over `limit`.
+/// Reads a body to its end, and stops at the first byte over `limit`. No `async fn`, which would have its arguments twice.
 fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
     length: Option<usize>,
@@ -157,7 +157,7 @@ fn read(
     let (receipt, received) = wit_future::new(|| Ok(()));
     let (mut stream, end) = consume(received);
     async move {
-        // Given when this ends.
+        // Kept until this ends: a receipt that is dropped is given.
         let _receipt = &receipt;
         let mut whole = Vec::with_capacity(length.map_or(ROOM, |length| length.min(limit) + 1));
         loop {

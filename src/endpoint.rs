@@ -13,12 +13,13 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use crate::audit::{Audit, to_json};
+use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Issue, Issuing, Ports, Source};
 use crate::cache::{LEAST_REMAINING, Token};
 use crate::caller::Caller;
 use crate::config::{Audited, Config};
 use crate::error::{Error, ScopeRefusal, Trouble, Unauthenticated};
+use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::{Timestamp, retry_after_seconds};
 
@@ -114,7 +115,8 @@ impl Route {
 
 /// Answers a request whose headers arrived at `arrived`.
 ///
-/// What is boxed in it is for requests that memory cannot serve: one that it can takes no more room than its answer.
+/// Most requests are for a token that memory has, and its future has room for those: what others need is boxed. It is no `async fn`
+/// because that would have its arguments twice.
 pub fn handle<P: Ports>(
     broker: &Broker<P>,
     request: &Request<Body>,
@@ -128,8 +130,8 @@ pub fn handle<P: Ports>(
         let (mut response, followup) = match route {
             Route::Token if request.method() == Method::POST => {
                 let config = broker.config(audit.time).await;
-                let issue = issue(broker, config, request, &mut audit).await;
-                token(issue, &mut audit)
+                let issue = authorize_and_issue(broker, config, request, &mut audit).await;
+                token_answer(issue, &mut audit)
             }
             Route::Revocation if request.method() == Method::POST => {
                 (Box::pin(revocation(broker, request, &mut audit)).await, None)
@@ -166,7 +168,7 @@ async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<
 }
 
 /// The token endpoint, RFC 6749 section 4.4: authenticates, authorizes, and only then looks for a token.
-fn issue<P: Ports>(
+fn authorize_and_issue<P: Ports>(
     broker: &Broker<P>,
     config: Result<Rc<Config>, Error>,
     request: &Request<Body>,
@@ -198,7 +200,7 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
 }
 
 /// The answer of the token endpoint, and what is to be done after it.
-fn token(issue: Issue, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
+fn token_answer(issue: Issue, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
     audit.source = issue.token.is_ok().then_some(issue.source);
     audit.upstream = issue.upstream;
     let response = match issue.token {
@@ -321,7 +323,7 @@ struct Health {
     problem: Option<&'static str>,
 }
 
-/// Bytes of a [`TokenAnswer`] without its texts.
+/// Room for what a [`TokenAnswer`] has besides its two texts.
 const GRANT: usize = 80;
 
 fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
@@ -386,7 +388,7 @@ fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Resp
     json(status, &ErrorAnswer { error, error_description }, SHORT)
 }
 
-/// Bytes of most answers that are no token.
+/// Room for most answers that are no token.
 const SHORT: usize = 128;
 
 fn json(status: StatusCode, value: &impl Serialize, room: usize) -> Response<String> {

@@ -21,6 +21,7 @@ pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod gate;
+mod json;
 #[cfg(target_family = "wasm")]
 mod later;
 pub mod rules;

@@ -48,12 +48,12 @@ impl Scopes {
     pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedScope> {
         let mut tokens = tokens.into_iter();
         let first = tokens.next().filter(|token| is_scope_token(token)).ok_or(MalformedScope)?;
-        let mut next = tokens.next();
-        if next.is_none() {
+        let second = tokens.next();
+        if second.is_none() {
             return Ok(Self(first.to_owned()));
         }
         let mut sorted = vec![first];
-        while let Some(token) = next {
+        for token in second.into_iter().chain(tokens) {
             if !is_scope_token(token) {
                 return Err(MalformedScope);
             }
@@ -66,7 +66,6 @@ impl Scopes {
             if sorted.len() > TOKEN_LIMIT {
                 return Err(MalformedScope);
             }
-            next = tokens.next();
         }
         Ok(Self(sorted.join(" ")))
     }

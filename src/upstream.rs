@@ -7,8 +7,9 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER}
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::application::{Application, Credential};
-use crate::config::{Json, Origin, entries};
+use crate::config::Origin;
 use crate::error::Trouble;
+use crate::json::{Json, entries};
 use crate::scope::Scopes;
 use crate::secret::AccessToken;
 use crate::time::Timestamp;

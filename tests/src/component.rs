@@ -18,15 +18,20 @@ pub(crate) fn manifest() -> Manifest {
     manifest
 }
 
-/// The same for the component that tells what it allocates (`tests/allocations`).
+/// The same for the component that tells what it allocates (`tests/allocations`), in a folder of its own: what it consists of is
+/// compiled in another way there, and is of the same name.
 pub(crate) fn manifest_of_allocations() -> Manifest {
     let text = std::fs::read_to_string(root().join("spin.toml")).expect("spin.toml is there");
     let folder = tempfile::tempdir().expect("there is room");
+    let root = root().display();
     let text = text
-        .replace("officernd_token_broker.wasm", "allocations.wasm")
-        .replace("--package officernd-token-broker", "--package allocations")
-        .replace("source = \"", &format!("source = \"{}/", root().display()))
-        .replace("command = \"", &format!("command = \"cd '{}' && ", root().display()));
+        .replace(
+            "target/wasm32-wasip2/release/officernd_token_broker.wasm",
+            "target/allocations/wasm32-wasip2/release/allocations.wasm",
+        )
+        .replace("--package officernd-token-broker", "--package allocations --target-dir target/allocations")
+        .replace("source = \"", &format!("source = \"{root}/"))
+        .replace("command = \"", &format!("command = \"cd '{root}' && "));
     let path = folder.path().join("spin.toml");
     std::fs::write(&path, text).expect("there is room");
     let manifest = Manifest::read(&path).expect("it is spin.toml but for the component");

@@ -141,6 +141,7 @@ fn every_dependency_has_a_line_that_says_what_for() {
         "",
         "host/",
         "tests/",
+        "tests/allocations/",
         "tests/bench/",
         "tests/bench/floor/",
         "tests/bench/floor-with-store/",
