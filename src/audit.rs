@@ -60,8 +60,8 @@ struct Line<'a> {
     token: Option<&'a str>,
 }
 
-/// Room for what the line of a hit has besides names.
-const FIXED: usize = 224;
+/// Room for what the line of a hit has besides names and scopes, in bytes.
+const LINE_ROOM: usize = 224;
 
 impl Audit {
     /// Of a request of which nothing is known yet.
@@ -107,7 +107,7 @@ impl Audit {
             token: self.token.as_ref().map(|token| token.access_token.name()),
         };
         let names = [Some(line.caller), line.application, line.scopes].into_iter().flatten();
-        let mut json = to_json(&line, FIXED + names.map(str::len).sum::<usize>());
+        let mut json = to_json(&line, LINE_ROOM + names.map(str::len).sum::<usize>());
         json.push(b'\n');
         json
     }

@@ -236,8 +236,8 @@ const INDEX_ENTRY: usize = INDEX_NAME + 32;
 const INDEX_LIMIT: usize = 400;
 
 impl Index {
-    /// Where the store has the index. Another layout gets another key.
-    pub const KEY: &'static str = "token-index/1";
+    /// Where the store has the index. Another layout gets another key, and so do other bytes of a [`Key`].
+    pub const KEY: &'static str = "token-index/2";
 
     /// The index of bytes from the store; an empty one when they are none.
     pub fn decode(bytes: Vec<u8>) -> Self {

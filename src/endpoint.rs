@@ -137,7 +137,9 @@ pub fn handle<P: Ports>(
                 (Box::pin(revocation(broker, request, &mut audit)).await, None)
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
-            Route::Health if is_read => (json(StatusCode::OK, &Health { status: "ok", problem: None }, SHORT), None),
+            Route::Health if is_read => {
+                (json(StatusCode::OK, &Health { status: "ok", problem: None }, ANSWER_ROOM), None)
+            }
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
             Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"), None),
             _ => (method_not_allowed(route), None),
@@ -162,8 +164,8 @@ async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<
     };
     audit.reason = problem;
     match problem {
-        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }, SHORT),
-        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, SHORT),
+        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }, ANSWER_ROOM),
+        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, ANSWER_ROOM),
     }
 }
 
@@ -281,7 +283,7 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
             token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
             revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
         },
-        SHORT,
+        ANSWER_ROOM,
     )
 }
 
@@ -323,8 +325,8 @@ struct Health {
     problem: Option<&'static str>,
 }
 
-/// Room for what a [`TokenAnswer`] has besides its two texts.
-const GRANT: usize = 80;
+/// Room for what a [`TokenAnswer`] has besides its two texts, in bytes.
+const GRANT_ROOM: usize = 80;
 
 fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
     let expires_in = token.remaining(now).as_secs();
@@ -334,7 +336,7 @@ fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
         expires_in,
         scope: token.scopes.as_str(),
     };
-    let room = GRANT + answer.access_token.len() + answer.scope.len();
+    let room = GRANT_ROOM + answer.access_token.len() + answer.scope.len();
     let mut response = json(StatusCode::OK, &answer, room);
     let how = match source {
         Source::Hit => "hit",
@@ -385,11 +387,11 @@ fn method_not_allowed(route: Route) -> Response<String> {
 }
 
 fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Response<String> {
-    json(status, &ErrorAnswer { error, error_description }, SHORT)
+    json(status, &ErrorAnswer { error, error_description }, ANSWER_ROOM)
 }
 
-/// Room for most answers that are no token.
-const SHORT: usize = 128;
+/// Room for most answers that are no token, in bytes.
+const ANSWER_ROOM: usize = 128;
 
 fn json(status: StatusCode, value: &impl Serialize, room: usize) -> Response<String> {
     answer(status, String::from_utf8(to_json(value, room)).expect("JSON is text"))

@@ -1,4 +1,4 @@
-//! JSON, read so that nothing in it is lost, and written.
+//! JSON, read so that no repeated field is lost, and written.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -32,6 +32,7 @@ pub(crate) fn manifest_of_allocations() -> Manifest {
         .replace("--package officernd-token-broker", "--package allocations --target-dir target/allocations")
         .replace("source = \"", &format!("source = \"{root}/"))
         .replace("command = \"", &format!("command = \"cd '{root}' && "));
+    assert!(text.contains("--package allocations ") && text.contains("/allocations.wasm\""), "{text}");
     let path = folder.path().join("spin.toml");
     std::fs::write(&path, text).expect("there is room");
     let manifest = Manifest::read(&path).expect("it is spin.toml but for the component");

@@ -164,3 +164,13 @@ fn every_dependency_has_a_line_that_says_what_for() {
     }
     assert!(count > 60, "{count} dependencies");
 }
+
+#[test]
+fn the_component_is_built_with_link_time_optimisation_everywhere() {
+    // `cargo build`, or a second type, would leave it out and say nothing.
+    for path in ["spin.toml", ".cargo/config.toml", "tests/reproducible"] {
+        let text = read(path).replace("\", \"", " ");
+        assert!(text.contains("rustc ") && text.contains("--crate-type cdylib "), "{path}");
+        assert!(!text.contains("cargo build"), "{path}");
+    }
+}

@@ -64,7 +64,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "a host that counts what a component does",
+        "a host that counts what a component does, or runs the one that tells what it allocates",
         &[
             "configuration::a_broker_in_order_is_ready_before_it_has_a_token",
             "costs::a_memory_hit_allocates_nothing_larger_than_its_answer",
