@@ -17,7 +17,7 @@ use officernd_token_broker::config::VARIABLES;
 use crate::component::component_for_wasi;
 use crate::peer::installed;
 
-/// What `tests/tests/wasmtime_serve.rs` sets for the tests of other files.
+/// What `tests/whole_machine/wasmtime_serve.rs` sets for the tests of other files.
 const SWITCH: &str = "BROKER_HOST";
 
 /// Whether brokers run in `wasmtime serve`.

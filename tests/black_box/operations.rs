@@ -438,7 +438,7 @@ async fn the_log_is_as_its_schema_says() {
     broker.sandbox.answer_always(Upstream::text(StatusCode::INTERNAL_SERVER_ERROR, "oops"));
     answers.push(broker.token(&broker.setup.door, None).await);
 
-    let schema = include_str!("../../../docs/audit.schema.json");
+    let schema = include_str!("../../docs/audit.schema.json");
     let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
     let log = broker.server.output();
     let lines: Vec<Value> = log
@@ -480,8 +480,8 @@ async fn the_log_is_as_its_schema_says() {
     assert!([more, less, other].iter().all(|line| !schema.is_valid(line)));
 
     // The page has every field and every reason of the schema.
-    let page = include_str!("../../../docs/audit.md");
-    let schema: Value = serde_json::from_str(include_str!("../../../docs/audit.schema.json")).unwrap();
+    let page = include_str!("../../docs/audit.md");
+    let schema: Value = serde_json::from_str(include_str!("../../docs/audit.schema.json")).unwrap();
     let properties = &schema["properties"];
     let reasons = properties["reason"]["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
     for word in properties.as_object().unwrap().keys().map(String::as_str).chain(reasons) {

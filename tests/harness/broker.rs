@@ -175,7 +175,7 @@ impl Broker {
         self.token(&self.setup.nightly, Some(scope))
     }
 
-    /// A test that needs what `wasmtime serve` lacks is listed in `tests/tests/wasmtime_serve.rs`.
+    /// A test that needs what `wasmtime serve` lacks is listed in `tests/whole_machine/wasmtime_serve.rs`.
     #[track_caller]
     fn needs(&self, what: &str) {
         assert!(!self.setup.in_wasmtime_serve, "not on wasmtime serve: {what}");

@@ -42,12 +42,11 @@ fn code(page: &str) -> Vec<String> {
 /// The file that SECURITY.md means by `black_box/gate`, `src/gate` and so on.
 fn file_of(name: &str) -> String {
     match name.split_once('/') {
-        Some(("black_box", _)) => format!("tests/tests/{name}.rs"),
+        Some(("black_box" | "repository" | "whole_machine", _)) => format!("tests/{name}.rs"),
         Some(("simulation", file)) => format!("tests/simulation/tests/{file}.rs"),
         Some(("host", file)) => format!("host/src/{file}.rs"),
         Some(("src", _)) => format!("{name}.rs"),
-        None => format!("tests/tests/{name}.rs"),
-        Some(_) => panic!("{name} is nowhere"),
+        _ => panic!("{name} is nowhere"),
     }
 }
 
@@ -82,10 +81,10 @@ fn every_test_that_security_md_names_is_there() {
 
 #[test]
 fn a_test_is_known_by_its_attribute() {
-    assert!(has_test("tests/tests/pages.rs", "a_test_is_known_by_its_attribute"));
-    assert!(has_test("tests/tests/black_box/gate.rs", "two_hundred_cold_requests_make_one_call"));
-    assert!(!has_test("tests/tests/pages.rs", "has_test"));
-    assert!(!has_test("tests/tests/pages.rs", "there_is_no_such_test"));
+    assert!(has_test("tests/repository/pages.rs", "a_test_is_known_by_its_attribute"));
+    assert!(has_test("tests/black_box/gate.rs", "two_hundred_cold_requests_make_one_call"));
+    assert!(!has_test("tests/repository/pages.rs", "has_test"));
+    assert!(!has_test("tests/repository/pages.rs", "there_is_no_such_test"));
 }
 
 /// The name that GitHub and others give to a heading.
