@@ -1,5 +1,4 @@
-//! The component in an unmodified `wasmtime serve`, run as README.md says. A program of its own: what it runs takes all
-//! processors.
+//! The component in an unmodified `wasmtime serve`, run as README.md says.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
