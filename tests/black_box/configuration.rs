@@ -8,23 +8,10 @@ use serde_json::json;
 use tests::{Broker, MEMBERS, Setup, find_leaks, random};
 use tokio::time::sleep;
 
+use super::readiness::{check_healthy, check_ready};
+
 /// A changed variable is heeded after 10 s at most; the rest is for the machine.
-const HEEDED: Duration = Duration::from_secs(15);
-
-async fn check_healthy(broker: &Broker) {
-    for (method, body) in [(Method::GET, r#"{"status":"ok"}"#), (Method::HEAD, "")] {
-        let answer = broker.fetch(method, "/healthz").await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, body));
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-    }
-}
-
-async fn check_ready(broker: &Broker) {
-    for (method, body) in [(Method::GET, r#"{"status":"ready"}"#), (Method::HEAD, "")] {
-        let answer = broker.fetch(method, "/readyz").await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, body), "{}", broker.server.output());
-    }
-}
+pub(super) const HEEDED: Duration = Duration::from_secs(15);
 
 async fn check_unavailable(broker: &Broker) {
     let body = json!({ "status": "unavailable", "problem": "configuration" });
@@ -157,21 +144,4 @@ async fn a_provider_that_fails_for_a_while_is_no_reason_to_fail() {
     broker.variables.set("callers", "{}");
     sleep(Duration::from_secs(11)).await;
     assert_eq!(broker.nightly(MEMBERS).await.status, 500);
-}
-
-#[tokio::test]
-async fn a_broker_in_order_is_ready_before_it_has_a_token() {
-    let broker = Setup::default().start().await;
-    check_healthy(&broker).await;
-    assert_eq!(broker.server.counts().store_calls(), 0);
-    check_ready(&broker).await;
-    let counts = broker.server.counts();
-    assert_eq!((counts.get, counts.set), (2, 0), "readiness is that the store can be read, asked twice");
-    for path in ["/readyz", "/healthz"] {
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            let answer = broker.fetch(method.clone(), path).await;
-            assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
-        }
-    }
-    assert_eq!((broker.calls().len(), broker.server.counts().get), (0, 2), "a refused method asks nothing");
 }

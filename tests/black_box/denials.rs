@@ -10,8 +10,8 @@ use http::{Method, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tests::{
-    Answer, Broker, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, eventually, exchange, find_leaks, form,
-    token_request,
+    Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, eventually, exchange, find_leaks,
+    form, token_request,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -338,4 +338,22 @@ async fn a_body_that_breaks_off_gets_no_token_though_what_came_is_a_request() {
         assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"invalid_request".into()), "{framing}: {line}");
     }
     assert_eq!(broker.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_with_a_pattern_has_to_name_its_scopes() {
+    let mut setup = Setup::default();
+    setup.nightly.scopes = vec!["flex.community.*.read".into()];
+    let broker = setup.start().await;
+    let unnamed = broker.token(&broker.setup.nightly, None).await;
+    assert_eq!((unnamed.status, unnamed.error().as_str()), (400, "invalid_scope"));
+    let description = &unnamed.json()["error_description"];
+    assert_eq!(description, "scope is missing: this client has to name the scopes it wants");
+    for refused in [RESOURCES, PAYMENTS, "flex.community.*.read", "flex.community.members.notes.read"] {
+        let answer = broker.nightly(refused).await;
+        assert_eq!((answer.status, answer.error().as_str()), (400, "invalid_scope"), "{refused}");
+    }
+    assert_eq!(broker.calls().len(), 0);
+    let answer = broker.nightly(&format!("{MEMBERS} {COMPANIES}")).await;
+    assert_eq!(answer.scope(), format!("{COMPANIES} {MEMBERS}"));
 }

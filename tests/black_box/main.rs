@@ -2,6 +2,8 @@
 //!
 //! One program, because each would link wasmtime anew.
 
+mod applications;
+mod audit;
 mod commands;
 mod configuration;
 mod costs;
@@ -9,11 +11,12 @@ mod denials;
 mod faults;
 mod gate;
 mod life;
-mod operations;
 mod peers;
 mod program;
 mod protocol;
+mod readiness;
 mod revocation;
+mod rotation;
 mod secrets;
 mod store;
 mod token;

@@ -1,10 +1,15 @@
 //! What the store keeps over a restart, and what it must not keep.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use host::KeyValue;
 use tests::{Broker, COMPANIES, MEMBERS, Program, Redis, Secret, Setup, find_leaks, secret};
+use tokio::time::sleep;
+
+use super::rotation::unlimited;
 
 /// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
 fn unwritten(broker: &Broker) -> Vec<Secret> {
@@ -124,4 +129,30 @@ async fn a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped() {
     file.set("default", "a key", planted.into()).await.unwrap();
     let folder = folder.path().to_str().unwrap();
     check_found("the program", Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], &[]));
+}
+
+#[tokio::test]
+async fn a_record_that_was_tampered_with_or_moved_is_a_miss() {
+    let broker = unlimited().start().await;
+    let members = broker.nightly(MEMBERS).await.token();
+    let companies = broker.nightly(COMPANIES).await.token();
+    let stored: BTreeMap<_, _> = broker.stored().into_iter().collect();
+    let key = broker.key(MEMBERS);
+    let record = &stored[&key];
+    let mut tampered = record.clone();
+    *tampered.last_mut().unwrap() ^= 1;
+    let moved = stored[&broker.key(COMPANIES)].clone();
+    for (what, value) in [("tampered with", tampered), ("moved", moved), ("nothing", Vec::new())] {
+        let calls = broker.calls().len();
+        broker.store(&key, value).await;
+        sleep(Duration::from_millis(2100)).await;
+        let token = broker.nightly(MEMBERS).await.token();
+        assert!(![&members, &companies].contains(&&token), "{what}");
+        assert_eq!(broker.calls().len(), calls + 1, "{what}");
+    }
+    assert!(broker.server.output().contains("does not open"), "{}", broker.server.output());
+    // Put back as it was, it is good again: that is all that somebody who writes to the store can do.
+    broker.store(&key, record.clone()).await;
+    sleep(Duration::from_millis(2100)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), members);
 }
