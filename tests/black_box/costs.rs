@@ -3,13 +3,14 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
-use tests::{Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, secret, token_request};
+use tests::{
+    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret, token_request,
+};
 
 /// The component may have no more bytes, and an instance no more memory.
 const SIZE_LIMIT: u64 = 512 << 10;
@@ -17,10 +18,6 @@ const MEMORY_LIMIT: usize = 2 << 20;
 
 /// So much may an instruction count be away from the page.
 const TOLERANCE: f64 = 0.03;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// What one request cost.
 #[derive(Clone, Copy)]
@@ -167,7 +164,7 @@ fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
         [header.to_owned(), "|---".repeat(header.matches('|').count() - 1) + "|"].into_iter().chain(rows.to_vec());
     let table = table.collect::<Vec<_>>().join("\n");
     println!("{table}");
-    let text = std::fs::read_to_string(root().join(page)).expect("the page is there");
+    let text = read(page);
     let on_page = text.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'));
     let on_page: Vec<_> = on_page.collect();
     let mut wrong = String::new();

@@ -1,7 +1,6 @@
 //! Everything around the broker fails, one thing at a time. What a caller sees of it stands in docs/reliability.md.
 
 use std::fmt;
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +13,9 @@ use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use tests::{Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, Setup, exchange, most_in_a_minute, random, token_request};
+use tests::{
+    Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, Setup, exchange, most_in_a_minute, random, read, token_request,
+};
 use tokio::time::sleep;
 
 /// A caller never waits longer: the 12 s that a request may take, and something for the machine.
@@ -409,7 +410,7 @@ async fn every_fault_is_answered_and_survived_as_the_page_says() {
 
     println!("| fault | the caller saw | told | calls | the next request | slowest |");
     rows.iter().for_each(|row| println!("{row}"));
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md")).unwrap();
+    let page = read("docs/reliability.md");
     let written = written(&page);
     assert_eq!(written.len(), rows.len(), "docs/reliability.md has other rows");
     for (row, cells) in rows.iter().zip(written) {

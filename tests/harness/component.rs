@@ -1,14 +1,12 @@
 //! The component, built once in a process for each kind of host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use host::Manifest;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
-}
+use crate::repository::{read, root};
 
 /// The manifest of a component that is built.
 pub(crate) fn manifest() -> Manifest {
@@ -21,7 +19,7 @@ pub(crate) fn manifest() -> Manifest {
 /// The same for the component that tells what it allocates (`tests/allocations`), in a folder of its own: what it consists of is
 /// compiled in another way there, and is of the same name.
 pub(crate) fn manifest_of_allocations() -> Manifest {
-    let text = std::fs::read_to_string(root().join("spin.toml")).expect("spin.toml is there");
+    let text = read("spin.toml");
     let folder = tempfile::tempdir().expect("there is room");
     let root = root().display();
     let text = text

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
+use crate::hex::hex;
+
 /// A secret, and what it is, for the report.
 #[derive(Clone, Debug)]
 pub struct Secret {
@@ -46,7 +48,7 @@ fn contains(text: &[u8], looked_for: &[u8]) -> bool {
 /// The disguises of a secret: its name, and bytes that are in any text in which the secret is disguised so.
 pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = secret.as_bytes();
-    let hex = |separator: &str| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(separator);
+    let in_hex = |separator: &str| bytes.iter().map(|byte| hex([*byte])).collect::<Vec<_>>().join(separator);
     let escaped = serde_json::to_string(secret).expect("a string is JSON");
     let form: String = form_urlencoded::byte_serialize(bytes).collect();
     let mut disguises = vec![
@@ -55,8 +57,8 @@ pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("in Rust's quotes", secret.escape_debug().to_string().into()),
         ("as a field of a form", form.clone().into()),
         ("percent-encoded", form.replace('+', "%20").into()),
-        ("in hex", hex("").into()),
-        ("in hex with spaces", hex(" ").into()),
+        ("in hex", in_hex("").into()),
+        ("in hex with spaces", in_hex(" ").into()),
         ("as a list of bytes", bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ").into()),
         ("in UTF-16", secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("backwards", secret.chars().rev().collect::<String>().into()),

@@ -8,13 +8,14 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::repository::root;
 use crate::setup::{Caller, Setup};
 
 /// The folder of the peers, with everything they need installed, once in a process.
-pub(crate) fn installed() -> &'static Path {
+pub fn installed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let folder = root().join("tests/peers");
         let install = Command::new(folder.join("install")).status().expect("there is a bash");
         assert!(install.success(), "tests/peers/install fails: it needs npm and python3 with venv");
         folder

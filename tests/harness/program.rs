@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::broker::search_store;
 use crate::leak::{saw, search};
+use crate::repository::root;
 use crate::server::is_wasmtime_serve;
 
 /// How long it may take to build the component and to load it, on any machine.
@@ -182,8 +183,7 @@ fn built() -> &'static Path {
         if profile.ends_with("release") {
             command.args(["--profile", "bench"]);
         }
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace");
-        let output = command.current_dir(workspace).stderr(Stdio::inherit()).output().expect("there is a cargo");
+        let output = command.current_dir(root()).stderr(Stdio::inherit()).output().expect("there is a cargo");
         assert!(output.status.success(), "broker does not build");
         let messages = String::from_utf8(output.stdout).expect("JSON is Unicode");
         let executable = messages.lines().rev().find_map(|line| {

@@ -2,10 +2,8 @@
 //! wrote, with the command of README.md.
 
 use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,6 +14,7 @@ use officernd_token_broker::config::VARIABLES;
 
 use crate::component::component_for_wasi;
 use crate::peer::installed;
+use crate::repository::read;
 
 /// What `tests/whole_machine/wasmtime_serve.rs` sets for the tests of other files.
 const SWITCH: &str = "BROKER_HOST";
@@ -136,13 +135,9 @@ impl Server {
     }
 }
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("README.md")).expect("a page")
-}
-
 /// The command of README.md, without what is different for each broker: where it listens, and its variables.
 fn flags() -> Vec<String> {
-    let page = readme();
+    let page = read("README.md");
     let (_, rest) = page.split_once("$ wasmtime serve ").expect("README.md has the command");
     let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("there is always a first");
     let command = command.replace("\\\n", " ");
@@ -163,7 +158,7 @@ impl WasmtimeServe {
         let component = component_for_wasi();
         let mut command = Command::new(installed().join(".venv/bin/wasmtime"));
         command.arg("serve").args(flags()).args(["--addr", "127.0.0.1:0"]);
-        assert!(readme().contains("\n$ export TOKIO_WORKER_THREADS=1 "), "README.md has no such line");
+        assert!(read("README.md").contains("\n$ export TOKIO_WORKER_THREADS=1 "), "README.md has no such line");
         command.env("TOKIO_WORKER_THREADS", "1");
         for name in VARIABLES.map(|variable| variable.name) {
             if let Some(value) = variables.lookup(name).expect("the provider works") {

@@ -1,6 +1,5 @@
 //! Who is there: an OfficeRnD application, and callers of the broker. Every secret is made anew for each test.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use host::sandbox::{Application, Config};
@@ -9,6 +8,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::answer::basic;
+use crate::hex::hex;
 use crate::leak::{Secret, keep_secret};
 use crate::server::is_wasmtime_serve;
 
@@ -25,10 +25,7 @@ pub const PAYMENTS: &str = "flex.billing.payments.allocations.create";
 pub fn random(what: &str) -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    bytes.iter().fold(format!("{what}-"), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
+    format!("{what}-{}", hex(bytes))
 }
 
 /// The same for what must never be written anywhere: every log, answer and store of this process is searched for it.
@@ -40,7 +37,7 @@ pub fn secret(what: &str) -> String {
 
 /// What a policy has of a caller's secret.
 pub fn digest_of(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(secret))
 }
 
 /// A caller of the broker.

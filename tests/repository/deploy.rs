@@ -9,29 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use officernd_token_broker::config::Config;
 use serde::Deserialize;
 use serde_json::Value;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// Installs what the tests run, once in a process.
-fn peers() -> PathBuf {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    let folder = root().join("tests/peers");
-    INSTALLED.get_or_init(|| {
-        assert!(Command::new(folder.join("install")).status().unwrap().success(), "tests/peers/install fails");
-    });
-    folder
-}
+use tests::{installed, read, root};
 
 /// What a program prints, on both channels; fails unless it succeeds.
 fn run(command: &mut Command) -> String {
@@ -224,7 +206,7 @@ fn check_unit(drop_in: Option<&str>) {
 
 #[test]
 fn systemd_takes_the_unit_and_what_it_runs_has_little_to_break() {
-    peers();
+    installed();
     check_unit(None);
     check_unit(Some(UNIT_WITH_VAULT));
     // From 0, which is nothing, to 10, which is everything. In tenths.
@@ -243,7 +225,7 @@ fn systemd_takes_the_unit_and_what_it_runs_has_little_to_break() {
 
 #[test]
 fn caddy_takes_the_caddyfile() {
-    peers();
+    installed();
     let printed =
         run(Command::new("caddy").args(["validate", "--adapter", "caddyfile", "--config"]).arg(root().join(CADDYFILE)));
     assert!(printed.contains("Valid configuration"), "{printed}");
@@ -255,7 +237,7 @@ fn caddy_takes_the_caddyfile() {
 
 #[test]
 fn kubernetes_and_its_operator_take_the_manifests() {
-    let peers = peers();
+    let peers = installed();
     let mut check = Command::new(peers.join(".venv/bin/python"));
     check.arg(peers.join("check_spinkube.py")).arg(root().join(SPINKUBE));
     let printed = run(&mut check);
@@ -274,7 +256,7 @@ fn kubernetes_and_its_operator_take_the_manifests() {
 
 #[test]
 fn kubernetes_and_the_types_of_wasmcloud_take_the_manifests() {
-    let peers = peers();
+    let peers = installed();
     let mut check = Command::new(peers.join(".venv/bin/python"));
     check.arg(peers.join("check_wasmcloud.py")).arg(root().join(WASMCLOUD));
     let environment: BTreeMap<String, String> = serde_json::from_str(&run(&mut check)).unwrap();

@@ -1,18 +1,10 @@
 //! What this project is built from: `deny.toml`, in as far as it can be checked without a program of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use tests::{read, root};
 
 /// What cargo says, of every package that any target has: a build fetches those of its own target alone.
 fn cargo(arguments: &[&str]) -> String {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use host::sandbox::Config;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens};
+use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};
 
 /// The tests of `black_box` that cannot pass there, by what they need. All others must.
 const NOT_THERE: [(&str, &[&str]); 9] = [
@@ -111,11 +111,10 @@ fn black_box() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // TARGET/PROFILE/deps/TEST
     let target = test.ancestors().nth(3).unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     // Without --package: a choice of packages is a choice of features, and most dependencies would be built anew.
     cargo.args(["test", "--no-run", "--test", "black_box", "--message-format", "json", "--target-dir"]).arg(target);
-    let output = cargo.current_dir(root).stderr(Stdio::inherit()).output().unwrap();
+    let output = cargo.current_dir(root()).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "black_box does not build");
     let messages = String::from_utf8(output.stdout).unwrap();
     let executable = |line: &str| {
@@ -128,7 +127,7 @@ fn black_box() -> PathBuf {
 /// Runs it, and returns what it prints.
 fn run(program: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
-    command.args(arguments).env("BROKER_HOST", "wasmtime-serve").current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(arguments).env("BROKER_HOST", "wasmtime-serve").current_dir(root().join("tests"));
     let output = command.output().unwrap();
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}");

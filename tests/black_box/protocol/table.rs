@@ -1,8 +1,7 @@
 //! What a row of the table is made of: requests as bytes, whole answers, who is there, and shorthands for what comes often.
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use tests::Setup;
+use tests::{Setup, digest_of};
 
 /// A request and its answer.
 pub(super) struct Row {
@@ -72,10 +71,7 @@ pub(super) const CROWD: usize = 512;
 pub(super) fn setup() -> Setup {
     let crowd: Vec<_> = crowd_scopes(CROWD).split(' ').map(String::from).collect();
     let granted = |scopes: &str| scopes.split(' ').map(String::from).collect::<Vec<_>>();
-    let entry = |secret: &str, scopes: &[String]| {
-        let digest = Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        json!({ "secret_sha256": [digest], "scopes": scopes })
-    };
+    let entry = |secret: &str, scopes: &[String]| json!({ "secret_sha256": [digest_of(secret)], "scopes": scopes });
     let policy = json!({
         "nightly": entry("sesame", &granted(BOTH)),
         "front:door 100%": entry("a:b+c d%41\u{e9}", &granted(DOORS)),
