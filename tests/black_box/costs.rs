@@ -379,7 +379,7 @@ async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
         costs.push((what, cost.instructions));
     }
     let rows: Vec<_> = costs.iter().map(|(what, cost)| format!("| {what} | {cost} |")).collect();
-    compare("docs/reliability.md", "| presented | instructions |", &rows, 1);
+    compare("docs/performance.md", "| presented | instructions |", &rows, 1);
     let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
     assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
     // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.

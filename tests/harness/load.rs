@@ -224,7 +224,7 @@ struct Worker {
     token: String,
 }
 
-/// Statuses that a token request may have. The 5xx are those of the README, which say when to come back.
+/// Statuses that a token request may have under load; docs/api.md has them all. Each 5xx of these carries `Retry-After`.
 const TOKEN: &[u16] = &[200, 502, 503];
 
 impl Worker {

@@ -1,4 +1,4 @@
-//! The component in an unmodified `wasmtime serve`, run as README.md says.
+//! The component in an unmodified `wasmtime serve`, run as docs/hosts.md says.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "several requests at a time, which README.md's command forbids",
+        "several requests at a time, which the command of docs/hosts.md forbids",
         &[
             "gate::two_hundred_cold_requests_make_one_call",
             "audit::the_log_is_as_its_schema_says",
