@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-mod operator;
+mod cli;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -34,8 +34,8 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     #[command(subcommand)]
-    Caller(operator::Caller),
-    Check(operator::Check),
+    Caller(cli::Caller),
+    Check(cli::Check),
 }
 
 /// How to run it.
