@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use broker_host::{Policy, RandomSecret};
 use clap::Subcommand;
-use host::{Policy, RandomSecret};
 
 const OUTPUT: &str = "The whole new value of the variable `callers` goes to stdout. A new secret goes to stderr, this once: the \
                       policy has only its SHA-256. No file is written, and FILE must not be where stdout goes, because the \

@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use broker_host::Given;
 use clap::Args;
-use host::Given;
 
 /// Finds every mistake in the variables, as the component would
 ///

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use host::sandbox::{self, Answer as Upstream};
-use host::{Fail, Faults, KeyValue};
+use broker_host::sandbox::{self, Answer as Upstream};
+use broker_host::{Fail, Faults, KeyValue};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tests::{

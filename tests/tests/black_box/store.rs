@@ -3,7 +3,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use host::KeyValue;
+use broker_host::KeyValue;
 use tests::{Broker, COMPANIES, MEMBERS, Program, Redis, Secret, Setup, find_leaks, secret};
 
 /// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
