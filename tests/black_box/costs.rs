@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use host::{App, Counts, Manifest, Options, Output, Reuse};
+use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
@@ -145,12 +145,12 @@ async fn with_applications(mut setup: Setup, applications: usize) -> Broker {
 async fn floor(reuse: Reuse) -> Server {
     let manifest = Manifest::read(&root().join("tests/bench/floor/spin.toml")).expect("it is a manifest");
     let load = move || {
-        host::build(&manifest).expect("the floor builds");
+        broker_host::build(&manifest).expect("the floor builds");
         App::load_metered(manifest).expect("the floor loads")
     };
     let app = tokio::task::spawn_blocking(load).await.expect("nothing panics");
     let options = Options { reuse, output: Output::captured(), ..Options::default() };
-    Server::Here(host::start(&app, options).await.expect("the host starts"))
+    Server::Here(broker_host::start(&app, options).await.expect("the host starts"))
 }
 
 async fn ask_floor(server: &Server, caller: &Caller) -> u16 {

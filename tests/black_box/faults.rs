@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use broker_host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
+use broker_host::{Fail, Faults};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
-use host::{Fail, Faults};
 use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;

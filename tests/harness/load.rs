@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use broker_host::sandbox::{self, Answer as Upstream, Sandbox};
 use bytes::Bytes;
-use host::sandbox::{self, Answer as Upstream, Sandbox};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use host::{Counts, Output, Variables};
+use broker_host::{Counts, Output, Variables};
 use officernd_token_broker::config::VARIABLES;
 
 use crate::component::component_for_wasi;
@@ -37,7 +37,7 @@ const ALONE: &str = "officernd-token-broker: there is no key-value store `defaul
 /// A running host.
 pub enum Server {
     /// In this process.
-    Here(host::Server),
+    Here(broker_host::Server),
     /// `wasmtime serve`. It is killed when this is dropped.
     WasmtimeServe(WasmtimeServe),
 }

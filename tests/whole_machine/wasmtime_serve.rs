@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use host::sandbox::Config;
+use broker_host::sandbox::Config;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};

@@ -10,7 +10,7 @@ use officernd_token_broker::config::{Config, VARIABLES};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::Variables;
+use crate::spin::variables::Variables;
 
 /// The variables that somebody has set: each name with its value, or with the reason why it has none.
 pub struct Given(Vec<(String, Result<String, String>)>);

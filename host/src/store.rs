@@ -1,4 +1,4 @@
-//! The key-value store: its backends, and `spin:key-value` on top of them.
+//! The key-value store and its backends.
 
 mod memory;
 mod redis;
@@ -8,18 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use wasmtime::component::{Accessor, FutureReader, HasSelf, Resource, StreamReader};
-use wasmtime_wasi::TrappableError;
+use anyhow::bail;
 
 use self::memory::Memory;
 use self::redis::Redis;
 use self::sqlite::Sqlite;
-use crate::Counts;
-use crate::app::Instance;
-use crate::app::bindings::spin::key_value::key_value::{self, Error};
-
-/// As in Spin: how many stores one instance may hold open.
-const MAX_OPEN_STORES: usize = 256;
 
 /// A key-value backend. Clones are the same store, so it outlives a server when the caller keeps one.
 #[derive(Clone)]
@@ -188,7 +181,7 @@ impl KeyValue {
     }
 
     /// Lets one call of a component suffer from the faults.
-    async fn disturb(&self) -> Result<(), Error> {
+    pub(crate) async fn disturb(&self) -> anyhow::Result<()> {
         let (delay, fails) = {
             let mut faults = self.faults();
             faults.1 += 1;
@@ -206,126 +199,14 @@ impl KeyValue {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if fails { Err(Error::Other("the key-value store is out of order".into())) } else { Ok(()) }
+        if fails {
+            bail!("the key-value store is out of order");
+        }
+        Ok(())
     }
 
     fn faults(&self) -> MutexGuard<'_, (Faults, u64)> {
         self.faults.lock().expect("nothing panics while it holds the faults")
-    }
-}
-
-/// A store that a component holds open.
-#[derive(Clone)]
-#[expect(unreachable_pub, reason = "the generated bindings export it, inside this crate")]
-pub struct OpenStore {
-    label: Arc<str>,
-    key_value: KeyValue,
-}
-
-/// An error of the interface, or a trap.
-pub(crate) type StoreError = TrappableError<Error>;
-
-fn other(error: anyhow::Error) -> Error {
-    Error::Other(format!("{error:#}"))
-}
-
-/// Begins a call on an open store: counts it, and lets it suffer from the faults.
-async fn begin<T: Send>(
-    accessor: &Accessor<T, HasSelf<Instance>>,
-    store: &Resource<OpenStore>,
-    count: fn(&mut Counts),
-) -> Result<OpenStore, StoreError> {
-    let store = accessor.with(|mut access| {
-        let instance = access.get();
-        instance.host.counters.add(count);
-        instance.table.get(store).cloned().map_err(StoreError::trap)
-    })?;
-    store.key_value.disturb().await?;
-    Ok(store)
-}
-
-impl key_value::Host for Instance {
-    fn convert_error(&mut self, error: StoreError) -> wasmtime::Result<Error> {
-        error.downcast()
-    }
-}
-
-impl key_value::HostStore for Instance {
-    fn drop(&mut self, store: Resource<OpenStore>) -> wasmtime::Result<()> {
-        self.table.delete(store)?;
-        self.open_stores -= 1;
-        Ok(())
-    }
-}
-
-impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
-    async fn open(accessor: &Accessor<T, Self>, label: String) -> Result<Resource<OpenStore>, StoreError> {
-        let host = accessor.with(|mut access| access.get().host.clone());
-        host.counters.add(|counts| counts.open += 1);
-        if !host.manifest.key_value_stores.contains(&label) {
-            return Err(Error::AccessDenied.into());
-        }
-        host.key_value.disturb().await?;
-        accessor.with(|mut access| {
-            let instance = access.get();
-            if instance.open_stores == MAX_OPEN_STORES {
-                return Err(Error::StoreTableFull.into());
-            }
-            let store = OpenStore { label: label.into(), key_value: host.key_value.clone() };
-            let store = instance.table.push(store).map_err(StoreError::trap)?;
-            instance.open_stores += 1;
-            Ok(store)
-        })
-    }
-
-    async fn get(
-        accessor: &Accessor<T, Self>,
-        store: Resource<OpenStore>,
-        key: String,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let store = begin(accessor, &store, |counts| counts.get += 1).await?;
-        Ok(store.key_value.get(&store.label, &key).await.map_err(other)?)
-    }
-
-    async fn set(
-        accessor: &Accessor<T, Self>,
-        store: Resource<OpenStore>,
-        key: String,
-        value: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let store = begin(accessor, &store, |counts| counts.set += 1).await?;
-        Ok(store.key_value.set(&store.label, &key, value).await.map_err(other)?)
-    }
-
-    async fn delete(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<(), StoreError> {
-        let store = begin(accessor, &store, |counts| counts.delete += 1).await?;
-        Ok(store.key_value.delete(&store.label, &key).await.map_err(other)?)
-    }
-
-    async fn exists(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<bool, StoreError> {
-        let store = begin(accessor, &store, |counts| counts.exists += 1).await?;
-        Ok(store.key_value.exists(&store.label, &key).await.map_err(other)?)
-    }
-
-    /// The keys arrive on a stream, and whether they are all on a future, so a failure is no error of the call
-    /// itself.
-    async fn get_keys(
-        accessor: &Accessor<T, Self>,
-        store: Resource<OpenStore>,
-    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
-        let listed = match begin(accessor, &store, |counts| counts.get_keys += 1).await {
-            Ok(store) => store.key_value.keys(&store.label).await.map_err(other),
-            Err(error) => Err(error.downcast()?),
-        };
-        let (keys, end) = match listed {
-            Ok(keys) => (keys, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        accessor.with(|mut access| {
-            let keys = StreamReader::new(&mut access, keys)?;
-            let end = FutureReader::new(&mut access, async move { wasmtime::error::Ok(end) })?;
-            Ok((keys, end))
-        })
     }
 }
 

@@ -8,7 +8,7 @@ use officernd_token_broker::config::Mistakes;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::secret::RandomSecret;
+use super::secret::RandomSecret;
 
 /// A value of the variable `callers` that the component takes. What an edit does not touch stays as and where it is.
 #[derive(Debug)]

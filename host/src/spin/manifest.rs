@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
-use crate::Variables;
-use crate::variables::{Declarations, Template};
+use super::variables::{Declarations, Template, Variables};
 
 /// A `spin.toml` with one component behind one or more HTTP routes.
 #[derive(Debug)]
@@ -298,7 +297,7 @@ mod tests {
         ]);
         let change = (any::<Index>(), any::<Index>(), 0..4, piece);
         prop::collection::vec(change, 0..4).prop_map(|changes| {
-            let mut lines: Vec<_> = include_str!("../../spin.toml").lines().map(str::to_owned).collect();
+            let mut lines: Vec<_> = include_str!("../../../spin.toml").lines().map(str::to_owned).collect();
             for (from, to, kind, piece) in changes {
                 let (from, place) = (from.index(lines.len()), to.index(lines.len()));
                 match kind {

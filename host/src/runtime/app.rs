@@ -1,4 +1,4 @@
-//! A compiled component, and the host's side of one instance of it.
+//! A compiled component.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,29 +7,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use wasmtime::component::{Accessor, Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use self::bindings::spin::variables::variables;
-use crate::counts::{Clock, Counters, Timers};
-use crate::outbound::{AllowedHosts, Outbound};
-use crate::variables::Error;
-use crate::{KeyValue, Manifest, Output, Variables};
-
-/// Spin's own interfaces, generated from `wit/`.
-pub(crate) mod bindings {
-    wasmtime::component::bindgen!({
-        path: "wit",
-        imports: { default: trappable },
-        with: { "spin:key-value/key-value.store": crate::key_value::OpenStore },
-        trappable_error_type: { "spin:key-value/key-value.error" => crate::key_value::StoreError },
-    });
-}
+use super::bindings;
+use super::instance::Instance;
+use super::shared::HostState;
+use super::timers::Timers;
+use crate::spin::manifest::Manifest;
 
 /// How long a component computes before others get their turn. Not much shorter: an instance that yields may be given
 /// more requests, which is not what Spin would do.
@@ -151,84 +139,4 @@ fn tick(engine: &Engine) -> anyhow::Result<()> {
     };
     thread::Builder::new().name("epoch".into()).spawn(run).context("cannot start a thread")?;
     Ok(())
-}
-
-/// What all instances on one server share.
-pub(crate) struct HostState {
-    pub(crate) manifest: Arc<Manifest>,
-    pub(crate) variables: Variables,
-    pub(crate) key_value: KeyValue,
-    pub(crate) allowed_hosts: AllowedHosts,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) output: Output,
-}
-
-/// The host's side of one instance.
-pub(crate) struct Instance {
-    pub(crate) host: Arc<HostState>,
-    pub(crate) table: ResourceTable,
-    /// How many key-value stores the instance holds open.
-    pub(crate) open_stores: usize,
-    memory: Memory,
-    wasi: WasiCtx,
-    http: WasiHttpCtx,
-    outbound: Outbound,
-}
-
-impl Instance {
-    fn new(host: Arc<HostState>) -> Self {
-        // The context grants nothing by itself: no files, no sockets, no environment.
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.wall_clock(Clock(host.counters.clone()));
-        host.output.connect(&mut wasi, &host.counters);
-        Self {
-            table: ResourceTable::new(),
-            open_stores: 0,
-            memory: Memory(host.clone()),
-            wasi: wasi.build(),
-            http: WasiHttpCtx::new(),
-            outbound: Outbound(host.clone()),
-            host,
-        }
-    }
-}
-
-/// Limits nothing: it notes how far the linear memory grows.
-struct Memory(Arc<HostState>);
-
-impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.0.counters.add(|counts| counts.memory_bytes = counts.memory_bytes.max(desired));
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(true)
-    }
-}
-
-impl WasiView for Instance {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-impl WasiHttpView for Instance {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
-    }
-}
-
-impl variables::Host for Instance {}
-
-impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
-    async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
-        let host = accessor.with(|mut access| access.get().host.clone());
-        host.counters.add(|counts| counts.variables += 1);
-        Ok(host.manifest.declarations.get(&name, &host.variables).map_err(|error| match error {
-            Error::InvalidName(text) => variables::Error::InvalidName(text),
-            Error::Undefined(text) => variables::Error::Undefined(text),
-            Error::Provider(text) => variables::Error::Provider(text),
-        }))
-    }
 }
