@@ -10,17 +10,17 @@ use futures_util::future::{Either, Ready, ready, select};
 use http::{Request, Response};
 
 use crate::application::{self, Application, Credential};
-use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token, decode_whole};
-use crate::caller::{Caller, hash_of};
+use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token};
+use crate::caller::Caller;
 use crate::config::{Audited, Config, VARIABLES};
+use crate::digest::memory_hash_of;
 use crate::error::{Error, ScopeRefusal, Trouble};
-use crate::gate::{
-    CLOCK_SKEW, LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE, is_pending,
-};
-use crate::rules::{self, Rule};
+use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, LEDGER_KEY, Lease, Ledger, Need, SCOPE_REFUSAL_LIFE};
+use crate::mutation::{self, Rule};
+use crate::record::decode_whole;
 use crate::scope::Scopes;
 use crate::seal::NONCE_LENGTH;
-use crate::time::Timestamp;
+use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
 use crate::upstream::{self, ANSWER_LIMIT, CALL_LIMIT, Failure};
 
 /// Everything the core needs of the world. One implementation per kind of host, and one for the simulation.
@@ -369,7 +369,7 @@ impl Remembered {
 
 impl Wanted {
     fn new(config: Rc<Config>, application: Rc<Application>, credential: Rc<Credential>, scopes: Scopes) -> Self {
-        let hash = hash_of((&application.name, &credential.fingerprint, &scopes));
+        let hash = memory_hash_of((&application.name, &credential.fingerprint, &scopes));
         Self { config, application, credential, scopes, hash, key: OnceCell::new() }
     }
 
@@ -738,7 +738,7 @@ impl<P: Ports> Broker<P> {
 
     /// Looks once more, writes the call down, and makes it.
     async fn fetch_once(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
-        if rules::holds(Rule::SecondLook)
+        if mutation::holds(Rule::SecondLook)
             && let Some(decided) = self.decided(wanted, need, known).await
         {
             return Outcome::without_call(decided);
@@ -927,7 +927,7 @@ impl<P: Ports> Broker<P> {
         // Where the store is slow for us, it is slow for the others: give their writes time to land.
         let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
         self.ports.sleep(LEASE_SETTLE.max(took * 2)).await;
-        if !rules::holds(Rule::ReadBack) {
+        if !mutation::holds(Rule::ReadBack) {
             return Contest::Won(lease);
         }
         // A lease that was written must be read: given up here, it would bar everybody until it ends.
@@ -1057,9 +1057,4 @@ impl Drop for Lead {
 
 fn no_token(because: Trouble, retry_after: Duration) -> Error {
     Error::NoToken { because, retry_after }
-}
-
-/// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.
-fn is_recent(then: Timestamp, now: Timestamp, age: Duration) -> bool {
-    then <= now && now.since(then) < age
 }

@@ -1,7 +1,6 @@
 //! Who may call, and what each may have.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::iter;
 use std::rc::Rc;
 
@@ -10,6 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::application;
 use crate::config::{Mistakes, is_name};
+use crate::digest::{memory_hash_of, parse_digest};
 use crate::error::{ScopeRefusal, Unauthenticated};
 use crate::json::{Json, entries};
 use crate::scope::{MalformedPolicy, ScopePolicy, Scopes};
@@ -52,11 +52,6 @@ pub struct Callers {
     most_secrets: usize,
 }
 
-/// Where in memory something is found. Not for the store: another release of Rust may hash otherwise.
-pub(crate) fn hash_of(value: impl Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
-}
-
 /// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
 const NO_SECRET: KnownSecret = KnownSecret { digest: [0; 32], expires_at: Some(Timestamp::from_unix_ms(0)) };
 
@@ -83,7 +78,7 @@ impl Callers {
                 }
                 if let Some(caller) = parse_caller(&name, &entry, &is_application, mistakes) {
                     most_secrets = most_secrets.max(caller.secrets.len());
-                    known.push((hash_of(&*name), Rc::new(caller)));
+                    known.push((memory_hash_of(&*name), Rc::new(caller)));
                 }
             },
         );
@@ -127,7 +122,7 @@ impl Callers {
 
     /// The caller of a name, whoever presents it.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
-        let hash = hash_of(name);
+        let hash = memory_hash_of(name);
         let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
         let nearest = self.known.get(place..)?;
         // One name is compared, whether it is the one or not; all of them, should two ever have the same hash.
@@ -258,33 +253,6 @@ fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
         }
     }
     Some(KnownSecret { digest: digest?, expires_at })
-}
-
-/// What a byte is worth as a hexadecimal digit; [`NO_DIGIT`] when it is none.
-static DIGITS: [u8; 256] = {
-    let mut digits = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        digits[b"0123456789abcdef"[value] as usize] = value as u8;
-        digits[b"0123456789ABCDEF"[value] as usize] = value as u8;
-        value += 1;
-    }
-    digits
-};
-
-const NO_DIGIT: u8 = 16;
-
-fn parse_digest(text: &str) -> Option<Digest> {
-    let text: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut digest = [0; 32];
-    let mut seen = 0;
-    // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
-    for (byte, &[high, low]) in digest.iter_mut().zip(text.as_chunks().0) {
-        let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
-        *byte = high << 4 | low;
-        seen |= high | low;
-    }
-    (seen < NO_DIGIT).then_some(digest)
 }
 
 fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<ScopePolicy> {

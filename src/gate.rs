@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::application::{Application, Credential};
-use crate::cache::{Fingerprint, decode_whole};
+use crate::cache::Fingerprint;
 use crate::error::{Error, ScopeRefusal, Trouble};
-use crate::rules::{self, Rule};
-use crate::time::Timestamp;
+use crate::mutation::{self, Rule};
+use crate::record::decode_whole;
+use crate::time::{CLOCK_SKEW, Timestamp, is_pending};
 use crate::upstream::{CALL_LIMIT, Failure};
 
 /// Where the store has the lease.
@@ -35,10 +36,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Calls of a window that a token which still lives never takes.
 const KEPT_FOR_NEED: usize = 2;
-
-/// How far the clocks of two nodes may be apart. What is further in the future was written by a clock that is wrong, and
-/// counts as absent: it must not close anything for as long as the clock was ahead.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// OfficeRnD said 429 without saying for how long.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
@@ -97,7 +94,7 @@ impl Lease {
 
     /// How long it still bars others; nothing when it is over.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
-        if !rules::holds(Rule::LeaseDeadline) {
+        if !mutation::holds(Rule::LeaseDeadline) {
             return Some(LEASE_LIFE);
         }
         is_pending(self.until_ms, now, LEASE_LIFE).then(|| self.until_ms.since(now).min(LEASE_LIFE))
@@ -176,7 +173,7 @@ impl Ledger {
     /// # Errors
     /// Why not, and after how long it may be.
     pub fn admit(&self, now: Timestamp, limit: usize, need: Need, credential: &Fingerprint) -> Result<(), Error> {
-        if !rules::holds(Rule::Ledger) {
+        if !mutation::holds(Rule::Ledger) {
             return Ok(());
         }
         let budget = self.wait_for_budget(now, limit, need);
@@ -311,12 +308,6 @@ impl Ledger {
         self.insert(now.min(reservation.0));
         self.closed_for.retain(|(_, closure)| closure.until_ms + FAILURE_MEMORY > now);
     }
-}
-
-/// Whether `until` is still to come, and no further away than something that lasts `longest` can end.
-pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
-    let remaining = until.since(now);
-    !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
 }
 
 fn no_token(because: Trouble, retry_after: Duration) -> Error {

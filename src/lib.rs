@@ -18,13 +18,15 @@ pub mod caller;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
+mod digest;
 pub mod endpoint;
 pub mod error;
 pub mod gate;
 mod json;
 #[cfg(target_family = "wasm")]
 mod later;
-pub mod rules;
+pub mod mutation;
+mod record;
 pub mod scope;
 pub mod seal;
 pub mod secret;
