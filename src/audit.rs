@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::broker::{Source, UpstreamCall};
 use crate::cache::Token;
-use crate::caller::{Caller, UNKNOWN};
+use crate::config::caller::{Caller, UNKNOWN};
 use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::Timestamp;

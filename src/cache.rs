@@ -6,13 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::application::{Application, Credential};
-use crate::config::Origin;
+use crate::config::application::{Application, Credential};
 use crate::digest::{hex, sha256_of_fields};
 use crate::record::decode_whole;
 use crate::scope::Scopes;
 use crate::seal::{NONCE_LENGTH, Seal};
-use crate::secret::{AccessToken, ClientSecret};
+use crate::secret::AccessToken;
 use crate::time::Timestamp;
 
 /// A token with less life than this is handed to nobody: the caller could not use it before it ends.
@@ -20,10 +19,6 @@ pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
 
 /// How long a key is left alone after a fetch that did not help.
 const PAUSE_AFTER_FETCH: Duration = Duration::from_secs(60);
-
-/// Tells one credential from every other: the SHA-256 of identity host, client id and client secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
 
 /// What a token is kept under, everywhere: in the store, in memory, and as the name of a fetch in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,23 +103,11 @@ impl Token {
     }
 }
 
-impl Fingerprint {
-    /// The fingerprint of a credential at an identity host.
-    pub fn of(identity: &Origin, client_id: &str, client_secret: &ClientSecret) -> Self {
-        Self(sha256_of_fields(["credential", identity.as_str(), client_id, client_secret.expose()].map(str::as_bytes)))
-    }
-
-    /// The whole of it, as a name.
-    pub fn to_hex(self) -> String {
-        hex(&self.0)
-    }
-}
-
 impl Key {
     /// The key of a set of scopes of an application, for one of its credentials.
     pub fn of(application: &Application, credential: &Credential, scopes: &Scopes) -> Self {
         let (name, scopes) = (application.name.as_bytes(), scopes.as_str().as_bytes());
-        Self(sha256_of_fields([b"token", name, &credential.fingerprint.0, scopes]))
+        Self(sha256_of_fields([b"token", name, credential.fingerprint.as_bytes(), scopes]))
     }
 
     /// Where the store has the token: 72 bytes. Another layout of the record gets another place, so that two versions side
@@ -136,12 +119,6 @@ impl Key {
     /// Where the store remembers that OfficeRnD does not grant these scopes: 72 bytes.
     pub fn of_refusal(self) -> String {
         ["refusal/", &hex(&self.0)].concat()
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}…", hex(&self.0[..4]))
     }
 }
 
@@ -254,6 +231,8 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Origin;
+    use crate::secret::ClientSecret;
 
     const MIN: Duration = Duration::from_secs(300);
 
@@ -362,5 +341,4 @@ mod tests {
         assert_ne!(key("default", "another", "a b"), one);
         assert_ne!(key("default", "secret", "a"), one);
     }
-
 }

@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Issue, Issuing, Ports, Source};
 use crate::cache::{LEAST_REMAINING, Token};
-use crate::caller::Caller;
+use crate::config::caller::{Caller, Unauthenticated};
 use crate::config::{Audited, Config};
-use crate::error::{Error, ScopeRefusal, Trouble, Unauthenticated};
+use crate::error::{Error, Trouble};
 use crate::json::to_json;
-use crate::scope::Scopes;
+use crate::scope::{ScopeRefusal, Scopes};
 use crate::time::{Timestamp, retry_after_seconds};
 
 pub use request::BODY_LIMIT;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::Mistake;
+use crate::config::caller::Unauthenticated;
+use crate::scope::ScopeRefusal;
 
 /// Why a request gets no token.
 ///
@@ -32,34 +34,6 @@ pub enum Error {
     Configuration(Vec<Mistake>),
     /// The variables could not be read; the text is the provider's and only for the log.
     Variables(String),
-}
-
-/// Why a caller is not established. For the log alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unauthenticated {
-    /// Neither an `Authorization` header nor an id and a secret in the body.
-    NoCredentials,
-    /// The `Authorization` header is not readable HTTP Basic.
-    UnreadableCredentials,
-    /// The policy has no such caller.
-    UnknownCaller,
-    /// The secret is not one of the caller's.
-    WrongSecret,
-    /// The secret was one of the caller's until it expired.
-    ExpiredSecret,
-}
-
-/// Why a scope is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeRefusal {
-    /// It does not follow the grammar.
-    Malformed,
-    /// The caller's policy does not have it.
-    OutsidePolicy,
-    /// The request names none, and the caller's policy has a pattern, which does not say which there are.
-    Unnamed,
-    /// OfficeRnD says the application does not have it; a policy entry asks for too much.
-    NotGranted,
 }
 
 /// Why OfficeRnD issues no token now.
@@ -132,29 +106,6 @@ impl Error {
             Self::NoToken { because, .. } => because.reason(),
             Self::Configuration(_) => "configuration_invalid",
             Self::Variables(_) => "variables_unreadable",
-        }
-    }
-}
-
-impl Unauthenticated {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::UnreadableCredentials => "unreadable_credentials",
-            Self::UnknownCaller => "unknown_caller",
-            Self::WrongSecret => "wrong_secret",
-            Self::ExpiredSecret => "expired_secret",
-        }
-    }
-}
-
-impl ScopeRefusal {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Malformed => "scope_malformed",
-            Self::OutsidePolicy => "scope_outside_policy",
-            Self::Unnamed => "scope_unnamed",
-            Self::NotGranted => "scope_not_granted",
         }
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::application::{Application, Credential};
-use crate::cache::Fingerprint;
-use crate::error::{Error, ScopeRefusal, Trouble};
+use crate::config::application::{Application, Credential, Fingerprint};
+use crate::error::{Error, Trouble};
 use crate::mutation::{self, Rule};
 use crate::record::decode_whole;
+use crate::scope::ScopeRefusal;
 use crate::time::{CLOCK_SKEW, Timestamp, is_pending};
 use crate::upstream::{CALL_LIMIT, Failure};
 

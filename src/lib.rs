@@ -10,11 +10,9 @@
 //! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
 //! WASI 0.3 and, for what WASI lacks, `spin.rs` or `wasi.rs`.
 
-pub mod application;
 pub mod audit;
 pub mod broker;
 pub mod cache;
-pub mod caller;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::application::{Application, Credential};
 use crate::config::Origin;
+use crate::config::application::{Application, Credential};
 use crate::error::Trouble;
 use crate::json::{Json, entries};
 use crate::scope::Scopes;

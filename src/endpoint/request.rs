@@ -8,7 +8,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request};
 
 use super::{Body, BodyError};
-use crate::error::{Error, Unauthenticated};
+use crate::config::caller::Unauthenticated;
+use crate::error::Error;
 use crate::secret::PresentedSecret;
 
 /// Longest request body that is read, in bytes.
