@@ -5,11 +5,11 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use crate::broker::{Source, UpstreamCall};
-use crate::cache::Token;
 use crate::config::caller::{Caller, UNKNOWN};
 use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
+use crate::token::Token;
 
 /// What the log says of a request: who got what, or why not. It has no field for a secret. `docs/audit.md` documents it.
 #[derive(Debug)]

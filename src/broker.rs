@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_util::future::{Either, Ready, ready, select};
 use http::{Request, Response};
 
-use crate::cache::{Index, Key, LEAST_REMAINING, Life, Token};
 use crate::config::application::{self, Application, Credential};
 use crate::config::caller::Caller;
 use crate::config::{Audited, Config, VARIABLES};
@@ -21,6 +20,7 @@ use crate::record::decode_whole;
 use crate::scope::{ScopeRefusal, Scopes};
 use crate::seal::NONCE_LENGTH;
 use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
+use crate::token::{Index, Key, LEAST_REMAINING, Life, Token};
 use crate::upstream::{self, ANSWER_LIMIT, CALL_LIMIT, Failure};
 
 /// Everything the core needs of the world. One implementation per kind of host, and one for the simulation.
@@ -532,7 +532,7 @@ impl<P: Ports> Broker<P> {
             }
             // A call may be on its way and its token must not be lost: the fetch ends after the answer.
             Either::Right(((), fetch)) => Issue {
-                token: Err(no_token(Trouble::StillFetching, RETRY_SOON)),
+                token: Err(Error::no_token(Trouble::StillFetching, RETRY_SOON)),
                 source,
                 upstream: None,
                 followup: Some(Box::pin(async move { drop(fetch.await) })),
@@ -608,7 +608,7 @@ impl<P: Ports> Broker<P> {
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
     pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
-        let unavailable = |StoreFailed| no_token(Trouble::StoreUnavailable, RETRY_SOON);
+        let unavailable = |StoreFailed| Error::no_token(Trouble::StoreUnavailable, RETRY_SOON);
         if self.instance.has_alone(token) {
             return Err(unavailable(StoreFailed));
         }
@@ -632,7 +632,7 @@ impl<P: Ports> Broker<P> {
         if let Some(revoked_at) = record.revoked_at
             && is_recent(revoked_at, now, PAUSE_AFTER_REVOCATION)
         {
-            return Err(no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
+            return Err(Error::no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
         }
         let revoked = Rc::new(record.revoked(now));
         self.put(&wanted, &revoked).await.map_err(unavailable)?;
@@ -691,7 +691,7 @@ impl<P: Ports> Broker<P> {
                 Some(Err(Error::NoToken { because: Trouble::BudgetSpent, retry_after })) => {
                     match self.held_lease().await {
                         Ok(Some(remaining)) => Contest::Lost(remaining.max(retry_after)),
-                        _ => return Outcome::without_call(Err(no_token(Trouble::BudgetSpent, retry_after))),
+                        _ => return Outcome::without_call(Err(Error::no_token(Trouble::BudgetSpent, retry_after))),
                     }
                 }
                 Some(decided) => return Outcome::without_call(decided),
@@ -703,7 +703,7 @@ impl<P: Ports> Broker<P> {
                 Contest::Lost(remaining)
                     if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
                 {
-                    return Outcome::without_call(Err(no_token(Trouble::StillFetching, remaining)));
+                    return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, remaining)));
                 }
                 Contest::Lost(_) => {}
             }
@@ -747,7 +747,7 @@ impl<P: Ports> Broker<P> {
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
             // The store was too slow: a call now would reach into another's lease.
-            return Outcome::without_call(Err(no_token(Trouble::StillFetching, RETRY_SOON)));
+            return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, RETRY_SOON)));
         }
         let admitted = self.admit(wanted, need, started);
         // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
@@ -816,7 +816,7 @@ impl<P: Ports> Broker<P> {
                 return Some(Ok(token));
             }
             if next_fetch > now {
-                return Some(Err(no_token(Trouble::TokenExpiring, next_fetch.since(now))));
+                return Some(Err(Error::no_token(Trouble::TokenExpiring, next_fetch.since(now))));
             }
         }
         if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
@@ -886,7 +886,7 @@ impl<P: Ports> Broker<P> {
         // Before the write: a request that comes meanwhile is served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
         let _ = self.put(wanted, &token).await;
-        if lives { Ok(token) } else { Err(no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
+        if lives { Ok(token) } else { Err(Error::no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 
     fn nonce(&self) -> [u8; NONCE_LENGTH] {
@@ -1053,8 +1053,4 @@ impl Drop for Lead {
         self.instance.flights.borrow_mut().retain(|flight| !Rc::ptr_eq(flight, &self.flight));
         self.flight.landed.borrow_mut().get_or_insert(Landing::Abandoned);
     }
-}
-
-fn no_token(because: Trouble, retry_after: Duration) -> Error {
-    Error::NoToken { because, retry_after }
 }

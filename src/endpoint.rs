@@ -15,13 +15,13 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Issue, Issuing, Ports, Source};
-use crate::cache::{LEAST_REMAINING, Token};
 use crate::config::caller::{Caller, Unauthenticated};
 use crate::config::{Audited, Config};
 use crate::error::{Error, Trouble};
 use crate::json::to_json;
 use crate::scope::{ScopeRefusal, Scopes};
 use crate::time::{Timestamp, retry_after_seconds};
+use crate::token::{LEAST_REMAINING, Token};
 
 pub use request::BODY_LIMIT;
 use request::{ClientRequest, Credentials};

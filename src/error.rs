@@ -77,6 +77,11 @@ pub enum Trouble {
 }
 
 impl Error {
+    /// No token now, and when to come back.
+    pub(crate) fn no_token(because: Trouble, retry_after: Duration) -> Self {
+        Self::NoToken { because, retry_after }
+    }
+
     /// The sentence a caller may read: it tells that the request was refused, never what the policy says.
     pub fn description(&self) -> &'static str {
         match self {

@@ -12,7 +12,6 @@
 
 pub mod audit;
 pub mod broker;
-pub mod cache;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
@@ -33,6 +32,7 @@ mod spin;
 #[cfg(target_family = "wasm")]
 mod stdout;
 pub mod time;
+pub mod token;
 pub mod upstream;
 #[cfg(all(target_family = "wasm", feature = "wasi"))]
 mod wasi;

@@ -12,7 +12,7 @@ use fuzz::{CLIENT_SECRET, NOW, World, default_of, digest_of};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use officernd_token_broker::cache::{Index, Key, Token};
+use officernd_token_broker::token::{Index, Key, Token};
 use officernd_token_broker::config::Config;
 use officernd_token_broker::gate::{LEASE_LIFE, Lease, Ledger, Need};
 use officernd_token_broker::scope::Scopes;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response};
 use officernd_token_broker::broker::{Broker, Instance};
-use officernd_token_broker::cache::{Key, LEAST_REMAINING, Token};
+use officernd_token_broker::token::{Key, LEAST_REMAINING, Token};
 use officernd_token_broker::config::{Config, VARIABLES, Variable};
 use officernd_token_broker::endpoint::{self, Handled};
 use officernd_token_broker::scope::Scopes;
