@@ -1,0 +1,80 @@
+//! A call to OfficeRnD, and what it brings.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::flight::UpstreamCall;
+use super::instance::Broker;
+use super::ports::{Ports, SendError};
+use super::wanted::Wanted;
+use crate::error::{Error, Trouble};
+use crate::time::Timestamp;
+use crate::token::{LEAST_REMAINING, Token};
+use crate::upstream::{self, ANSWER_LIMIT, Failure};
+
+impl<P: Ports> Broker<P> {
+    /// Calls OfficeRnD, within `limit`.
+    pub(super) async fn call(
+        &self,
+        wanted: &Wanted,
+        limit: Duration,
+    ) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
+        let Wanted { config, application, credential, scopes, .. } = wanted;
+        let request = upstream::token_request(&config.identity, application, credential, scopes);
+        let started = self.ports.now();
+        let answer = self.within(limit, self.ports.send(request, ANSWER_LIMIT)).await;
+        let now = self.ports.now();
+        let status = match &answer {
+            Some(Ok(answer)) => Some(answer.status().as_u16()),
+            _ => None,
+        };
+        let grant = match answer {
+            Some(Ok(answer)) => {
+                upstream::read_answer(answer.status(), answer.headers(), answer.body(), &wanted.scopes, now)
+            }
+            Some(Err(SendError::TooLong)) => Err(Failure::Trouble(Trouble::AnswerTooLong, None)),
+            Some(Err(SendError::Unreachable)) => Err(Failure::Trouble(Trouble::Unreachable, None)),
+            None => Err(Failure::Trouble(Trouble::TimedOut, None)),
+        };
+        let ms = now.since(started).as_millis().try_into().unwrap_or(u64::MAX);
+        (grant, UpstreamCall { status, ms })
+    }
+
+    /// Stores and remembers what OfficeRnD granted between `started` and `now`.
+    ///
+    /// # Errors
+    /// When it has too little life to be handed out.
+    pub(super) async fn keep(
+        &self,
+        wanted: &Wanted,
+        grant: upstream::Grant,
+        started: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rc<Token>, Error> {
+        let mut token = Token {
+            access_token: grant.access_token,
+            requested: wanted.scopes.clone(),
+            scopes: grant.scopes,
+            expires_at: started + grant.expires_in,
+            fetched_at: now,
+            stalled: false,
+            revoked_at: None,
+        };
+        // Asked anew: it may have been revoked meanwhile.
+        if let (Some(previous), _) = self.look(wanted).await {
+            if previous.expires_at >= token.expires_at {
+                token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
+            } else if previous.access_token.expose() == token.access_token.expose() {
+                token.stalled = true;
+            }
+            token.revoked_at = previous.revoked_at;
+        }
+        let lives = token.remaining(now) >= LEAST_REMAINING;
+        token.stalled |= !lives;
+        let token = Rc::new(token);
+        // Before the write: a request that comes meanwhile is served.
+        self.instance.remember(wanted, now, Some(token.clone()), true);
+        let _ = self.put(wanted, &token).await;
+        if lives { Ok(token) } else { Err(Error::no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
+    }
+}

@@ -1,0 +1,177 @@
+//! A fetch: from the lease to the stored token.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::flight::Outcome;
+use super::instance::Broker;
+use super::lease::Contest;
+use super::ports::Ports;
+use super::wanted::Wanted;
+use crate::config::application;
+use crate::error::{Error, Trouble};
+use crate::gate::{Lease, Need, SCOPE_REFUSAL_LIFE};
+use crate::mutation::{self, Rule};
+use crate::record::decode_whole;
+use crate::scope::ScopeRefusal;
+use crate::time::{Timestamp, is_pending};
+use crate::token::{LEAST_REMAINING, Token};
+use crate::upstream::{CALL_LIMIT, Failure};
+
+/// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
+
+const POLL_STORE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// A call for which there is less time is not begun.
+const SHORTEST_CALL: Duration = Duration::from_secs(2);
+
+/// What somebody is told who waited for a fetch that has not ended.
+pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
+
+impl<P: Ports> Broker<P> {
+    /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
+    /// brought or suffered meanwhile decides.
+    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
+        let wanted = &self.with_credential_in_use(wanted).await;
+        let known = self.instance.last_token(wanted);
+        let started = self.ports.now();
+        // Counted twice, because the clock may step back.
+        let mut waited = Duration::ZERO;
+        let mut pause = POLL_STORE.0;
+        loop {
+            let contest = match self.decided(wanted, need, known.as_deref()).await {
+                None => self.contend().await,
+                // The call that took the last of the budget may be on its way for this very token.
+                Some(Err(Error::NoToken { because: Trouble::BudgetSpent, retry_after })) => {
+                    match self.held_lease().await {
+                        Ok(Some(remaining)) => Contest::Lost(remaining.max(retry_after)),
+                        _ => return Outcome::without_call(Err(Error::no_token(Trouble::BudgetSpent, retry_after))),
+                    }
+                }
+                Some(decided) => return Outcome::without_call(decided),
+            };
+            match contest {
+                Contest::Won(lease) => return self.fetch_holding(wanted, need, known.as_deref(), Some(lease)).await,
+                // The instance still has its own flights and ledger to keep the limit with.
+                Contest::NoStore => return self.fetch_holding(wanted, need, known.as_deref(), None).await,
+                Contest::Lost(remaining)
+                    if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
+                {
+                    return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, remaining)));
+                }
+                Contest::Lost(_) => {}
+            }
+            self.ports.sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(POLL_STORE.1);
+        }
+    }
+
+    /// With the lease, or without a store: makes the call, and gives the lease back.
+    async fn fetch_holding(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
+        let mut outcome = self.fetch_once(wanted, need, known, lease).await;
+        if matches!(outcome.token, Err(Error::NoToken { because: Trouble::CredentialRefused, .. }))
+            && outcome.upstream.is_some()
+            && let Some(other) = wanted.with_other()
+            && Rc::ptr_eq(self.instance.ledger.borrow().choose(&other.application, self.ports.now()), &other.credential)
+        {
+            let second = self.fetch_once(&other, need, None, lease).await;
+            outcome = Outcome { upstream: second.upstream.or(outcome.upstream), ..second };
+        }
+        self.release(lease).await;
+        outcome
+    }
+
+    /// Looks once more, writes the call down, and makes it.
+    async fn fetch_once(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
+        if mutation::holds(Rule::SecondLook)
+            && let Some(decided) = self.decided(wanted, need, known).await
+        {
+            return Outcome::without_call(decided);
+        }
+        let credential = &wanted.credential.fingerprint;
+        let started = self.ports.now();
+        if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
+            // The store was too slow: a call now would reach into another's lease.
+            return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, RETRY_SOON)));
+        }
+        let admitted = self.admit(wanted, need, started);
+        // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
+        let reserved = admitted.map(|()| self.instance.write_down(|ledger| ledger.reserve(started)));
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(error) => return Outcome::without_call(Err(error)),
+        };
+        if lease.is_some() {
+            self.store_ledger().await;
+        }
+        let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
+        let (answer, call) = self.call(wanted, limit).await;
+        let ended = self.ports.now();
+        // The token first: others wait for it and not for the ledger.
+        let kept = match answer {
+            Ok(grant) => Ok(self.keep(wanted, grant, started, ended).await),
+            Err(failure) => {
+                let application = &wanted.application.name;
+                self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
+                if failure == Failure::ScopeNotGranted {
+                    self.keep_refusal(wanted, ended + SCOPE_REFUSAL_LIFE).await;
+                }
+                Err(failure)
+            }
+        };
+        if lease.is_some() {
+            let _ = self.load_ledger().await;
+        }
+        let random = self.ports.random();
+        let token = self.instance.write_down(|ledger| match &kept {
+            Ok(kept) => {
+                ledger.settle_success(reservation, ended, credential);
+                kept.clone()
+            }
+            Err(failure) => Err(ledger.settle_failure(reservation, ended, *failure, credential, random)),
+        });
+        if lease.is_some() {
+            self.store_ledger().await;
+            if let Ok(token) = &token {
+                self.note_in_index(token.access_token.expose(), wanted.key()).await;
+            }
+        }
+        if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
+            let (variable, place) = match wanted.application.name.as_str() {
+                application::DEFAULT => ("officernd_", String::new()),
+                name => ("", format!("applications: {name}: ")),
+            };
+            self.ports.warn(&format!(
+                "{place}OfficeRnD refuses {variable}client_secret and takes {variable}client_secret_next: swap the two, and \
+                 remove the old one after an hour",
+            ));
+        }
+        Outcome { token, upstream: Some(call) }
+    }
+
+    /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
+    async fn decided(&self, wanted: &Wanted, need: Need, known: Option<&Token>) -> Option<Result<Rc<Token>, Error>> {
+        let (found, _) = self.look(wanted).await;
+        let now = self.ports.now();
+        if let Some(token) = found {
+            let lives = token.remaining(now) >= LEAST_REMAINING;
+            let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
+            let next_fetch = token.next_fetch(now);
+            if lives && (is_news || next_fetch > now) {
+                return Some(Ok(token));
+            }
+            if next_fetch > now {
+                return Some(Err(Error::no_token(Trouble::TokenExpiring, next_fetch.since(now))));
+            }
+        }
+        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
+            && decode_whole::<Timestamp>(&bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
+        {
+            return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
+        }
+        let _ = self.load_ledger().await;
+        self.admit(wanted, need, now).err().map(Err)
+    }
+}
