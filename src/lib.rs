@@ -20,19 +20,11 @@ pub mod endpoint;
 pub mod error;
 pub mod gate;
 mod json;
-#[cfg(target_family = "wasm")]
-mod later;
 pub mod mutation;
 mod record;
 pub mod scope;
 pub mod seal;
 pub mod secret;
-#[cfg(all(target_family = "wasm", feature = "spin"))]
-mod spin;
-#[cfg(target_family = "wasm")]
-mod stdout;
 pub mod time;
 pub mod token;
 pub mod upstream;
-#[cfg(all(target_family = "wasm", feature = "wasi"))]
-mod wasi;

@@ -5,7 +5,7 @@ use std::env;
 use std::rc::Rc;
 
 use self::wasi::keyvalue::store::{Bucket, Error, open};
-use crate::component::warn;
+use super::log::warn;
 use crate::config::VARIABLES;
 
 wasip3::wit_bindgen::generate!({
@@ -45,7 +45,7 @@ const BUCKET: &str = "default";
 const RECORDS_KEPT: usize = 1024;
 
 #[derive(Default)]
-pub(crate) struct Host {
+pub(super) struct Host {
     /// The open store, which is not opened again for every request.
     store: RefCell<Option<Store>>,
 }
@@ -63,15 +63,15 @@ enum Store {
 impl Host {
     /// No moment for a request's body before a timer is set: while an instance yields, `wasmtime serve` starts another one, and
     /// that would have a budget of its own.
-    pub(crate) const MOMENTS: usize = 0;
+    pub(super) const MOMENTS: usize = 0;
 
-    pub(crate) async fn variable(&self, name: &'static str) -> Result<String, String> {
+    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
         // spin.toml has the defaults on Spin; here nobody else knows them.
         let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
         Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
     }
 
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         match self.store()? {
             Store::Shared(bucket) => self.note(bucket.get(key)),
             Store::Alone(records) => {
@@ -81,7 +81,7 @@ impl Host {
         }
     }
 
-    pub(crate) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         match self.store()? {
             Store::Shared(bucket) => self.note(bucket.set(key, value)),
             Store::Alone(records) => {
@@ -96,7 +96,7 @@ impl Host {
         }
     }
 
-    pub(crate) fn lack(&self) -> Option<&'static str> {
+    pub(super) fn lack(&self) -> Option<&'static str> {
         matches!(&*self.store.borrow(), Some(Store::Alone(_))).then_some("budget_per_instance")
     }
 
