@@ -18,5 +18,5 @@ mod wanted;
 pub use fetch::WAIT_LIMIT;
 pub use flight::UpstreamCall;
 pub use instance::{Broker, Instance};
-pub use issue::{Issue, Issuing, Source};
+pub use issue::{Source, TokenFuture, TokenOutcome};
 pub use ports::{Followup, Ports, SendError};

@@ -51,7 +51,7 @@ impl Guest for Component {
         }
         let handled = endpoint::handle(&broker, &incoming, arrived).await;
         if let Some(followup) = handled.followup {
-            spawn::later(async {
+            spawn::spawn(async {
                 // The answer first.
                 clock::sleep(Duration::from_millis(1)).await;
                 followup.await;

@@ -15,7 +15,7 @@ pub(crate) fn sha256_of_fields<const N: usize>(fields: [&[u8]; N]) -> [u8; 32] {
 }
 
 /// Where in memory something is found. Not for the store: another release of Rust may hash otherwise.
-pub(crate) fn memory_hash_of(value: impl Hash) -> u64 {
+pub(crate) fn in_memory_hash(value: impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 

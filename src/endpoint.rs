@@ -13,14 +13,14 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::broker::{Broker, Followup, Issue, Issuing, Ports};
+use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
 use crate::config::caller::{Caller, Unauthenticated};
 use crate::config::{Audited, Config};
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::scope::{ScopeRefusal, Scopes};
 use crate::time::Timestamp;
 use crate::token::LEAST_REMAINING;
-use answer::{ANSWER_ROOM, answer, grant, json, plain_error, refuse};
+use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
 use request::{ClientRequest, Credentials};
 use route::Route;
 use trace::{TRACEPARENT, request_id};
@@ -58,15 +58,15 @@ pub fn handle<P: Ports>(
         let (mut response, followup) = match route {
             Route::Token if request.method() == Method::POST => {
                 let config = broker.config(audit.time).await;
-                let issue = authorize_and_issue(broker, config, request, &mut audit).await;
-                token_answer(issue, &mut audit)
+                let outcome = authorize_and_issue(broker, config, request, &mut audit).await;
+                token_answer(outcome, &mut audit)
             }
             Route::Revocation if request.method() == Method::POST => {
                 (Box::pin(revocation(broker, request, &mut audit)).await, None)
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
             Route::Health if is_read => {
-                (json(StatusCode::OK, &Health { status: "ok", problem: None }, ANSWER_ROOM), None)
+                (json(StatusCode::OK, &Health { status: "ok", problem: None }, TYPICAL_ANSWER_LENGTH), None)
             }
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
             Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"), None),
@@ -87,13 +87,19 @@ pub fn handle<P: Ports>(
 
 async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<String> {
     let problem = match broker.config(audit.time).await {
-        Ok(config) => broker.problem(&config).await,
+        Ok(config) => broker.readiness_problem(&config).await,
         Err(_) => Some("configuration"),
     };
     audit.reason = problem;
     match problem {
-        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }, ANSWER_ROOM),
-        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, ANSWER_ROOM),
+        None => json(
+            StatusCode::OK,
+            &Health { status: "ready", problem: broker.ports.degradation() },
+            TYPICAL_ANSWER_LENGTH,
+        ),
+        Some(_) => {
+            json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, TYPICAL_ANSWER_LENGTH)
+        }
     }
 }
 
@@ -103,12 +109,12 @@ fn authorize_and_issue<P: Ports>(
     config: Result<Rc<Config>, Error>,
     request: &Request<Body>,
     audit: &mut Audit,
-) -> Issuing {
-    let issuing = config.and_then(|config| {
+) -> TokenFuture {
+    let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
         Ok(broker.issue(&config, &caller, scopes, audit.time))
     });
-    issuing.unwrap_or_else(|error| Either::Left(ready(Issue::refused(error, audit.time))))
+    outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }
 
 /// Establishes who calls, and what that may have of what it asks for.
@@ -130,23 +136,23 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
 }
 
 /// The answer of the token endpoint, and what is to be done after it.
-fn token_answer(issue: Issue, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
-    audit.source = issue.token.is_ok().then_some(issue.source);
-    audit.upstream = issue.upstream;
-    let response = match issue.token {
+fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
+    audit.source = outcome.token.is_ok().then_some(outcome.source);
+    audit.upstream = outcome.upstream;
+    let response = match outcome.token {
         // The store may have taken the last seconds it could be handed out in.
-        Ok(token) if token.remaining(issue.at) < LEAST_REMAINING => {
+        Ok(token) if token.remaining(outcome.at) < LEAST_REMAINING => {
             let retry_after = std::time::Duration::from_secs(1);
-            refuse(Error::NoToken { because: Trouble::TokenExpiring, retry_after }, audit)
+            refuse(Error::Unavailable { cause: Cause::TokenExpiring, retry_after }, audit)
         }
         Ok(token) => {
-            let response = grant(&token, issue.source, issue.at);
+            let response = grant(&token, outcome.source, outcome.at);
             audit.token = Some(token);
             response
         }
         Err(error) => refuse(error, audit),
     };
-    (response, issue.followup)
+    (response, outcome.followup)
 }
 
 /// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
@@ -211,7 +217,7 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
             token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
             revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
         },
-        ANSWER_ROOM,
+        TYPICAL_ANSWER_LENGTH,
     )
 }
 

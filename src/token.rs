@@ -48,7 +48,7 @@ pub enum Life {
     /// Try to get a successor; serve it if none comes.
     Late,
     /// Serve it to nobody.
-    Over,
+    Unusable,
 }
 
 impl Token {
@@ -67,7 +67,7 @@ impl Token {
     pub fn life(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Life {
         let remaining = self.remaining(now);
         if remaining < LEAST_REMAINING {
-            Life::Over
+            Life::Unusable
         } else if remaining < min_remaining {
             Life::Late
         } else if remaining < (min_remaining * 2).saturating_sub(jitter) {
@@ -133,8 +133,8 @@ mod tests {
         check(3300, 0, Life::Aging);
         check(3301, 0, Life::Late);
         check(3570, 0, Life::Late);
-        check(3571, 0, Life::Over);
-        check(9999, 0, Life::Over);
+        check(3571, 0, Life::Unusable);
+        check(9999, 0, Life::Unusable);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::flight::UpstreamCall;
 use super::instance::Broker;
 use super::ports::{Ports, SendError};
 use super::wanted::Wanted;
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::time::Timestamp;
 use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{self, ANSWER_LIMIT, Failure};
@@ -32,9 +32,9 @@ impl<P: Ports> Broker<P> {
             Some(Ok(answer)) => {
                 upstream::read_answer(answer.status(), answer.headers(), answer.body(), &wanted.scopes, now)
             }
-            Some(Err(SendError::TooLong)) => Err(Failure::Trouble(Trouble::AnswerTooLong, None)),
-            Some(Err(SendError::Unreachable)) => Err(Failure::Trouble(Trouble::Unreachable, None)),
-            None => Err(Failure::Trouble(Trouble::TimedOut, None)),
+            Some(Err(SendError::TooLong)) => Err(Failure::Unavailable(Cause::AnswerTooLong, None)),
+            Some(Err(SendError::Unreachable)) => Err(Failure::Unavailable(Cause::Unreachable, None)),
+            None => Err(Failure::Unavailable(Cause::TimedOut, None)),
         };
         let ms = now.since(started).as_millis().try_into().unwrap_or(u64::MAX);
         (grant, UpstreamCall { status, ms })
@@ -44,7 +44,7 @@ impl<P: Ports> Broker<P> {
     ///
     /// # Errors
     /// When it has too little life to be handed out.
-    pub(super) async fn keep(
+    pub(super) async fn keep_grant(
         &self,
         wanted: &Wanted,
         grant: upstream::Grant,
@@ -61,7 +61,7 @@ impl<P: Ports> Broker<P> {
             revoked_at: None,
         };
         // Asked anew: it may have been revoked meanwhile.
-        if let (Some(previous), _) = self.look(wanted).await {
+        if let (Some(previous), _) = self.load(wanted).await {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
             } else if previous.access_token.expose() == token.access_token.expose() {
@@ -74,7 +74,7 @@ impl<P: Ports> Broker<P> {
         let token = Rc::new(token);
         // Before the write: a request that comes meanwhile is served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
-        let _ = self.put(wanted, &token).await;
-        if lives { Ok(token) } else { Err(Error::no_token(Trouble::TokenExpiring, token.next_fetch(now).since(now))) }
+        let _ = self.save(wanted, &token).await;
+        if lives { Ok(token) } else { Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 }

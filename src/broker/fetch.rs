@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::flight::Outcome;
+use super::flight::FetchOutcome;
 use super::instance::Broker;
-use super::lease::Contest;
+use super::lease::LeaseAttempt;
 use super::ports::Ports;
 use super::wanted::Wanted;
 use crate::config::application;
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::gate::{Lease, Need, SCOPE_REFUSAL_LIFE};
 use crate::mutation::{self, Rule};
 use crate::record::decode_whole;
@@ -21,7 +21,8 @@ use crate::upstream::{CALL_LIMIT, Failure};
 /// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
-const POLL_STORE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
+const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
 
 /// A call for which there is less time is not begun.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
@@ -32,76 +33,95 @@ pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
 impl<P: Ports> Broker<P> {
     /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
     /// brought or suffered meanwhile decides.
-    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> Outcome {
+    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
         let started = self.ports.now();
         // Counted twice, because the clock may step back.
         let mut waited = Duration::ZERO;
-        let mut pause = POLL_STORE.0;
+        let mut pause = LEASE_POLL_FIRST;
         loop {
-            let contest = match self.decided(wanted, need, known.as_deref()).await {
-                None => self.contend().await,
+            let attempt = match self.settled_without_call(wanted, need, known.as_deref()).await {
+                None => self.acquire_lease().await,
                 // The call that took the last of the budget may be on its way for this very token.
-                Some(Err(Error::NoToken { because: Trouble::BudgetSpent, retry_after })) => {
-                    match self.held_lease().await {
-                        Ok(Some(remaining)) => Contest::Lost(remaining.max(retry_after)),
-                        _ => return Outcome::without_call(Err(Error::no_token(Trouble::BudgetSpent, retry_after))),
+                Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
+                    match self.remaining_lease().await {
+                        Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
+                        _ => {
+                            return FetchOutcome::without_call(Err(Error::unavailable(Cause::QuotaUsedUp, retry_after)));
+                        }
                     }
                 }
-                Some(decided) => return Outcome::without_call(decided),
+                Some(settled) => return FetchOutcome::without_call(settled),
             };
-            match contest {
-                Contest::Won(lease) => return self.fetch_holding(wanted, need, known.as_deref(), Some(lease)).await,
+            match attempt {
+                LeaseAttempt::Won(lease) => {
+                    return self.call_and_release(wanted, need, known.as_deref(), Some(lease)).await;
+                }
                 // The instance still has its own flights and ledger to keep the limit with.
-                Contest::NoStore => return self.fetch_holding(wanted, need, known.as_deref(), None).await,
-                Contest::Lost(remaining)
+                LeaseAttempt::NoStore => return self.call_and_release(wanted, need, known.as_deref(), None).await,
+                LeaseAttempt::Lost(remaining)
                     if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
                 {
-                    return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, remaining)));
+                    return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, remaining)));
                 }
-                Contest::Lost(_) => {}
+                LeaseAttempt::Lost(_) => {}
             }
             self.ports.sleep(pause).await;
             waited += pause;
-            pause = (pause * 2).min(POLL_STORE.1);
+            pause = (pause * 2).min(LEASE_POLL_LONGEST);
         }
     }
 
     /// With the lease, or without a store: makes the call, and gives the lease back.
-    async fn fetch_holding(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
-        let mut outcome = self.fetch_once(wanted, need, known, lease).await;
-        if matches!(outcome.token, Err(Error::NoToken { because: Trouble::CredentialRefused, .. }))
+    async fn call_and_release(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+        lease: Option<Lease>,
+    ) -> FetchOutcome {
+        let mut outcome = self.call_once(wanted, need, known, lease).await;
+        if matches!(outcome.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
             && outcome.upstream.is_some()
-            && let Some(other) = wanted.with_other()
-            && Rc::ptr_eq(self.instance.ledger.borrow().choose(&other.application, self.ports.now()), &other.credential)
+            && let Some(other) = wanted.with_other_credential()
+            && Rc::ptr_eq(
+                self.instance.ledger.borrow().credential_in_use(&other.application, self.ports.now()),
+                &other.credential,
+            )
         {
-            let second = self.fetch_once(&other, need, None, lease).await;
-            outcome = Outcome { upstream: second.upstream.or(outcome.upstream), ..second };
+            let second = self.call_once(&other, need, None, lease).await;
+            outcome = FetchOutcome { upstream: second.upstream.or(outcome.upstream), ..second };
         }
-        self.release(lease).await;
+        self.release_lease(lease).await;
         outcome
     }
 
     /// Looks once more, writes the call down, and makes it.
-    async fn fetch_once(&self, wanted: &Wanted, need: Need, known: Option<&Token>, lease: Option<Lease>) -> Outcome {
+    async fn call_once(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+        lease: Option<Lease>,
+    ) -> FetchOutcome {
         if mutation::holds(Rule::SecondLook)
-            && let Some(decided) = self.decided(wanted, need, known).await
+            && let Some(settled) = self.settled_without_call(wanted, need, known).await
         {
-            return Outcome::without_call(decided);
+            return FetchOutcome::without_call(settled);
         }
         let credential = &wanted.credential.fingerprint;
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
             // The store was too slow: a call now would reach into another's lease.
-            return Outcome::without_call(Err(Error::no_token(Trouble::StillFetching, RETRY_SOON)));
+            return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
         }
         let admitted = self.admit(wanted, need, started);
         // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
-        let reserved = admitted.map(|()| self.instance.write_down(|ledger| ledger.reserve(started)));
+        let reserved = admitted.map(|()| self.instance.update_ledger(|ledger| ledger.reserve(started)));
         let reservation = match reserved {
             Ok(reservation) => reservation,
-            Err(error) => return Outcome::without_call(Err(error)),
+            Err(error) => return FetchOutcome::without_call(Err(error)),
         };
         if lease.is_some() {
             self.store_ledger().await;
@@ -111,7 +131,7 @@ impl<P: Ports> Broker<P> {
         let ended = self.ports.now();
         // The token first: others wait for it and not for the ledger.
         let kept = match answer {
-            Ok(grant) => Ok(self.keep(wanted, grant, started, ended).await),
+            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
             Err(failure) => {
                 let application = &wanted.application.name;
                 self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
@@ -125,7 +145,7 @@ impl<P: Ports> Broker<P> {
             let _ = self.load_ledger().await;
         }
         let random = self.ports.random();
-        let token = self.instance.write_down(|ledger| match &kept {
+        let token = self.instance.update_ledger(|ledger| match &kept {
             Ok(kept) => {
                 ledger.settle_success(reservation, ended, credential);
                 kept.clone()
@@ -148,12 +168,17 @@ impl<P: Ports> Broker<P> {
                  remove the old one after an hour",
             ));
         }
-        Outcome { token, upstream: Some(call) }
+        FetchOutcome { token, upstream: Some(call) }
     }
 
     /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
-    async fn decided(&self, wanted: &Wanted, need: Need, known: Option<&Token>) -> Option<Result<Rc<Token>, Error>> {
-        let (found, _) = self.look(wanted).await;
+    async fn settled_without_call(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+    ) -> Option<Result<Rc<Token>, Error>> {
+        let (found, _) = self.load(wanted).await;
         let now = self.ports.now();
         if let Some(token) = found {
             let lives = token.remaining(now) >= LEAST_REMAINING;
@@ -163,7 +188,7 @@ impl<P: Ports> Broker<P> {
                 return Some(Ok(token));
             }
             if next_fetch > now {
-                return Some(Err(Error::no_token(Trouble::TokenExpiring, next_fetch.since(now))));
+                return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
             }
         }
         if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await

@@ -17,20 +17,20 @@ pub(super) struct Flight {
 
 #[derive(Clone, Debug)]
 pub(super) enum Landing {
-    Outcome(Outcome),
+    Ended(FetchOutcome),
     /// The request that led the fetch was dropped on the way.
     Abandoned,
 }
 
 /// How a fetch ended.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
+pub(super) struct FetchOutcome {
     pub(super) token: Result<Rc<Token>, Error>,
     /// The call it made, if it made one: it may as well find what another one brought.
     pub(super) upstream: Option<UpstreamCall>,
 }
 
-impl Outcome {
+impl FetchOutcome {
     pub(super) fn without_call(token: Result<Rc<Token>, Error>) -> Self {
         Self { token, upstream: None }
     }

@@ -29,14 +29,14 @@ pub struct Instance {
     /// A short list: a search through it costs less than the code of a map.
     pub(super) tokens: RefCell<Vec<Remembered>>,
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
-    /// The ledger as last seen or written, with what is in `unsaved`.
+    /// The ledger as last seen or written, with what is in `unsaved_ledger`.
     pub(super) ledger: RefCell<Ledger>,
     /// What the store does not know, because it did not take the ledger since: it may be read all the same.
-    pub(super) unsaved: RefCell<Ledger>,
+    pub(super) unsaved_ledger: RefCell<Ledger>,
     /// Sets this instance apart from the others of a fleet: in when it renews, and in the names of its requests.
     pub(super) random: u64,
     /// How many requests got a name.
-    pub(super) named: Cell<u64>,
+    pub(super) requests_named: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) struct Remembered {
     /// What it had, or what it would not keep.
     pub(super) token: Option<Rc<Token>>,
     /// The store did not take the token: it is here or nowhere.
-    pub(super) only_here: bool,
+    pub(super) is_unsaved: bool,
 }
 
 impl Instance {
@@ -73,16 +73,16 @@ impl Instance {
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
-            unsaved: RefCell::default(),
+            unsaved_ledger: RefCell::default(),
             random,
-            named: Cell::default(),
+            requests_named: Cell::default(),
         }
     }
 
     /// A name that no other request has, of this instance or another.
     pub fn name_request(&self) -> u128 {
-        let number = self.named.get();
-        self.named.set(number + 1);
+        let number = self.requests_named.get();
+        self.requests_named.set(number + 1);
         u128::from(self.random) << 64 | u128::from(number)
     }
 
@@ -108,7 +108,7 @@ impl Instance {
         min_remaining / 4 * u32::from(self.random as u8) / 255
     }
 
-    pub(super) fn remember(&self, wanted: &Wanted, looked_at: Timestamp, token: Option<Rc<Token>>, only_here: bool) {
+    pub(super) fn remember(&self, wanted: &Wanted, looked_at: Timestamp, token: Option<Rc<Token>>, is_unsaved: bool) {
         let mut tokens = self.tokens.borrow_mut();
         tokens.retain(|remembered| !remembered.is_for(wanted));
         if tokens.len() >= TOKENS_REMEMBERED {
@@ -116,7 +116,7 @@ impl Instance {
             tokens.remove(0);
         }
         let Wanted { hash, application, credential, scopes, .. } = wanted.clone();
-        tokens.push(Remembered { hash, application, credential, scopes, looked_at, token, only_here });
+        tokens.push(Remembered { hash, application, credential, scopes, looked_at, token, is_unsaved });
     }
 
     pub(super) fn remembered<T>(&self, wanted: &Wanted, read: impl Fn(&Remembered) -> T) -> Option<T> {
@@ -124,9 +124,9 @@ impl Instance {
     }
 
     /// Whether this token is one that the store did not take.
-    pub(super) fn has_alone(&self, token: &str) -> bool {
+    pub(super) fn holds_unsaved(&self, token: &str) -> bool {
         let is_token = |known: &Rc<Token>| known.access_token.expose() == token;
-        self.tokens.borrow().iter().any(|remembered| remembered.only_here && remembered.token.iter().any(is_token))
+        self.tokens.borrow().iter().any(|remembered| remembered.is_unsaved && remembered.token.iter().any(is_token))
     }
 
     /// The token as last seen.
@@ -135,8 +135,8 @@ impl Instance {
     }
 
     /// Changes the ledger. Until the store has taken it, the change is unsaved.
-    pub(super) fn write_down<T>(&self, change: impl Fn(&mut Ledger) -> T) -> T {
-        change(&mut self.unsaved.borrow_mut());
+    pub(super) fn update_ledger<T>(&self, change: impl Fn(&mut Ledger) -> T) -> T {
+        change(&mut self.unsaved_ledger.borrow_mut());
         change(&mut self.ledger.borrow_mut())
     }
 

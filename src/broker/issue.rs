@@ -14,7 +14,7 @@ use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::config::caller::Caller;
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::gate::Need;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ use crate::token::{LEAST_REMAINING, Life, Token};
 const WAIT_LIMIT_LATE: Duration = Duration::from_secs(4);
 
 /// How a request for a token ends.
-pub struct Issue {
+pub struct TokenOutcome {
     /// The token, or why there is none.
     pub token: Result<Rc<Token>, Error>,
     /// Where the token came from.
@@ -37,10 +37,10 @@ pub struct Issue {
     pub at: Timestamp,
 }
 
-/// An [`Issue`] that is there at once, or one that has to wait and takes the room for it.
-pub type Issuing = Either<Ready<Issue>, Pin<Box<dyn Future<Output = Issue>>>>;
+/// A [`TokenOutcome`] that is there at once, or one that has to wait and takes the room for it.
+pub type TokenFuture = Either<Ready<TokenOutcome>, Pin<Box<dyn Future<Output = TokenOutcome>>>>;
 
-impl Issue {
+impl TokenOutcome {
     /// Of a request that nothing was looked up for.
     pub(crate) fn refused(error: Error, at: Timestamp) -> Self {
         Self { token: Err(error), source: Source::Miss, upstream: None, followup: None, at }
@@ -80,46 +80,52 @@ impl<P: Ports> Broker<P> {
     /// A token of `scopes` for a caller that is known and may have them, for a request that came at `arrived`.
     ///
     /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
-    pub fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> Issuing {
+    pub fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> TokenFuture {
         let application = config.application(caller).clone();
-        let credential = self.instance.ledger.borrow().choose(&application, arrived).clone();
+        let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
         let wanted = Wanted::new(config.clone(), application, credential, scopes);
         let now = self.ports.now();
-        let recent = self.recent(&wanted, now);
+        let recent = self.from_memory(&wanted, now);
         match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
-            Some(issue) => Either::Left(ready(issue)),
-            None => Either::Right(Box::pin(self.clone().issue_later(wanted, recent, now, arrived))),
+            Some(outcome) => Either::Left(ready(outcome)),
+            None => Either::Right(Box::pin(self.clone().issue_after_lookup(wanted, recent, now, arrived))),
         }
     }
 
     /// The same where memory has nothing, or something with too little life.
-    async fn issue_later(self, wanted: Wanted, recent: Option<Rc<Token>>, now: Timestamp, arrived: Timestamp) -> Issue {
+    async fn issue_after_lookup(
+        self,
+        wanted: Wanted,
+        recent: Option<Rc<Token>>,
+        now: Timestamp,
+        arrived: Timestamp,
+    ) -> TokenOutcome {
         let (cached, now) = match recent {
             Some(_) => (recent, now),
             None => {
-                let (stored, now) = self.stored(&wanted).await;
-                if let Some(issue) = stored.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
-                    return issue;
+                let (stored, now) = self.load_any(&wanted).await;
+                if let Some(outcome) = stored.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
+                    return outcome;
                 }
                 (stored, now)
             }
         };
         let Some(token) = cached else {
-            return self.issue_fetched(wanted, Need::Now, Source::Miss, arrived).await;
+            return self.issue_by_fetching(wanted, Need::Now, Source::Miss, arrived).await;
         };
         let need = if token.remaining(now) < LEAST_REMAINING { Need::Now } else { Need::Late };
-        let issue = self.issue_fetched(wanted, need, Source::Stale, arrived).await;
+        let outcome = self.issue_by_fetching(wanted, need, Source::Stale, arrived).await;
         // A token that lives outlives any trouble with OfficeRnD.
-        match issue.token {
-            Err(_) if need == Need::Late && token.remaining(issue.at) >= LEAST_REMAINING => {
-                Issue { token: Ok(token), source: Source::Hit, ..issue }
+        match outcome.token {
+            Err(_) if need == Need::Late && token.remaining(outcome.at) >= LEAST_REMAINING => {
+                TokenOutcome { token: Ok(token), source: Source::Hit, ..outcome }
             }
-            _ => issue,
+            _ => outcome,
         }
     }
 
     /// Serves a cached token, if its life allows that without a wait for its successor.
-    fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<Issue> {
+    fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<TokenOutcome> {
         let min_remaining = wanted.config.min_remaining;
         let life = token.life(now, min_remaining, self.instance.jitter(min_remaining));
         let in_flight = || self.instance.flight(wanted.key()).is_some();
@@ -129,11 +135,11 @@ impl<P: Ports> Broker<P> {
                 let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
                 let (broker, wanted) = (self.clone(), wanted.clone());
                 let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
-                Some(Issue { followup: Some(Box::pin(followup)), ..Issue::hit(token.clone(), now) })
+                Some(TokenOutcome { followup: Some(Box::pin(followup)), ..TokenOutcome::hit(token.clone(), now) })
             }
             Life::Late if in_flight() || self.may_renew(wanted, token, Need::Late, now) => None,
-            Life::Fresh | Life::Aging | Life::Late => Some(Issue::hit(token.clone(), now)),
-            Life::Over => None,
+            Life::Fresh | Life::Aging | Life::Late => Some(TokenOutcome::hit(token.clone(), now)),
+            Life::Unusable => None,
         }
     }
 
@@ -142,7 +148,7 @@ impl<P: Ports> Broker<P> {
         token.next_fetch(now) <= now && self.admit(wanted, need, now).is_ok()
     }
 
-    async fn issue_fetched(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> Issue {
+    async fn issue_by_fetching(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> TokenOutcome {
         // What the body and the store took is part of the wait.
         let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
         let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
@@ -154,11 +160,11 @@ impl<P: Ports> Broker<P> {
         match ended {
             Either::Left((outcome, _)) => {
                 let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
-                Issue { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
+                TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
             }
             // A call may be on its way and its token must not be lost: the fetch ends after the answer.
-            Either::Right(((), fetch)) => Issue {
-                token: Err(Error::no_token(Trouble::StillFetching, RETRY_SOON)),
+            Either::Right(((), fetch)) => TokenOutcome {
+                token: Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)),
                 source,
                 upstream: None,
                 followup: Some(Box::pin(async move { drop(fetch.await) })),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::flight::{Flight, Landing, Outcome};
+use super::flight::{FetchOutcome, Flight, Landing};
 use super::instance::{Broker, Instance};
 use super::ports::Ports;
 use super::wanted::Wanted;
@@ -12,7 +12,7 @@ use crate::gate::Need;
 use crate::token::Key;
 
 /// How often a request looks whether the fetch it waits for has ended.
-const POLL_MEMORY: Duration = Duration::from_millis(10);
+const FLIGHT_POLL: Duration = Duration::from_millis(10);
 
 /// Leads a flight, and takes it off the board whatever happens: a host may drop a request at any await.
 pub(super) struct Lead {
@@ -27,8 +27,8 @@ impl Lead {
         Self { instance, flight }
     }
 
-    pub(super) fn land(self, outcome: Outcome) {
-        self.flight.landed.replace(Some(Landing::Outcome(outcome)));
+    pub(super) fn land(self, outcome: FetchOutcome) {
+        self.flight.landed.replace(Some(Landing::Ended(outcome)));
     }
 }
 
@@ -41,7 +41,7 @@ impl Drop for Lead {
 
 impl<P: Ports> Broker<P> {
     /// Joins the fetch that is on its way, or leads one.
-    pub(super) async fn obtain(self, wanted: Wanted, need: Need) -> Outcome {
+    pub(super) async fn obtain(self, wanted: Wanted, need: Need) -> FetchOutcome {
         loop {
             let Some(flight) = self.instance.flight(wanted.key()) else {
                 let lead = Lead::start(self.instance.clone(), wanted.key(), need);
@@ -52,10 +52,10 @@ impl<P: Ports> Broker<P> {
             loop {
                 let landed = flight.landed.borrow().clone();
                 match landed {
-                    None => self.ports.sleep(POLL_MEMORY).await,
+                    None => self.ports.sleep(FLIGHT_POLL).await,
                     // A fetch that was less needed gave up sooner than this one would.
-                    Some(Landing::Outcome(Outcome { token: Err(_), .. })) if flight.need < need => break,
-                    Some(Landing::Outcome(outcome)) => return Outcome::without_call(outcome.token),
+                    Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
+                    Some(Landing::Ended(outcome)) => return FetchOutcome::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,
                 }
             }

@@ -11,7 +11,7 @@ use crate::mutation::{self, Rule};
 /// How often the read-back of a lease is tried on a store that fails.
 const READ_BACK_TRIES: usize = 3;
 
-pub(super) enum Contest {
+pub(super) enum LeaseAttempt {
     Won(Lease),
     /// Somebody else has it, for this long at most.
     Lost(Duration),
@@ -20,37 +20,37 @@ pub(super) enum Contest {
 
 impl<P: Ports> Broker<P> {
     /// Fischer's mutual exclusion on plain get and set.
-    pub(super) async fn contend(&self) -> Contest {
+    pub(super) async fn acquire_lease(&self) -> LeaseAttempt {
         let started = self.ports.now();
-        match self.held_lease().await {
-            Err(StoreFailed) => return Contest::NoStore,
-            Ok(Some(remaining)) => return Contest::Lost(remaining),
+        match self.remaining_lease().await {
+            Err(StoreFailed) => return LeaseAttempt::NoStore,
+            Ok(Some(remaining)) => return LeaseAttempt::Lost(remaining),
             Ok(None) => {}
         }
         let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
         let bytes = lease.encode();
         if self.set(LEASE_KEY, &bytes).await.is_err() {
-            return Contest::NoStore;
+            return LeaseAttempt::NoStore;
         }
         // Where the store is slow for us, it is slow for the others: give their writes time to land.
         let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
         self.ports.sleep(LEASE_SETTLE.max(took * 2)).await;
         if !mutation::holds(Rule::ReadBack) {
-            return Contest::Won(lease);
+            return LeaseAttempt::Won(lease);
         }
         // A lease that was written must be read: given up here, it would bar everybody until it ends.
         for _ in 0..READ_BACK_TRIES {
             match self.get(LEASE_KEY).await {
-                Ok(Some(found)) if found == bytes => return Contest::Won(lease),
-                Ok(_) => return Contest::Lost(LEASE_LIFE),
+                Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
+                Ok(_) => return LeaseAttempt::Lost(LEASE_LIFE),
                 Err(StoreFailed) => self.ports.sleep(LEASE_SETTLE).await,
             }
         }
-        Contest::NoStore
+        LeaseAttempt::NoStore
     }
 
     /// How long the lease that somebody has will last; nothing when it is free.
-    pub(super) async fn held_lease(&self) -> Result<Option<Duration>, StoreFailed> {
+    pub(super) async fn remaining_lease(&self) -> Result<Option<Duration>, StoreFailed> {
         let bytes = self.get(LEASE_KEY).await?.unwrap_or_default();
         if bytes.is_empty() {
             return Ok(None);
@@ -63,7 +63,7 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Gives the lease back, unless it is another's by now.
-    pub(super) async fn release(&self, lease: Option<Lease>) {
+    pub(super) async fn release_lease(&self, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
         // If the store does not take it, it ends by itself.
         if matches!(self.get(LEASE_KEY).await, Ok(Some(found)) if found == lease.encode()) {

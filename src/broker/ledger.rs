@@ -12,13 +12,13 @@ use crate::time::Timestamp;
 impl<P: Ports> Broker<P> {
     /// What keeps the broker from being of use, apart from its configuration: the store does not answer, or OfficeRnD has
     /// just refused every application's credential.
-    pub async fn problem(&self, config: &Config) -> Option<&'static str> {
+    pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
         if self.load_ledger().await.is_err() {
             return Some("store");
         }
         let ledger = self.instance.ledger.borrow();
         let now = self.ports.now();
-        config.applications.iter().all(|application| ledger.refuses(application, now)).then_some("credential")
+        config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
     }
 
     /// Asks the ledger as this instance knows it.
@@ -32,7 +32,7 @@ impl<P: Ports> Broker<P> {
         if wanted.application.next.is_some() {
             let _ = self.load_ledger().await;
         }
-        wanted.with(self.instance.ledger.borrow().choose(&wanted.application, self.ports.now()))
+        wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
     }
 
     /// Brings the ledger in memory up to what the store has. What cannot be read changes nothing.
@@ -40,7 +40,7 @@ impl<P: Ports> Broker<P> {
         if let Some(bytes) = self.get(LEDGER_KEY).await? {
             match Ledger::decode(&bytes) {
                 Some(mut ledger) => {
-                    ledger.absorb(&self.instance.unsaved.borrow());
+                    ledger.absorb(&self.instance.unsaved_ledger.borrow());
                     self.instance.ledger.replace(ledger);
                 }
                 None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
@@ -52,7 +52,7 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn store_ledger(&self) {
         let bytes = self.instance.ledger.borrow().encode();
         if self.set(LEDGER_KEY, &bytes).await.is_ok() {
-            self.instance.unsaved.take();
+            self.instance.unsaved_ledger.take();
         }
     }
 }

@@ -43,7 +43,7 @@ pub trait Ports: Clone + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Response<Vec<u8>>, SendError>>;
     /// The class of what the host lacks, for `/readyz`, where the broker is of use without it.
-    fn lack(&self) -> Option<&'static str> {
+    fn degradation(&self) -> Option<&'static str> {
         None
     }
     /// Writes the audit line of a request, which ends with its only line break.

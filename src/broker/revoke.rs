@@ -11,7 +11,7 @@ use super::wanted::Wanted;
 use crate::config::Config;
 use crate::config::application::Credential;
 use crate::config::caller::Caller;
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::time::is_recent;
 use crate::token::{Index, Token};
 
@@ -27,8 +27,8 @@ impl<P: Ports> Broker<P> {
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
     pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
-        let unavailable = |StoreFailed| Error::no_token(Trouble::StoreUnavailable, RETRY_SOON);
-        if self.instance.has_alone(token) {
+        let unavailable = |StoreFailed| Error::unavailable(Cause::StoreUnavailable, RETRY_SOON);
+        if self.instance.holds_unsaved(token) {
             return Err(unavailable(StoreFailed));
         }
         let index = self.get(Index::KEY).await.map_err(unavailable)?;
@@ -51,15 +51,15 @@ impl<P: Ports> Broker<P> {
         if let Some(revoked_at) = record.revoked_at
             && is_recent(revoked_at, now, PAUSE_AFTER_REVOCATION)
         {
-            return Err(Error::no_token(Trouble::RevokedLately, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
+            return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
         }
         let revoked = Rc::new(record.revoked(now));
-        self.put(&wanted, &revoked).await.map_err(unavailable)?;
+        self.save(&wanted, &revoked).await.map_err(unavailable)?;
         // While a secret rotates, the other one may have brought the same token.
-        if let Some(other) = wanted.with_other()
-            && self.look(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
+        if let Some(other) = wanted.with_other_credential()
+            && self.load(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
         {
-            self.put(&other, &revoked).await.map_err(unavailable)?;
+            self.save(&other, &revoked).await.map_err(unavailable)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::config::Config;
 use crate::config::application::{Application, Credential};
-use crate::digest::memory_hash_of;
+use crate::digest::in_memory_hash;
 use crate::scope::Scopes;
 use crate::token::Key;
 
@@ -29,7 +29,7 @@ impl Wanted {
         credential: Rc<Credential>,
         scopes: Scopes,
     ) -> Self {
-        let hash = memory_hash_of((&application.name, &credential.fingerprint, &scopes));
+        let hash = in_memory_hash((&application.name, &credential.fingerprint, &scopes));
         Self { config, application, credential, scopes, hash, key: OnceCell::new() }
     }
 
@@ -38,13 +38,13 @@ impl Wanted {
     }
 
     /// The same with another credential.
-    pub(super) fn with(&self, credential: &Rc<Credential>) -> Self {
+    pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
         Self::new(self.config.clone(), self.application.clone(), credential.clone(), self.scopes.clone())
     }
 
     /// The same with the application's other credential, while its secret rotates.
-    pub(super) fn with_other(&self) -> Option<Self> {
+    pub(super) fn with_other_credential(&self) -> Option<Self> {
         let is_other = |other: &&Rc<Credential>| !Rc::ptr_eq(other, &self.credential);
-        self.application.credentials().find(is_other).map(|other| self.with(other))
+        self.application.credentials().find(is_other).map(|other| self.with_credential(other))
     }
 }

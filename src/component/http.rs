@@ -13,7 +13,7 @@ use wasip3::{wit_future, wit_stream};
 
 use super::clock::sleep;
 use super::host::Host;
-use super::spawn;
+use super::spawn::spawn;
 use crate::broker::SendError;
 use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
 
@@ -22,7 +22,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Room for a body that does not say how long it is. A longer one gets twice as much, again and again, and never more than the
 /// limit and the byte that is over it.
-const ROOM: usize = 256;
+const UNANNOUNCED_BODY_CAPACITY: usize = 256;
 
 /// How a body ends: with trailers, or in the middle.
 type End = Result<Option<Trailers>, ErrorCode>;
@@ -85,7 +85,7 @@ pub(super) async fn read_body(request: types::Request, length: Option<usize>) ->
     let body = read(|end| types::Request::consume_body(request, end), length, BODY_LIMIT);
     let patience = async {
         // Mostly it is there as soon as the host has had a moment.
-        for () in std::iter::repeat_n((), Host::MOMENTS) {
+        for () in std::iter::repeat_n((), Host::YIELDS_BEFORE_TIMER) {
             yield_async().await;
         }
         // Boxed because it is seldom needed.
@@ -109,7 +109,7 @@ pub(super) fn read(
     async move {
         // Kept until this ends: a receipt that is dropped is given.
         let _receipt = &receipt;
-        let mut whole = Vec::with_capacity(length.map_or(ROOM, |length| length.min(limit) + 1));
+        let mut whole = Vec::with_capacity(length.map_or(UNANNOUNCED_BODY_CAPACITY, |length| length.min(limit) + 1));
         loop {
             if whole.len() > limit {
                 return Err(SendError::TooLong);
@@ -157,7 +157,7 @@ fn write(body: String) -> (Option<StreamReader<u8>>, FutureReader<End>) {
         return (None, trailers);
     }
     let (mut writer, contents) = wit_stream::new();
-    spawn::later(async move {
+    spawn(async move {
         // What is left when the host reads no further is nobody's.
         drop(writer.write_all(body.into_bytes()).await);
         drop(writer);

@@ -14,7 +14,7 @@ pub(super) struct Host {
 
 impl Host {
     /// How often the host gets a moment for a request's body before a timer is set, which costs as much as half of the request.
-    pub(super) const MOMENTS: usize = 4;
+    pub(super) const YIELDS_BEFORE_TIMER: usize = 4;
 
     pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
         match variables::get(name).await {
@@ -25,15 +25,15 @@ impl Host {
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         let result = async { self.store().await?.get(key).await }.await;
-        self.note(result)
+        self.reopen_after_failure(result)
     }
 
     pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         let result = async { self.store().await?.set(key, value).await }.await;
-        self.note(result)
+        self.reopen_after_failure(result)
     }
 
-    pub(super) fn lack(&self) -> Option<&'static str> {
+    pub(super) fn degradation(&self) -> Option<&'static str> {
         None
     }
 
@@ -50,7 +50,7 @@ impl Host {
     }
 
     /// After a failure the next operation opens the store again.
-    fn note<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
+    fn reopen_after_failure<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
         result.map_err(|error| {
             self.store.replace(None);
             error.to_string()

@@ -60,8 +60,8 @@ impl Ports for World {
         Ok(answer)
     }
 
-    fn lack(&self) -> Option<&'static str> {
-        self.host.lack()
+    fn degradation(&self) -> Option<&'static str> {
+        self.host.degradation()
     }
 
     fn audit(&self, line: Vec<u8>) {

@@ -7,7 +7,7 @@ use super::grammar::is_name;
 use super::mistake::Mistakes;
 use super::origin::Origin;
 use crate::digest::{hex, sha256_of_fields};
-use crate::json::{Json, entries};
+use crate::json::{Json, for_each_entry};
 use crate::seal::Seal;
 use crate::secret::ClientSecret;
 
@@ -97,7 +97,7 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
         return applications;
     }
     let mut names = Vec::new();
-    let read = entries(
+    let read = for_each_entry(
         text,
         |_| true,
         |name, entry| {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::digest::memory_hash_of;
+use crate::digest::in_memory_hash;
 use crate::scope::{ScopePolicy, ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;
@@ -107,7 +107,7 @@ impl Callers {
 
     /// The caller of a name, whoever presents it.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
-        let hash = memory_hash_of(name);
+        let hash = in_memory_hash(name);
         let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
         let nearest = self.known.get(place..)?;
         // One name is compared, whether it is the one or not; all of them, should two ever have the same hash.

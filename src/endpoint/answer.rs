@@ -34,7 +34,7 @@ struct ErrorAnswer<'a> {
 }
 
 /// Room for what a [`TokenAnswer`] has besides its two texts, in bytes.
-const GRANT_ROOM: usize = 80;
+const TOKEN_ANSWER_OVERHEAD: usize = 80;
 
 pub(super) fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
     let expires_in = token.remaining(now).as_secs();
@@ -44,8 +44,8 @@ pub(super) fn grant(token: &Token, source: Source, now: Timestamp) -> Response<S
         expires_in,
         scope: token.scopes.as_str(),
     };
-    let room = GRANT_ROOM + answer.access_token.len() + answer.scope.len();
-    let mut response = json(StatusCode::OK, &answer, room);
+    let capacity = TOKEN_ANSWER_OVERHEAD + answer.access_token.len() + answer.scope.len();
+    let mut response = json(StatusCode::OK, &answer, capacity);
     let how = match source {
         Source::Hit => "hit",
         Source::Miss => "fwd=miss; stored",
@@ -68,10 +68,10 @@ pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
         Error::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
         Error::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
         Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
-        Error::NoToken { because, .. } if because.is_temporary() => {
+        Error::Unavailable { cause, .. } if cause.is_temporary() => {
             (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
         }
-        Error::NoToken { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
+        Error::Unavailable { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
         Error::Configuration(_) | Error::Variables(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
     };
     let mut response = plain_error(status, code, error.description());
@@ -79,7 +79,7 @@ pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
         Error::InvalidClient(_) => {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }
-        Error::NoToken { retry_after, .. } => {
+        Error::Unavailable { retry_after, .. } => {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(retry_after)));
         }
         _ => {}
@@ -88,14 +88,14 @@ pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
 }
 
 pub(super) fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Response<String> {
-    json(status, &ErrorAnswer { error, error_description }, ANSWER_ROOM)
+    json(status, &ErrorAnswer { error, error_description }, TYPICAL_ANSWER_LENGTH)
 }
 
 /// Room for most answers that are no token, in bytes.
-pub(super) const ANSWER_ROOM: usize = 128;
+pub(super) const TYPICAL_ANSWER_LENGTH: usize = 128;
 
-pub(super) fn json(status: StatusCode, value: &impl Serialize, room: usize) -> Response<String> {
-    answer(status, String::from_utf8(to_json(value, room)).expect("JSON is text"))
+pub(super) fn json(status: StatusCode, value: &impl Serialize, capacity: usize) -> Response<String> {
+    answer(status, String::from_utf8(to_json(value, capacity)).expect("JSON is text"))
 }
 
 /// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::pause::{Closure, FAILURE_PAUSE, LONGEST_PAUSE, RATE_LIMIT_PAUSE, REFUSED_PAUSE, growing};
+use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, pause_after};
 use crate::config::application::{Application, Credential, Fingerprint};
-use crate::error::{Error, Trouble};
+use crate::error::{Cause, Error};
 use crate::mutation::{self, Rule};
 use crate::record::decode_whole;
 use crate::scope::ScopeRefusal;
@@ -21,7 +21,7 @@ pub const LEDGER_KEY: &str = "gate/ledger";
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Calls of a window that a token which still lives never takes.
-const KEPT_FOR_NEED: usize = 2;
+const CALLS_RESERVED: usize = 2;
 
 /// How long OfficeRnD is believed that the application does not have a scope.
 pub const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
@@ -48,9 +48,9 @@ pub struct Ledger {
     /// The latest moment at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest first.
     calls_ms: Vec<Timestamp>,
     /// The gate is, or was lately, closed for everybody.
-    closed: Option<Closure>,
+    pause: Option<Pause>,
     /// The same for one credential each, by fingerprint.
-    closed_for: Vec<(String, Closure)>,
+    pauses_by_credential: Vec<(String, Pause)>,
 }
 
 /// The version that this code writes and reads; another one is as good as none.
@@ -74,13 +74,13 @@ impl Ledger {
 
     /// The credential to use: the current one, until OfficeRnD refuses it and there is a next one, which then stays in use
     /// unless it is refused itself.
-    pub fn choose<'a>(&self, application: &'a Application, now: Timestamp) -> &'a Rc<Credential> {
+    pub fn credential_in_use<'a>(&self, application: &'a Application, now: Timestamp) -> &'a Rc<Credential> {
         let refusal = |credential: &Credential| {
-            self.closure_for(&credential.fingerprint).filter(|closure| closure.because == Trouble::CredentialRefused)
+            self.pause_for(&credential.fingerprint).filter(|pause| pause.cause == Cause::CredentialRefused)
         };
         let current = &application.current;
         match &application.next {
-            Some(next) if refusal(current).is_some() && !refusal(next).is_some_and(|closure| closure.is_on(now)) => {
+            Some(next) if refusal(current).is_some() && !refusal(next).is_some_and(|pause| pause.is_active(now)) => {
                 next
             }
             _ => current,
@@ -88,9 +88,9 @@ impl Ledger {
     }
 
     /// Whether OfficeRnD has just refused the credential that would be used.
-    pub fn refuses(&self, application: &Application, now: Timestamp) -> bool {
-        let closure = self.closure_for(&self.choose(application, now).fingerprint);
-        closure.is_some_and(|closure| closure.because == Trouble::CredentialRefused && closure.is_on(now))
+    pub fn has_refused(&self, application: &Application, now: Timestamp) -> bool {
+        let pause = self.pause_for(&self.credential_in_use(application, now).fingerprint);
+        pause.is_some_and(|pause| pause.cause == Cause::CredentialRefused && pause.is_active(now))
     }
 
     /// Whether a call may be made now; `limit` calls fit in a window.
@@ -101,22 +101,22 @@ impl Ledger {
         if !mutation::holds(Rule::Ledger) {
             return Ok(());
         }
-        let budget = self.wait_for_budget(now, limit, need);
-        let closures = [self.closure_for(credential), self.closed];
-        let closure = closures.into_iter().flatten().find(|closure| closure.is_on(now));
-        match closure {
+        let quota_wait = self.wait_for_quota(now, limit, need);
+        let pauses = [self.pause_for(credential), self.pause];
+        let pause = pauses.into_iter().flatten().find(|pause| pause.is_active(now));
+        match pause {
             // Who is told when to come back must find a call free then.
-            Some(closure) => {
-                Err(Error::no_token(closure.because, closure.until_ms.since(now).min(LONGEST_PAUSE).max(budget)))
+            Some(pause) => {
+                Err(Error::unavailable(pause.cause, pause.until_ms.since(now).min(LONGEST_PAUSE).max(quota_wait)))
             }
-            None if budget.is_zero() => Ok(()),
-            None => Err(Error::no_token(Trouble::BudgetSpent, budget)),
+            None if quota_wait.is_zero() => Ok(()),
+            None => Err(Error::unavailable(Cause::QuotaUsedUp, quota_wait)),
         }
     }
 
     /// How long until a call fits in the window: zero when one fits now.
-    fn wait_for_budget(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
-        let usable = if need == Need::Now { limit } else { limit.saturating_sub(KEPT_FOR_NEED) };
+    fn wait_for_quota(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
+        let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_RESERVED) };
         let calls: Vec<_> = self.calls(now).collect();
         match calls.len().checked_sub(usable) {
             None => Duration::ZERO,
@@ -132,21 +132,21 @@ impl Ledger {
         self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
     }
 
-    /// Adds what `alone` has and this has not: calls and pauses of which the store does not know.
-    pub fn absorb(&mut self, alone: &Self) {
-        for call in &alone.calls_ms {
+    /// Adds what `unsaved` has and this has not: calls and pauses of which the store does not know.
+    pub fn absorb(&mut self, unsaved: &Self) {
+        for call in &unsaved.calls_ms {
             if !self.calls_ms.contains(call) {
                 self.insert(*call);
             }
         }
-        if self.closed.is_none_or(|known| alone.closed.is_some_and(|closure| closure.until_ms > known.until_ms)) {
-            self.closed = alone.closed;
+        if self.pause.is_none_or(|known| unsaved.pause.is_some_and(|pause| pause.until_ms > known.until_ms)) {
+            self.pause = unsaved.pause;
         }
-        for (credential, closure) in &alone.closed_for {
-            match self.closed_for.iter_mut().find(|(other, _)| other == credential) {
-                Some((_, known)) if known.until_ms < closure.until_ms => *known = *closure,
+        for (credential, pause) in &unsaved.pauses_by_credential {
+            match self.pauses_by_credential.iter_mut().find(|(other, _)| other == credential) {
+                Some((_, known)) if known.until_ms < pause.until_ms => *known = *pause,
                 Some(_) => {}
-                None => self.closed_for.push((credential.clone(), *closure)),
+                None => self.pauses_by_credential.push((credential.clone(), *pause)),
             }
         }
     }
@@ -163,8 +163,8 @@ impl Ledger {
     /// Writes down that a reserved call ended well: OfficeRnD answers, and knows the credential.
     pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
         self.settle(reservation, now);
-        self.closed = None;
-        self.reopen_for(credential);
+        self.pause = None;
+        self.end_pause_for(credential);
     }
 
     /// Writes down how a reserved call failed, and says what to tell whoever wanted it. `random` spreads the pauses of a
@@ -180,37 +180,37 @@ impl Ledger {
         credential: &Fingerprint,
         random: u64,
     ) -> Error {
-        let (because, asked_for) = match failure {
+        let (cause, asked_for) = match failure {
             // Whoever judges scopes has accepted the credential.
             Failure::ScopeNotGranted => {
                 self.settle_success(reservation, now, credential);
                 return Error::InvalidScope(ScopeRefusal::NotGranted);
             }
-            Failure::Trouble(Trouble::RateLimited, wait) => {
-                (Trouble::RateLimited, Some(wait.unwrap_or(RATE_LIMIT_PAUSE)))
+            Failure::Unavailable(Cause::RateLimited, wait) => {
+                (Cause::RateLimited, Some(wait.unwrap_or(RATE_LIMIT_PAUSE)))
             }
-            Failure::Trouble(because, wait) => (because, wait),
+            Failure::Unavailable(cause, wait) => (cause, wait),
         };
         self.settle(reservation, now);
-        let (previous, pauses) = match because {
-            Trouble::CredentialRefused => (self.closure_for(credential), REFUSED_PAUSE),
-            _ if because.is_temporary() => (self.closed, FAILURE_PAUSE),
-            _ => (self.closure_for(credential), FAILURE_PAUSE),
+        let (previous, range) = match cause {
+            Cause::CredentialRefused => (self.pause_for(credential), REFUSED_PAUSE),
+            _ if cause.is_temporary() => (self.pause, FAILURE_PAUSE),
+            _ => (self.pause_for(credential), FAILURE_PAUSE),
         };
-        let in_a_row = previous.map_or(1, |closure| closure.in_a_row.saturating_add(1));
-        let pause = match asked_for {
+        let in_a_row = previous.map_or(1, |pause| pause.in_a_row.saturating_add(1));
+        let length = match asked_for {
             Some(asked_for) => asked_for.clamp(Duration::from_secs(1), LONGEST_PAUSE),
-            None => growing(pauses, in_a_row, random),
+            None => pause_after(range, in_a_row, random),
         };
-        let closure = Closure { until_ms: now + pause, because, in_a_row };
-        if because.is_temporary() {
-            self.closed = Some(closure);
+        let pause = Pause { until_ms: now + length, cause, in_a_row };
+        if cause.is_temporary() {
+            self.pause = Some(pause);
         } else {
-            self.closed = None;
-            self.reopen_for(credential);
-            self.closed_for.push((credential.to_hex(), closure));
+            self.pause = None;
+            self.end_pause_for(credential);
+            self.pauses_by_credential.push((credential.to_hex(), pause));
         }
-        Error::no_token(because, pause)
+        Error::unavailable(cause, length)
     }
 
     fn insert(&mut self, call: Timestamp) {
@@ -218,14 +218,14 @@ impl Ledger {
         self.calls_ms.insert(place, call);
     }
 
-    fn closure_for(&self, credential: &Fingerprint) -> Option<Closure> {
+    fn pause_for(&self, credential: &Fingerprint) -> Option<Pause> {
         let name = credential.to_hex();
-        self.closed_for.iter().find(|(other, _)| *other == name).map(|(_, closure)| *closure)
+        self.pauses_by_credential.iter().find(|(other, _)| *other == name).map(|(_, pause)| *pause)
     }
 
-    fn reopen_for(&mut self, credential: &Fingerprint) {
+    fn end_pause_for(&mut self, credential: &Fingerprint) {
         let name = credential.to_hex();
-        self.closed_for.retain(|(other, _)| *other != name);
+        self.pauses_by_credential.retain(|(other, _)| *other != name);
     }
 
     /// The call has ended, so it reached OfficeRnD no later than now.
@@ -233,7 +233,7 @@ impl Ledger {
         let place = self.calls_ms.iter().position(|call| *call == reservation.0);
         place.map(|place| self.calls_ms.remove(place));
         self.insert(now.min(reservation.0));
-        self.closed_for.retain(|(_, closure)| closure.until_ms + FAILURE_MEMORY > now);
+        self.pauses_by_credential.retain(|(_, pause)| pause.until_ms + FAILURE_MEMORY > now);
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
     fn wait(ledger: &Ledger, now: u64, need: Need, secret: &str) -> u64 {
         match ledger.admit(at(now), LIMIT, need, &credential(secret)) {
             Ok(()) => 0,
-            Err(Error::NoToken { retry_after, .. }) => crate::time::retry_after_seconds(retry_after),
+            Err(Error::Unavailable { retry_after, .. }) => crate::time::retry_after_seconds(retry_after),
             Err(other) => panic!("{other}"),
         }
     }
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
         assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 70, "but a clock may be a little ahead");
         let mut ledger = Ledger::default();
-        let failure = Failure::Trouble(Trouble::RateLimited, None);
+        let failure = Failure::Unavailable(Cause::RateLimited, None);
         let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
     }
@@ -327,7 +327,7 @@ mod tests {
         let mut now = 0;
         for expected in [5, 10, 20, 40, 60, 60] {
             let reservation = ledger.reserve(at(now));
-            let failure = Failure::Trouble(Trouble::ServerError, None);
+            let failure = Failure::Unavailable(Cause::ServerError, None);
             let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
             let told = wait(&ledger, now, Need::Now, "another");
             assert!(told >= expected, "{told} s is less than the pause");
@@ -338,7 +338,7 @@ mod tests {
         let _ = ledger.settle_failure(
             Reservation(at(now)),
             at(now),
-            Failure::Trouble(Trouble::TimedOut, None),
+            Failure::Unavailable(Cause::TimedOut, None),
             &credential("s"),
             0,
         );
@@ -349,7 +349,7 @@ mod tests {
     fn officernd_says_when_to_come_back_and_is_believed_within_bounds() {
         let check = |asked_for: Option<u64>, expected: u64| {
             let mut ledger = Ledger::default();
-            let failure = Failure::Trouble(Trouble::RateLimited, asked_for.map(Duration::from_secs));
+            let failure = Failure::Unavailable(Cause::RateLimited, asked_for.map(Duration::from_secs));
             let _ = ledger.settle_failure(Reservation(at(0)), at(0), failure, &credential("s"), 255);
             assert_eq!(wait(&ledger, 0, Need::Now, "s"), expected, "{asked_for:?}");
         };
@@ -365,14 +365,14 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [30, 60, 120, 240, 480, 900, 900] {
-            let failure = Failure::Trouble(Trouble::CredentialRefused, None);
+            let failure = Failure::Unavailable(Cause::CredentialRefused, None);
             let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("old"), 0);
             assert_eq!(wait(&ledger, now, Need::Now, "old"), expected);
             assert_eq!(wait(&ledger, now, Need::Now, "new"), 0, "a new secret opens it at once");
             now += 1000;
         }
         let ledger = Ledger::decode(&ledger.encode()).unwrap();
-        assert_eq!(ledger.closed_for.len(), 1);
+        assert_eq!(ledger.pauses_by_credential.len(), 1);
         assert!(Ledger::decode(&[1, 2, 3]).is_none());
         assert!(Ledger::decode(b"").is_none());
     }
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn nonsense_about_one_application_is_no_pause_for_another() {
         let mut ledger = Ledger::default();
-        let failure = Failure::Trouble(Trouble::BroaderScope, None);
+        let failure = Failure::Unavailable(Cause::BroaderScope, None);
         for (now, expected) in [(0, 5), (100, 10)] {
             let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("a"), 0);
             assert_eq!(wait(&ledger, now, Need::Now, "a"), expected);
@@ -393,28 +393,28 @@ mod tests {
         let identity = Origin::parse("https://identity.example").unwrap();
         let alone = Application::new("default", "id", "old", "", &identity);
         let rotating = Application::new("default", "id", "old", "new", &identity);
-        let fail = |ledger: &mut Ledger, now: u64, secret: &str, because| {
-            let failure = Failure::Trouble(because, None);
+        let fail = |ledger: &mut Ledger, now: u64, secret: &str, cause| {
+            let failure = Failure::Unavailable(cause, None);
             let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential(secret), 0);
         };
         let check = |ledger: &Ledger, now: u64, expected: &str| {
-            assert_eq!(ledger.choose(&alone, at(now)).client_secret.expose(), "old");
-            assert_eq!(ledger.choose(&rotating, at(now)).client_secret.expose(), expected, "at {now}");
+            assert_eq!(ledger.credential_in_use(&alone, at(now)).client_secret.expose(), "old");
+            assert_eq!(ledger.credential_in_use(&rotating, at(now)).client_secret.expose(), expected, "at {now}");
         };
         let mut ledger = Ledger::default();
         check(&ledger, 0, "old");
-        fail(&mut ledger, 0, "old", Trouble::UnexpectedStatus);
+        fail(&mut ledger, 0, "old", Cause::UnexpectedStatus);
         check(&ledger, 0, "old");
-        fail(&mut ledger, 1, "old", Trouble::CredentialRefused);
+        fail(&mut ledger, 1, "old", Cause::CredentialRefused);
         check(&ledger, 1, "new");
-        assert!(ledger.refuses(&alone, at(1)) && !ledger.refuses(&rotating, at(1)));
+        assert!(ledger.has_refused(&alone, at(1)) && !ledger.has_refused(&rotating, at(1)));
         // What works is remembered for longer than a pause lasts.
         ledger.settle_success(Reservation(at(2)), at(2), &credential("new"));
         check(&ledger, 6 * 24 * 3600, "new");
         // Both refused: each is tried again after its own pause.
-        fail(&mut ledger, 100, "new", Trouble::CredentialRefused);
+        fail(&mut ledger, 100, "new", Cause::CredentialRefused);
         check(&ledger, 101, "old");
-        assert!(ledger.refuses(&alone, at(20)));
+        assert!(ledger.has_refused(&alone, at(20)));
         check(&ledger, 130, "new");
         // The current one works again.
         ledger.settle_success(Reservation(at(200)), at(200), &credential("old"));
@@ -424,11 +424,11 @@ mod tests {
     #[test]
     fn what_the_store_does_not_know_is_added_once() {
         let mut known = after_calls(&[0, 1]);
-        let mut alone = after_calls(&[1, 2, 3, 4]);
-        let failure = Failure::Trouble(Trouble::ServerError, None);
-        let _ = alone.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
+        let mut unsaved = after_calls(&[1, 2, 3, 4]);
+        let failure = Failure::Unavailable(Cause::ServerError, None);
+        let _ = unsaved.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
         for _ in 0..2 {
-            known.absorb(&alone);
+            known.absorb(&unsaved);
             assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");
             assert_eq!(wait(&known, 5, Need::Now, "s"), 55, "neither the budget nor the pause is forgotten");
         }

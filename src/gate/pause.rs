@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Trouble;
+use crate::error::Cause;
 use crate::time::{Timestamp, is_pending};
 
 /// OfficeRnD said 429 without saying for how long.
@@ -21,21 +21,21 @@ pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30),
 
 /// A pause, its reason, and how many in a row there were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Closure {
+pub(super) struct Pause {
     pub(super) until_ms: Timestamp,
-    pub(super) because: Trouble,
+    pub(super) cause: Cause,
     pub(super) in_a_row: u32,
 }
 
-impl Closure {
+impl Pause {
     /// Whether it holds now.
-    pub(super) fn is_on(&self, now: Timestamp) -> bool {
+    pub(super) fn is_active(&self, now: Timestamp) -> bool {
         is_pending(self.until_ms, now, LONGEST_PAUSE)
     }
 }
 
 /// Doubles from the first pause to the longest, and adds up to a fifth.
-pub(super) fn growing((first, longest): (Duration, Duration), in_a_row: u32, random: u64) -> Duration {
+pub(super) fn pause_after((first, longest): (Duration, Duration), in_a_row: u32, random: u64) -> Duration {
     let pause = first.saturating_mul(1 << (in_a_row.clamp(1, 16) - 1)).min(longest);
     let jitter = pause / 5 * u32::from(random as u8) / 255;
     (pause + jitter).min(longest)
@@ -48,8 +48,8 @@ mod tests {
     #[test]
     fn a_pause_is_lengthened_by_a_fifth_at_most() {
         let (first, longest) = (Duration::from_secs(5), Duration::from_secs(60));
-        assert_eq!(growing((first, longest), 1, 0), Duration::from_secs(5));
-        assert_eq!(growing((first, longest), 1, 255), Duration::from_secs(6));
-        assert_eq!(growing((first, longest), 99, 255), longest);
+        assert_eq!(pause_after((first, longest), 1, 0), Duration::from_secs(5));
+        assert_eq!(pause_after((first, longest), 1, 255), Duration::from_secs(6));
+        assert_eq!(pause_after((first, longest), 99, 255), longest);
     }
 }

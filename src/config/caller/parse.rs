@@ -7,8 +7,8 @@ use super::{Caller, Callers, KnownSecret, UNKNOWN};
 use crate::config::application;
 use crate::config::grammar::is_name;
 use crate::config::mistake::Mistakes;
-use crate::digest::{memory_hash_of, parse_digest};
-use crate::json::{Json, entries};
+use crate::digest::{in_memory_hash, parse_digest};
+use crate::json::{Json, for_each_entry};
 use crate::scope::{MalformedPolicy, ScopePolicy};
 use crate::time::Timestamp;
 
@@ -21,7 +21,7 @@ impl Callers {
         let mut known = Vec::new();
         let mut most_secrets = 0;
         let mut is_empty = true;
-        let read = entries(
+        let read = for_each_entry(
             text,
             |_| true,
             |name, entry| {
@@ -35,7 +35,7 @@ impl Callers {
                 }
                 if let Some(caller) = parse_caller(&name, &entry, &is_application, mistakes) {
                     most_secrets = most_secrets.max(caller.secrets.len());
-                    known.push((memory_hash_of(&*name), Rc::new(caller)));
+                    known.push((in_memory_hash(&*name), Rc::new(caller)));
                 }
             },
         );
