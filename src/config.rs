@@ -9,7 +9,6 @@ mod origin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::secret::ClientSecret;
 use application::Application;
 use caller::{Caller, Callers};
 use grammar::parse_within;
@@ -75,90 +74,37 @@ impl Config {
     /// # Errors
     /// Every mistake in them, at once.
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
-        let mut found = Vec::new();
-        let mut read = |variable: &'static str, parse: &mut dyn FnMut(&str, &mut Mistakes)| {
-            let mut mistakes = Mistakes::of(variable);
-            parse(lookup(variable).trim(), &mut mistakes);
-            found.extend(mistakes);
-        };
-
-        let mut client_id = String::new();
-        read("officernd_client_id", &mut |text, mistakes| {
-            client_id = text.to_owned();
-            if text.is_empty() {
-                mistakes.add("", "is empty, and must be the client id of the OfficeRnD application");
+        let mut reader = Reader { lookup, found: Vec::new() };
+        let client_id =
+            reader.required("officernd_client_id", "is empty, and must be the client id of the OfficeRnD application");
+        let client_secret = reader.required(
+            "officernd_client_secret",
+            "is empty, and must be the client secret of the OfficeRnD application",
+        );
+        let next_secret = reader.text("officernd_client_secret_next");
+        let identity = reader.identity();
+        let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
+        let seconds = "must be a whole number of seconds from 30 to 3300";
+        let min_remaining_seconds = reader.number("min_remaining_seconds", 30, 3300, seconds);
+        let calls = "must be a whole number from 1 to 100";
+        let calls_per_minute = reader.number("upstream_calls_per_minute", 1, 100, calls);
+        let public_url = reader.public_url();
+        let audited = reader.audited();
+        match identity {
+            Some(identity) if reader.found.is_empty() => {
+                let default = Application::new(application::DEFAULT, client_id, client_secret, next_secret, &identity);
+                applications.insert(0, Rc::new(default));
+                Ok(Self {
+                    identity,
+                    applications,
+                    callers,
+                    min_remaining: Duration::from_secs(min_remaining_seconds.into()),
+                    calls_per_minute: calls_per_minute.into(),
+                    public_url,
+                    audited,
+                })
             }
-        });
-        let mut client_secret = ClientSecret::new("");
-        read("officernd_client_secret", &mut |text, mistakes| {
-            client_secret = ClientSecret::new(text);
-            if text.is_empty() {
-                mistakes.add("", "is empty, and must be the client secret of the OfficeRnD application");
-            }
-        });
-        let mut next_secret = ClientSecret::new("");
-        read("officernd_client_secret_next", &mut |text, _| next_secret = ClientSecret::new(text));
-        let mut identity = None;
-        read("officernd_identity_url", &mut |text, mistakes| {
-            identity = Origin::parse(text);
-            if identity.is_none() {
-                mistakes
-                    .add("", "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]");
-            }
-        });
-        let mut applications = Vec::new();
-        let mut are_all_known = false;
-        read("applications", &mut |text, mistakes| {
-            applications = application::parse(text, identity.as_ref(), mistakes);
-            are_all_known = mistakes.is_empty() && identity.is_some();
-        });
-        let mut callers = None;
-        read("callers", &mut |text, mistakes| {
-            let is_known = |name: &str| {
-                name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
-            };
-            callers = Some(Callers::parse(text, is_known, mistakes));
-        });
-        let mut min_remaining_seconds = 0;
-        read("min_remaining_seconds", &mut |text, mistakes| match parse_within(text, 30, 3300) {
-            Some(seconds) => min_remaining_seconds = seconds,
-            None => mistakes.add("", "must be a whole number of seconds from 30 to 3300"),
-        });
-        let mut calls_per_minute = 0;
-        read("upstream_calls_per_minute", &mut |text, mistakes| match parse_within(text, 1, 100) {
-            Some(calls) => calls_per_minute = calls,
-            None => mistakes.add("", "must be a whole number from 1 to 100"),
-        });
-        let mut public_url = None;
-        read("public_url", &mut |text, mistakes| {
-            public_url = Origin::parse(text);
-            if public_url.is_none() && !text.is_empty() {
-                mistakes.add("", "must be empty, or an origin as officernd_identity_url is one");
-            }
-        });
-        let mut audited = Audited::All;
-        read("audit", &mut |text, mistakes| match text {
-            "all" => audited = Audited::All,
-            "exceptions" => audited = Audited::Exceptions,
-            _ => mistakes.add("", "must be all or exceptions"),
-        });
-
-        match (identity, callers) {
-            (Some(identity), Some(callers)) if found.is_empty() => Ok(Self {
-                applications: {
-                    let (current, next) = (client_secret.expose(), next_secret.expose());
-                    let default = Application::new(application::DEFAULT, &client_id, current, next, &identity);
-                    applications.insert(0, Rc::new(default));
-                    applications
-                },
-                identity,
-                callers,
-                min_remaining: Duration::from_secs(min_remaining_seconds.into()),
-                calls_per_minute: calls_per_minute.into(),
-                public_url,
-                audited,
-            }),
-            _ => Err(found),
+            _ => Err(reader.found),
         }
     }
 
@@ -166,6 +112,83 @@ impl Config {
     pub fn application(&self, caller: &Caller) -> &Rc<Application> {
         let is_its_own = |application: &&Rc<Application>| application.name == caller.application;
         self.applications.iter().find(is_its_own).expect("a policy that names another application is a mistake")
+    }
+}
+
+/// Reads one variable after the other, and collects the mistakes in them.
+struct Reader<L> {
+    lookup: L,
+    found: Vec<Mistake>,
+}
+
+impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
+    fn text(&self, variable: &'static str) -> &'a str {
+        (self.lookup)(variable).trim()
+    }
+
+    fn note(&mut self, variable: &'static str, problem: &'static str) {
+        let mut mistakes = Mistakes::of(variable);
+        mistakes.add("", problem);
+        self.found.extend(mistakes);
+    }
+
+    fn required(&mut self, variable: &'static str, problem: &'static str) -> &'a str {
+        let text = self.text(variable);
+        if text.is_empty() {
+            self.note(variable, problem);
+        }
+        text
+    }
+
+    fn number(&mut self, variable: &'static str, low: u16, high: u16, problem: &'static str) -> u16 {
+        let number = parse_within(self.text(variable), low, high);
+        if number.is_none() {
+            self.note(variable, problem);
+        }
+        number.unwrap_or_default()
+    }
+
+    fn identity(&mut self) -> Option<Origin> {
+        let identity = Origin::parse(self.text("officernd_identity_url"));
+        if identity.is_none() {
+            let problem = "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]";
+            self.note("officernd_identity_url", problem);
+        }
+        identity
+    }
+
+    fn applications_and_callers(&mut self, identity: Option<&Origin>) -> (Vec<Rc<Application>>, Callers) {
+        let mut mistakes = Mistakes::of("applications");
+        let applications = application::parse(self.text("applications"), identity, &mut mistakes);
+        let are_all_known = mistakes.is_empty() && identity.is_some();
+        self.found.extend(mistakes);
+        let is_known = |name: &str| {
+            name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
+        };
+        let mut mistakes = Mistakes::of("callers");
+        let callers = Callers::parse(self.text("callers"), is_known, &mut mistakes);
+        self.found.extend(mistakes);
+        (applications, callers)
+    }
+
+    fn public_url(&mut self) -> Option<Origin> {
+        let text = self.text("public_url");
+        let public_url = Origin::parse(text);
+        if public_url.is_none() && !text.is_empty() {
+            self.note("public_url", "must be empty, or an origin as officernd_identity_url is one");
+        }
+        public_url
+    }
+
+    fn audited(&mut self) -> Audited {
+        match self.text("audit") {
+            "all" => Audited::All,
+            "exceptions" => Audited::Exceptions,
+            _ => {
+                self.note("audit", "must be all or exceptions");
+                Audited::All
+            }
+        }
     }
 }
 

@@ -6,4 +6,4 @@ mod ledger;
 mod pause;
 
 pub use lease::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, Lease};
-pub use ledger::{LEDGER_KEY, Ledger, Need, Reservation, SCOPE_REFUSAL_LIFE};
+pub use ledger::{LEDGER_KEY, Ledger, Need, Reservation};

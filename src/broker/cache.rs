@@ -7,12 +7,16 @@ use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
-use crate::time::{CLOCK_SKEW, Timestamp, is_recent};
+use crate::record::{decode_whole, encode};
+use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
 use crate::token::{Index, Key, LEAST_REMAINING, Token};
 
 /// How long a token is served from memory before the store is asked again, so that a token that another instance
 /// fetched, or forgot, gets around.
 const TOKEN_MEMORY: Duration = Duration::from_secs(2);
+
+/// How long OfficeRnD is believed that the application does not have a scope.
+const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
 impl<P: Ports> Broker<P> {
     /// What memory has, if that is recent. While a secret rotates, a token that the other one brought is as good.
@@ -91,8 +95,14 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    pub(super) async fn keep_refusal(&self, wanted: &Wanted, until: Timestamp) {
-        let bytes = postcard::to_allocvec(&until).expect("a number always serializes");
-        let _ = self.set(&wanted.key().of_refusal(), &bytes).await;
+    /// Whether OfficeRnD has refused these scopes a short while ago.
+    pub(super) async fn is_refused(&self, wanted: &Wanted, now: Timestamp) -> bool {
+        let refusal = self.get(&wanted.key().of_refusal()).await;
+        let is_pending = |until| is_pending(until, now, SCOPE_REFUSAL_LIFE);
+        matches!(refusal, Ok(Some(bytes)) if decode_whole(&bytes).is_some_and(is_pending))
+    }
+
+    pub(super) async fn keep_refusal(&self, wanted: &Wanted, now: Timestamp) {
+        let _ = self.set(&wanted.key().of_refusal(), &encode(&(now + SCOPE_REFUSAL_LIFE))).await;
     }
 }

@@ -8,15 +8,12 @@ use super::instance::Broker;
 use super::lease::LeaseAttempt;
 use super::ports::Ports;
 use super::wanted::Wanted;
-use crate::config::application;
 use crate::error::{Cause, Error};
-use crate::gate::{Lease, Need, SCOPE_REFUSAL_LIFE};
+use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
-use crate::record::decode_whole;
 use crate::scope::ScopeRefusal;
-use crate::time::{Timestamp, is_pending};
 use crate::token::{LEAST_REMAINING, Token};
-use crate::upstream::{CALL_LIMIT, Failure};
+use crate::upstream::CALL_LIMIT;
 
 /// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
@@ -48,7 +45,10 @@ impl<P: Ports> Broker<P> {
                     match self.remaining_lease().await {
                         Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
                         _ => {
-                            return FetchOutcome::without_call(Err(Error::unavailable(Cause::QuotaUsedUp, retry_after)));
+                            return FetchOutcome::without_call(Err(Error::unavailable(
+                                Cause::QuotaUsedUp,
+                                retry_after,
+                            )));
                         }
                     }
                 }
@@ -110,7 +110,6 @@ impl<P: Ports> Broker<P> {
         {
             return FetchOutcome::without_call(settled);
         }
-        let credential = &wanted.credential.fingerprint;
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
             // The store was too slow: a call now would reach into another's lease.
@@ -130,43 +129,10 @@ impl<P: Ports> Broker<P> {
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
         // The token first: others wait for it and not for the ledger.
-        let kept = match answer {
-            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
-            Err(failure) => {
-                let application = &wanted.application.name;
-                self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
-                if failure == Failure::ScopeNotGranted {
-                    self.keep_refusal(wanted, ended + SCOPE_REFUSAL_LIFE).await;
-                }
-                Err(failure)
-            }
-        };
-        if lease.is_some() {
-            let _ = self.load_ledger().await;
-        }
-        let random = self.ports.random();
-        let token = self.instance.update_ledger(|ledger| match &kept {
-            Ok(kept) => {
-                ledger.settle_success(reservation, ended, credential);
-                kept.clone()
-            }
-            Err(failure) => Err(ledger.settle_failure(reservation, ended, *failure, credential, random)),
-        });
-        if lease.is_some() {
-            self.store_ledger().await;
-            if let Ok(token) = &token {
-                self.note_in_index(token.access_token.expose(), wanted.key()).await;
-            }
-        }
+        let kept = self.keep_answer(wanted, answer, started, ended).await;
+        let token = self.settle(wanted, reservation, &kept, ended, lease.is_some()).await;
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
-            let (variable, place) = match wanted.application.name.as_str() {
-                application::DEFAULT => ("officernd_", String::new()),
-                name => ("", format!("applications: {name}: ")),
-            };
-            self.ports.warn(&format!(
-                "{place}OfficeRnD refuses {variable}client_secret and takes {variable}client_secret_next: swap the two, and \
-                 remove the old one after an hour",
-            ));
+            self.advise_to_swap_secrets(&wanted.application.name);
         }
         FetchOutcome { token, upstream: Some(call) }
     }
@@ -191,9 +157,7 @@ impl<P: Ports> Broker<P> {
                 return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
             }
         }
-        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
-            && decode_whole::<Timestamp>(&bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
-        {
+        if self.is_refused(wanted, now).await {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
         }
         let _ = self.load_ledger().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mutation::{self, Rule};
-use crate::record::decode_whole;
+use crate::record::{decode_whole, encode};
 use crate::time::{Timestamp, is_pending};
 use crate::upstream::CALL_LIMIT;
 
@@ -40,7 +40,7 @@ impl Lease {
 
     /// The bytes the store keeps.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("numbers always serialize")
+        encode(self)
     }
 
     /// How long a call of its holder may take.

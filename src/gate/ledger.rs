@@ -9,7 +9,7 @@ use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSE
 use crate::config::application::{Application, Credential, Fingerprint};
 use crate::error::{Cause, Error};
 use crate::mutation::{self, Rule};
-use crate::record::decode_whole;
+use crate::record::{decode_whole, encode};
 use crate::scope::ScopeRefusal;
 use crate::time::{CLOCK_SKEW, Timestamp};
 use crate::upstream::{CALL_LIMIT, Failure};
@@ -22,9 +22,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Calls of a window that a token which still lives never takes.
 const CALLS_RESERVED: usize = 2;
-
-/// How long OfficeRnD is believed that the application does not have a scope.
-pub const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a credential that failed is remembered after its pause: so that its next failure pauses longer, and that a
 /// refused one is not tried again while the next one works.
@@ -68,8 +65,7 @@ impl Ledger {
 
     /// The bytes the store keeps.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(&Self { version: LEDGER_VERSION, ..self.clone() })
-            .expect("numbers and strings always serialize")
+        encode(&Self { version: LEDGER_VERSION, ..self.clone() })
     }
 
     /// The credential to use: the current one, until OfficeRnD refuses it and there is a next one, which then stays in use

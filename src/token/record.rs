@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Token;
 use super::key::Key;
-use crate::record::decode_whole;
+use crate::record::{decode_whole, encode};
 use crate::scope::Scopes;
 use crate::seal::{NONCE_LENGTH, Seal};
 use crate::secret::AccessToken;
@@ -33,8 +33,7 @@ impl Token {
             stalled: self.stalled,
             revoked_at_ms: self.revoked_at,
         };
-        let record = postcard::to_allocvec(&record).expect("numbers and strings always serialize");
-        seal.seal(&record, &key.of_token(), nonce)
+        seal.seal(&encode(&record), &key.of_token(), nonce)
     }
 
     /// The token of bytes that the store has under `key`; nothing when they were not sealed for this key.
