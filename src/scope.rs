@@ -1,10 +1,8 @@
 //! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
 
-mod policy;
+pub mod policy;
 
 use std::fmt;
-
-pub use policy::{MalformedPolicy, ScopePolicy};
 
 /// A non-empty set of scope tokens, sorted and without repetition.
 ///

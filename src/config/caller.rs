@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::digest::in_memory_hash;
-use crate::scope::{ScopePolicy, ScopeRefusal, Scopes};
+use crate::scope::policy::ScopePolicy;
+use crate::scope::{ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;
 

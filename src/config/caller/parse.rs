@@ -9,7 +9,7 @@ use crate::config::grammar::is_name;
 use crate::config::mistake::Mistakes;
 use crate::digest::{in_memory_hash, parse_digest};
 use crate::json::{Json, for_each_entry};
-use crate::scope::{MalformedPolicy, ScopePolicy};
+use crate::scope::policy::{MalformedPolicy, ScopePolicy};
 use crate::time::Timestamp;
 
 impl Callers {
@@ -178,17 +178,19 @@ mod tests {
         (callers, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
     }
 
+    /// Checks how each mistake of a policy begins: with the variable, the caller and the field.
+    fn check(text: &str, expected: &[&str]) {
+        let (_, mistakes) = parse(text);
+        let starts: Vec<_> =
+            mistakes.iter().map(|mistake| mistake.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
+        assert_eq!(mistakes.len(), expected.len(), "{text} {mistakes:?}");
+        for (mistake, expected) in mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(expected), "{text}: {starts:?} should start with {expected:?}");
+        }
+    }
+
     #[test]
     fn every_mistake_of_a_policy_names_the_caller_and_the_field() {
-        let check = |text: &str, expected: &[&str]| {
-            let (_, mistakes) = parse(text);
-            let starts: Vec<_> =
-                mistakes.iter().map(|mistake| mistake.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
-            assert_eq!(mistakes.len(), expected.len(), "{text} {mistakes:?}");
-            for (mistake, expected) in mistakes.iter().zip(expected) {
-                assert!(mistake.starts_with(expected), "{text}: {starts:?} should start with {expected:?}");
-            }
-        };
         check("", &["callers: must be a JSON object"]);
         check("[]", &["callers: must be a JSON object"]);
         check(r#"{"a": 1} x"#, &["callers: line 1 column 10: must be a JSON object"]);
@@ -206,6 +208,10 @@ mod tests {
             &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "scope": 1, "scopes": ["y"]}}}}"#),
             &["callers: a.scope: is not a field", "callers: a.scopes: is there twice"],
         );
+    }
+
+    #[test]
+    fn every_mistake_of_a_secret_is_one_of_the_list() {
         for digests in [
             "[]",
             "\"x\"",
@@ -233,6 +239,10 @@ mod tests {
         ] {
             check(&with_expiry(&entry), &["callers: a.secret_sha256: must be a list"]);
         }
+    }
+
+    #[test]
+    fn every_mistake_of_scopes_or_application_names_the_field() {
         for scopes in ["[]", "\"x\"", "[1]", "[\"\"]", "[\"a b\"]", "[\"caf\u{e9}\"]", "null"] {
             check(
                 &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": {scopes}}}}}"#),
