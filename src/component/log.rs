@@ -72,20 +72,27 @@ wasip3::wit_bindgen::generate!({
 /// As much as a host takes at once.
 const LONGEST: usize = 4096;
 
-pub(crate) struct Stdout(OutputStream);
+pub(super) struct Stdout(OutputStream);
 
 impl Stdout {
-    pub(crate) fn open() -> Self {
+    pub(super) fn open() -> Self {
         Self(get_stdout())
     }
 
     /// In one piece, so that what several instances write does not mix. A line longer than a host takes at once goes through Rust's
     /// library, as one write too wherever the host has room for it. What cannot be written stops nobody.
-    pub(crate) fn write(&self, bytes: &[u8]) {
+    pub(super) fn write(&self, bytes: &[u8]) {
         if bytes.len() <= LONGEST {
             let _ = self.0.blocking_write_and_flush(bytes);
         } else {
             let _ = io::stdout().write_all(bytes);
         }
     }
+}
+
+/// Tells the operator: on stderr, in one line.
+pub(super) fn warn(line: &str) {
+    // A provider's or a store's words must not begin a line of their own.
+    let line = line.replace(char::is_control, " ");
+    let _ = io::stderr().write_all(["officernd-token-broker: ", &line, "\n"].concat().as_bytes());
 }

@@ -5,7 +5,7 @@ use std::env;
 use std::rc::Rc;
 
 use self::wasi::keyvalue::store::{Bucket, Error, open};
-use crate::component::warn;
+use super::log::warn;
 use crate::config::VARIABLES;
 
 wasip3::wit_bindgen::generate!({
@@ -45,7 +45,7 @@ const BUCKET: &str = "default";
 const RECORDS_KEPT: usize = 1024;
 
 #[derive(Default)]
-pub(crate) struct Host {
+pub(super) struct Host {
     /// The open store, which is not opened again for every request.
     store: RefCell<Option<Store>>,
 }
@@ -57,34 +57,34 @@ type Record = (String, Vec<u8>);
 enum Store {
     Shared(Rc<Bucket>),
     /// The host has none: the records of this instance, the one written last at the end.
-    Alone(Rc<RefCell<Vec<Record>>>),
+    InMemory(Rc<RefCell<Vec<Record>>>),
 }
 
 impl Host {
     /// No moment for a request's body before a timer is set: while an instance yields, `wasmtime serve` starts another one, and
     /// that would have a budget of its own.
-    pub(crate) const MOMENTS: usize = 0;
+    pub(super) const YIELDS_BEFORE_TIMER: usize = 0;
 
-    pub(crate) async fn variable(&self, name: &'static str) -> Result<String, String> {
+    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
         // spin.toml has the defaults on Spin; here nobody else knows them.
         let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
         Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
     }
 
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         match self.store()? {
-            Store::Shared(bucket) => self.note(bucket.get(key)),
-            Store::Alone(records) => {
+            Store::Shared(bucket) => self.reopen_after_failure(bucket.get(key)),
+            Store::InMemory(records) => {
                 let records = records.borrow();
                 Ok(records.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone()))
             }
         }
     }
 
-    pub(crate) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         match self.store()? {
-            Store::Shared(bucket) => self.note(bucket.set(key, value)),
-            Store::Alone(records) => {
+            Store::Shared(bucket) => self.reopen_after_failure(bucket.set(key, value)),
+            Store::InMemory(records) => {
                 let mut records = records.borrow_mut();
                 records.retain(|(other, _)| other != key);
                 if records.len() >= RECORDS_KEPT {
@@ -96,8 +96,8 @@ impl Host {
         }
     }
 
-    pub(crate) fn lack(&self) -> Option<&'static str> {
-        matches!(&*self.store.borrow(), Some(Store::Alone(_))).then_some("budget_per_instance")
+    pub(super) fn degradation(&self) -> Option<&'static str> {
+        matches!(&*self.store.borrow(), Some(Store::InMemory(_))).then_some("budget_per_instance")
     }
 
     fn store(&self) -> Result<Store, String> {
@@ -109,7 +109,7 @@ impl Host {
                 warn(
                     "there is no key-value store `default`: this instance keeps tokens and counts the calls of a minute alone",
                 );
-                Store::Alone(Rc::default())
+                Store::InMemory(Rc::default())
             }
             opened => Store::Shared(Rc::new(opened.map_err(|error| error.to_string())?)),
         };
@@ -118,7 +118,7 @@ impl Host {
     }
 
     /// After a failure the next operation opens the store again.
-    fn note<T>(&self, result: Result<T, Error>) -> Result<T, String> {
+    fn reopen_after_failure<T>(&self, result: Result<T, Error>) -> Result<T, String> {
         result.map_err(|error| {
             self.store.replace(None);
             error.to_string()

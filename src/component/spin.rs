@@ -7,33 +7,33 @@ use spin_sdk::key_value::{self, Store};
 use spin_sdk::variables;
 
 #[derive(Default)]
-pub(crate) struct Host {
+pub(super) struct Host {
     /// The open store, which is not opened again for every request.
     store: RefCell<Option<Rc<Store>>>,
 }
 
 impl Host {
     /// How often the host gets a moment for a request's body before a timer is set, which costs as much as half of the request.
-    pub(crate) const MOMENTS: usize = 4;
+    pub(super) const YIELDS_BEFORE_TIMER: usize = 4;
 
-    pub(crate) async fn variable(&self, name: &'static str) -> Result<String, String> {
+    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
         match variables::get(name).await {
             Err(variables::Error::Undefined(_)) => Ok(String::new()),
             result => result.map_err(|error| error.to_string()),
         }
     }
 
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         let result = async { self.store().await?.get(key).await }.await;
-        self.note(result)
+        self.reopen_after_failure(result)
     }
 
-    pub(crate) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         let result = async { self.store().await?.set(key, value).await }.await;
-        self.note(result)
+        self.reopen_after_failure(result)
     }
 
-    pub(crate) fn lack(&self) -> Option<&'static str> {
+    pub(super) fn degradation(&self) -> Option<&'static str> {
         None
     }
 
@@ -50,7 +50,7 @@ impl Host {
     }
 
     /// After a failure the next operation opens the store again.
-    fn note<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
+    fn reopen_after_failure<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
         result.map_err(|error| {
             self.store.replace(None);
             error.to_string()

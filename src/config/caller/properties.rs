@@ -6,10 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sha2::{Digest as _, Sha256};
 
-use super::Scopes;
-use crate::caller::{Caller, Callers};
-use crate::config::Mistakes;
-use crate::error::ScopeRefusal;
+use super::{Caller, Callers};
+use crate::config::mistake::Mistakes;
+use crate::scope::{ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;
 

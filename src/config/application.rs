@@ -1,10 +1,13 @@
 //! The OfficeRnD applications whose tokens are handed out, and the credentials they have there.
 
+use std::fmt;
 use std::rc::Rc;
 
-use crate::cache::Fingerprint;
-use crate::config::{Mistakes, Origin, is_name};
-use crate::json::{Json, entries};
+use super::grammar::is_name;
+use super::mistake::Mistakes;
+use super::origin::Origin;
+use crate::digest::{hex, sha256_of_fields};
+use crate::json::{Json, for_each_entry};
 use crate::seal::Seal;
 use crate::secret::ClientSecret;
 
@@ -35,6 +38,10 @@ pub struct Credential {
     pub seal: Seal,
 }
 
+/// Tells one credential from every other: the SHA-256 of identity host, client id and client secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
 impl Application {
     /// An application. A next secret that is empty, or the current one, is none: while a secret is moved from one variable
     /// to the other, both have it for a moment.
@@ -58,6 +65,28 @@ impl Application {
     }
 }
 
+impl Fingerprint {
+    /// The fingerprint of a credential at an identity host.
+    pub fn of(identity: &Origin, client_id: &str, client_secret: &ClientSecret) -> Self {
+        Self(sha256_of_fields(["credential", identity.as_str(), client_id, client_secret.expose()].map(str::as_bytes)))
+    }
+
+    /// The whole of it, as a name.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", hex(&self.0[..4]))
+    }
+}
+
 /// Reads the variable `applications`, and notes every mistake in it.
 ///
 /// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last field may be absent, and so
@@ -68,7 +97,7 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
         return applications;
     }
     let mut names = Vec::new();
-    let read = entries(
+    let read = for_each_entry(
         text,
         |_| true,
         |name, entry| {

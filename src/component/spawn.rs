@@ -19,7 +19,7 @@ thread_local! {
 
 /// Begins `work` at once, and goes on with it when what it waits for is there: within the turns of the request that began it,
 /// which lasts until then. It must wait for the host alone, and not yield: it would be polled again without end.
-pub(crate) fn run(work: impl Future<Output = ()> + 'static) {
+pub(super) fn spawn(work: impl Future<Output = ()> + 'static) {
     let number = NUMBER.get();
     NUMBER.set(number + 1);
     WAITING.with_borrow_mut(|waiting| waiting.push((number, Box::pin(work))));
