@@ -1,4 +1,4 @@
-//! A call to OfficeRnD, and what it brings.
+//! Makes one call to OfficeRnD, and records in cache and ledger what it brought.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{self, ANSWER_LIMIT, Failure};
 
 impl<P: Ports> Broker<P> {
-    /// Calls OfficeRnD, within `limit`.
+    /// Sends the token request, and reads the answer. Takes at most `limit`.
     pub(super) async fn call(
         &self,
         wanted: &Wanted,
@@ -42,10 +42,11 @@ impl<P: Ports> Broker<P> {
         (grant, UpstreamCall { status, ms })
     }
 
-    /// Stores and remembers a grant, or that OfficeRnD does not grant these scopes.
+    /// Caches the granted token, or the refusal of these scopes.
     ///
     /// # Errors
-    /// The failure; within a success, that the token has too little life to be handed out.
+    /// The failure of the call. A success contains an error if the new token has too little
+    /// remaining lifetime.
     pub(super) async fn keep_answer(
         &self,
         wanted: &Wanted,
@@ -66,10 +67,10 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Stores and remembers what OfficeRnD granted between `started` and `now`.
+    /// Caches the token that OfficeRnD granted between `started` and `now`.
     ///
     /// # Errors
-    /// When it has too little life to be handed out.
+    /// When its remaining lifetime is too short to return it.
     async fn keep_grant(
         &self,
         wanted: &Wanted,
@@ -86,7 +87,7 @@ impl<P: Ports> Broker<P> {
             stalled: false,
             revoked_at: None,
         };
-        // Asked anew: it may have been revoked meanwhile.
+        // Read again, because a caller may have revoked the token during the call.
         if let (Some(previous), _) = self.load(wanted).await {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
@@ -98,13 +99,15 @@ impl<P: Ports> Broker<P> {
         let lives = token.remaining(now) >= LEAST_REMAINING;
         token.stalled |= !lives;
         let token = Rc::new(token);
-        // Before the write: a request that comes meanwhile is served.
+        // Before the write to the store, so that a request that arrives during the write is
+        // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
         let _ = self.save(wanted, &token).await;
         if lives { Ok(token) } else { Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now))) }
     }
 
-    /// Writes down how a reserved call ended, and says what whoever wanted it is told.
+    /// Records in the ledger how a reserved call ended. Returns the token, or the error for the
+    /// requests that wait for it.
     pub(super) async fn settle(
         &self,
         wanted: &Wanted,
@@ -134,7 +137,7 @@ impl<P: Ports> Broker<P> {
         token
     }
 
-    /// Tells the operator that an application's next secret is the one that works.
+    /// Tells the operator to make the next secret of an application the current one.
     pub(super) fn advise_to_swap_secrets(&self, application: &str) {
         let (variable, place) = match application {
             application::DEFAULT => ("officernd_", String::new()),

@@ -1,4 +1,4 @@
-//! A fetch: from the lease to the stored token.
+//! A fetch: everything from the lease to the stored token.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,32 +15,32 @@ use crate::scope::ScopeRefusal;
 use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::CALL_LIMIT;
 
-/// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
+/// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
 const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
 const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
 
-/// A call for which there is less time is not begun.
+/// A call does not begin if the lease leaves it less time than this.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
-/// What somebody is told who waited for a fetch that has not ended.
+/// `Retry-After` for a request whose fetch has not ended in time.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
 
 impl<P: Ports> Broker<P> {
-    /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
-    /// brought or suffered meanwhile decides.
+    /// Waits for the lease, then calls. After every wait it reads cache and ledger again,
+    /// because another instance may have fetched the token, or met a failure, in the meantime.
     pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
         let started = self.ports.now();
-        // Counted twice, because the clock may step back.
+        // Measured in two ways, because the clock may step back.
         let mut waited = Duration::ZERO;
         let mut pause = LEASE_POLL_FIRST;
         loop {
             let attempt = match self.settled_without_call(wanted, need, known.as_deref()).await {
                 None => self.acquire_lease().await,
-                // The call that took the last of the budget may be on its way for this very token.
+                // The call that used up the quota may be fetching this very token.
                 Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
                     match self.remaining_lease().await {
                         Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
@@ -58,7 +58,8 @@ impl<P: Ports> Broker<P> {
                 LeaseAttempt::Won(lease) => {
                     return self.call_and_release(wanted, need, known.as_deref(), Some(lease)).await;
                 }
-                // The instance still has its own flights and ledger to keep the limit with.
+                // Without a store, the instance keeps the quota with its own flights and
+                // ledger.
                 LeaseAttempt::NoStore => return self.call_and_release(wanted, need, known.as_deref(), None).await,
                 LeaseAttempt::Lost(remaining)
                     if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
@@ -73,7 +74,8 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// With the lease, or without a store: makes the call, and gives the lease back.
+    /// Makes the call with the lease, or without one if the store fails; then releases the
+    /// lease. If OfficeRnD refuses the credential, tries the application's other one.
     async fn call_and_release(
         &self,
         wanted: &Wanted,
@@ -97,7 +99,7 @@ impl<P: Ports> Broker<P> {
         outcome
     }
 
-    /// Looks once more, writes the call down, and makes it.
+    /// Checks the cache again, records the call, and makes it.
     async fn call_once(
         &self,
         wanted: &Wanted,
@@ -112,11 +114,13 @@ impl<P: Ports> Broker<P> {
         }
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
-            // The store was too slow: a call now would reach into another's lease.
+            // The store was too slow: a call now could still run when another request has the
+            // lease.
             return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
         }
         let admitted = self.admit(wanted, need, started);
-        // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
+        // No await between this decision and its record in memory: without a store, that record
+        // alone keeps the quota.
         let reserved = admitted.map(|()| self.instance.update_ledger(|ledger| ledger.reserve(started)));
         let reservation = match reserved {
             Ok(reservation) => reservation,
@@ -128,7 +132,7 @@ impl<P: Ports> Broker<P> {
         let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
-        // The token first: others wait for it and not for the ledger.
+        // The token before the ledger, because other requests wait for the token.
         let kept = self.keep_answer(wanted, answer, started, ended).await;
         let token = self.settle(wanted, reservation, &kept, ended, lease.is_some()).await;
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
@@ -137,7 +141,8 @@ impl<P: Ports> Broker<P> {
         FetchOutcome { token, upstream: Some(call) }
     }
 
-    /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
+    /// The outcome of a fetch that needs no call: a token that another request fetched, or a
+    /// reason not to call.
     async fn settled_without_call(
         &self,
         wanted: &Wanted,
