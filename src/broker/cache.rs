@@ -35,11 +35,11 @@ impl<P: Ports> Broker<P> {
     /// credential is as good.
     pub(super) async fn load_any(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let (found, now) = self.load(wanted).await;
-        let lives = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
+        let is_usable = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
         match wanted.with_other_credential() {
-            Some(other) if !found.as_ref().is_some_and(|token| lives(token, now)) => {
+            Some(other) if !found.as_ref().is_some_and(|token| is_usable(token, now)) => {
                 let (others, now) = self.load(&other).await;
-                (others.filter(|token| lives(token, now)).or(found), now)
+                (others.filter(|token| is_usable(token, now)).or(found), now)
             }
             _ => (found, now),
         }
@@ -100,14 +100,13 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Whether OfficeRnD refused these scopes less than [`SCOPE_REFUSAL_LIFE`] ago.
-    pub(super) async fn is_refused(&self, wanted: &Wanted, now: Timestamp) -> bool {
-        let refusal = self.get(&wanted.key().of_refusal()).await;
-        let is_pending = |until| is_pending(until, now, SCOPE_REFUSAL_LIFE);
-        matches!(refusal, Ok(Some(bytes)) if decode_whole(&bytes).is_some_and(is_pending))
-    }
-
+    /// Remembers for [`SCOPE_REFUSAL_LIFE`] that OfficeRnD refused these scopes.
     pub(super) async fn keep_refusal(&self, wanted: &Wanted, now: Timestamp) {
         let _ = self.set(&wanted.key().of_refusal(), &encode(&(now + SCOPE_REFUSAL_LIFE))).await;
     }
+}
+
+/// Whether a record of a refusal is still in force.
+pub(super) fn is_refusal(bytes: &[u8], now: Timestamp) -> bool {
+    decode_whole(bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
 }

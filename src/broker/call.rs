@@ -42,36 +42,11 @@ impl<P: Ports> Broker<P> {
         (grant, UpstreamCall { status, ms })
     }
 
-    /// Caches the granted token, or the refusal of these scopes.
-    ///
-    /// # Errors
-    /// The failure of the call. A success contains an error if the new token has too little
-    /// remaining lifetime.
-    pub(super) async fn keep_answer(
-        &self,
-        wanted: &Wanted,
-        answer: Result<upstream::Grant, Failure>,
-        started: Timestamp,
-        ended: Timestamp,
-    ) -> Result<Result<Rc<Token>, Error>, Failure> {
-        match answer {
-            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
-            Err(failure) => {
-                let application = &wanted.application.name;
-                self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
-                if failure == Failure::ScopeNotGranted {
-                    self.keep_refusal(wanted, ended).await;
-                }
-                Err(failure)
-            }
-        }
-    }
-
     /// Caches the token that OfficeRnD granted between `started` and `now`.
     ///
     /// # Errors
     /// When its remaining lifetime is too short to return it.
-    async fn keep_grant(
+    pub(super) async fn keep_grant(
         &self,
         wanted: &Wanted,
         grant: upstream::Grant,
@@ -96,45 +71,44 @@ impl<P: Ports> Broker<P> {
             }
             token.revoked_at = previous.revoked_at;
         }
-        let lives = token.remaining(now) >= LEAST_REMAINING;
-        token.stalled |= !lives;
+        let is_usable = token.remaining(now) >= LEAST_REMAINING;
+        token.stalled |= !is_usable;
         let token = Rc::new(token);
         // Before the write to the store, so that a request that arrives during the write is
         // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
         let _ = self.save(wanted, &token).await;
-        if lives { Ok(token) } else { Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now))) }
+        if is_usable {
+            Ok(token)
+        } else {
+            Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now)))
+        }
     }
 
     /// Records in the ledger how a reserved call ended. Returns the token, or the error for the
     /// requests that wait for it.
-    pub(super) async fn settle(
+    pub(super) fn settle(
         &self,
         wanted: &Wanted,
         reservation: Reservation,
         kept: &Result<Result<Rc<Token>, Error>, Failure>,
         ended: Timestamp,
-        has_lease: bool,
     ) -> Result<Rc<Token>, Error> {
-        if has_lease {
-            let _ = self.load_ledger().await;
-        }
-        let random = self.ports.random();
         let credential = &wanted.credential.fingerprint;
-        let token = self.instance.update_ledger(|ledger| match kept {
+        let random = self.ports.random();
+        self.instance.update_ledger(|ledger| match kept {
             Ok(kept) => {
                 ledger.settle_success(reservation, ended, credential);
                 kept.clone()
             }
             Err(failure) => Err(ledger.settle_failure(reservation, ended, *failure, credential, random)),
-        });
-        if has_lease {
-            self.store_ledger().await;
-            if let Ok(token) = &token {
-                self.note_in_index(token.access_token.expose(), wanted.key()).await;
-            }
-        }
-        token
+        })
+    }
+
+    /// Tells the operator that a call failed.
+    pub(super) fn warn_of_failure(&self, wanted: &Wanted, failure: Failure) {
+        let application = &wanted.application.name;
+        self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
     }
 
     /// Tells the operator to make the next secret of an application the current one.

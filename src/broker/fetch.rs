@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::cache::is_refusal;
 use super::flight::FetchOutcome;
 use super::instance::Broker;
 use super::lease::LeaseAttempt;
@@ -13,7 +14,7 @@ use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
 use crate::scope::ScopeRefusal;
 use crate::token::{LEAST_REMAINING, Token};
-use crate::upstream::CALL_LIMIT;
+use crate::upstream::{CALL_LIMIT, Failure};
 
 /// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
@@ -118,11 +119,7 @@ impl<P: Ports> Broker<P> {
             // lease.
             return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
         }
-        let admitted = self.admit(wanted, need, started);
-        // No await between this decision and its record in memory: without a store, that record
-        // alone keeps the quota.
-        let reserved = admitted.map(|()| self.instance.update_ledger(|ledger| ledger.reserve(started)));
-        let reservation = match reserved {
+        let reservation = match self.reserve(wanted, need, started) {
             Ok(reservation) => reservation,
             Err(error) => return FetchOutcome::without_call(Err(error)),
         };
@@ -133,8 +130,26 @@ impl<P: Ports> Broker<P> {
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
         // The token before the ledger, because other requests wait for the token.
-        let kept = self.keep_answer(wanted, answer, started, ended).await;
-        let token = self.settle(wanted, reservation, &kept, ended, lease.is_some()).await;
+        let kept = match answer {
+            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
+            Err(failure) => {
+                self.warn_of_failure(wanted, failure);
+                if failure == Failure::ScopeNotGranted {
+                    self.keep_refusal(wanted, ended).await;
+                }
+                Err(failure)
+            }
+        };
+        if lease.is_some() {
+            let _ = self.load_ledger().await;
+        }
+        let token = self.settle(wanted, reservation, &kept, ended);
+        if lease.is_some() {
+            self.store_ledger().await;
+            if let Ok(token) = &token {
+                self.note_in_index(token.access_token.expose(), wanted.key()).await;
+            }
+        }
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
             self.advise_to_swap_secrets(&wanted.application.name);
         }
@@ -152,17 +167,19 @@ impl<P: Ports> Broker<P> {
         let (found, _) = self.load(wanted).await;
         let now = self.ports.now();
         if let Some(token) = found {
-            let lives = token.remaining(now) >= LEAST_REMAINING;
+            let is_usable = token.remaining(now) >= LEAST_REMAINING;
             let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
             let next_fetch = token.next_fetch(now);
-            if lives && (is_news || next_fetch > now) {
+            if is_usable && (is_news || next_fetch > now) {
                 return Some(Ok(token));
             }
             if next_fetch > now {
                 return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
             }
         }
-        if self.is_refused(wanted, now).await {
+        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
+            && is_refusal(&bytes, now)
+        {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
         }
         let _ = self.load_ledger().await;

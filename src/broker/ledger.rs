@@ -6,7 +6,7 @@ use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::error::Error;
-use crate::gate::{LEDGER_KEY, Ledger, Need};
+use crate::gate::{LEDGER_KEY, Ledger, Need, Reservation};
 use crate::time::Timestamp;
 
 impl<P: Ports> Broker<P> {
@@ -25,6 +25,13 @@ impl<P: Ports> Broker<P> {
     pub(super) fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
         let ledger = self.instance.ledger.borrow();
         ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
+    }
+
+    /// Records a call if the ledger admits it. No await lies between the decision and the record:
+    /// without a store, only this record in memory keeps the quota.
+    pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
+        self.admit(wanted, need, now)?;
+        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now)))
     }
 
     /// Switches to the credential in use. During a rotation, another instance may have found

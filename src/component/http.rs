@@ -45,8 +45,7 @@ pub(super) fn head(request: &types::Request) -> Option<(Request<Body>, Option<us
     Some((head, length))
 }
 
-/// The URI. A POST is never answered by its host name, so only other methods include the
-/// origin.
+/// The URI. Only the metadata endpoint needs the origin, so a POST omits it.
 fn uri(request: &types::Request, with_origin: bool) -> Option<Uri> {
     let path = request.get_path_with_query();
     let path = path.as_deref().map_or(Ok(PathAndQuery::from_static("/")), PathAndQuery::try_from).ok()?;

@@ -128,9 +128,9 @@ impl Callers {
         for place in 0..self.most_secrets {
             let secret = secrets.get(place).unwrap_or(&NO_SECRET);
             let matches = secret.digest.ct_eq(presented);
-            let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
+            let is_unexpired = secret.expires_at.is_none_or(|expires_at| now < expires_at);
             is_known |= matches;
-            opens |= matches & Choice::from(u8::from(lives));
+            opens |= matches & Choice::from(u8::from(is_unexpired));
         }
         (is_known.into(), opens.into())
     }
