@@ -20,7 +20,7 @@ pub struct MalformedScope;
 impl fmt::Display for MalformedScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "scopes are one or more tokens of printable ASCII without quote and backslash, separated by one space",
+            "expected one or more tokens of printable ASCII without quote and backslash, separated by one space",
         )
     }
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::config::Mistakes;
+use officernd_token_broker::config::caller::Callers;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random};
@@ -97,7 +97,11 @@ fn an_edit_that_is_refused_prints_neither_policy_nor_secret() {
     check(&["rotate", "b", "--callers", "-"], &policy, "broker caller new");
     check(&["remove", "b", "--callers", "-"], &policy, "broker caller new");
     check(&["new", "b", "--scope", "a\"b", "--callers", "-"], &policy, "b.scopes");
-    check(&["new", "b", "--scope", MEMBERS, "--callers", "-"], &twice, "callers: a: is there twice");
+    check(
+        &["new", "b", "--scope", MEMBERS, "--callers", "-"],
+        &twice,
+        "callers: a: appears twice, expected each caller once",
+    );
     check(&["new", "b", "--scope", MEMBERS, "--callers", "no such file"], "", "cannot read no such file");
 }
 

@@ -31,8 +31,8 @@ pub(crate) fn is_wasmtime_serve() -> bool {
 }
 
 /// What an instance without a store says first.
-const ALONE: &str = "officernd-token-broker: there is no key-value store `default`: this instance keeps tokens and counts the \
-                     calls of a minute alone\n";
+const ALONE: &str = "officernd-token-broker: the host has no key-value store `default`: this instance keeps its own tokens and \
+    its own count of calls\n";
 
 /// A running host.
 pub enum Server {

@@ -159,10 +159,14 @@ mod tests {
         check(Given::parse_toml(&sound()), &[]);
         check(
             Given::parse_json("{}"),
-            &["officernd_client_id: is empty", "officernd_client_secret: is empty", "callers: must be a JSON object"],
+            &[
+                "officernd_client_id: is empty",
+                "officernd_client_secret: is empty",
+                "callers: is not valid, expected a JSON object",
+            ],
         );
         let set = format!("{}min_remaining_seconds = ''", sound());
-        check(Given::parse_toml(&set), &["min_remaining_seconds: must be"]);
+        check(Given::parse_toml(&set), &["min_remaining_seconds: is not valid, expected a whole number"]);
     }
 
     #[test]
@@ -173,7 +177,7 @@ mod tests {
         };
         check(Given::parse_json(&json(CALLERS)), &[]);
         let wrong = CALLERS.replace("scopes", "scope");
-        let expected = ["callers: a.scope: is not a field", "callers: a.scopes: is missing"];
+        let expected = ["callers: a.scope: is unknown, expected", "callers: a.scopes: is missing"];
         check(Given::parse_json(&json(&wrong)), &expected);
         check(Given::parse_toml(&sound().replace("scopes", "scope")), &expected);
     }
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn applications_that_cannot_be_read_are_no_mistake_of_their_callers() {
         let callers = sound().replace(r#""scopes""#, r#""application": "berlin", "scopes""#);
-        check(Given::parse_toml(&callers), &["callers: a.application: must be"]);
+        check(Given::parse_toml(&callers), &["callers: a.application: is unknown, expected default"]);
         let table = "[applications.berlin]\nclient_id = 'id'\nclient_secret = 'hunter2'";
         check(Given::parse_toml(&format!("{callers}{table}")), &["applications: must be a text"]);
         let text = r#"applications = '{"berlin": {"client_id": "id", "client_secret": "hunter2"}}'"#;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
-use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::config::Mistakes;
+use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -226,10 +226,10 @@ mod tests {
             let problem = problem(parsed().add(name, &scopes, None));
             assert!(problem.starts_with(expected), "{problem}");
         };
-        check("", &["x"], "callers: a name is");
-        check("caf\u{e9}", &["x"], "callers: café: a name is");
-        check("new", &[], "callers: new.scopes: must be");
-        check("new", &["a\"b"], "callers: new.scopes: must be");
+        check("", &["x"], "callers: is not a name, expected");
+        check("caf\u{e9}", &["x"], "callers: café: is not a name, expected");
+        check("new", &[], "callers: new.scopes: is not valid, expected a list");
+        check("new", &["a\"b"], "callers: new.scopes: is not valid, expected a list");
     }
 
     #[test]
@@ -243,15 +243,18 @@ mod tests {
             }
         };
         let entry = format!(r#"{{"secret_sha256": ["{OLD}"], "scopes": ["a"]}}"#);
-        check("", &["callers: must be a JSON object"]);
-        check("{}", &["callers: must have at least one caller"]);
-        check(&format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}}}"#), &["callers: a: is there twice"]);
+        check("", &["callers: is not valid, expected a JSON object"]);
+        check("{}", &["callers: is empty, expected at least one caller"]);
+        check(
+            &format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}}}"#),
+            &["callers: a: appears twice, expected each caller once"],
+        );
         let repeated = entry.replacen('{', r#"{"scopes": ["b"], "#, 1);
-        check(&format!(r#"{{"a": {repeated}}}"#), &["callers: a.scopes: is there twice"]);
+        check(&format!(r#"{{"a": {repeated}}}"#), &["callers: a.scopes: appears twice, expected each field once"]);
         let unknown = entry.replacen('{', r#"{"limit": 12345678901234567890123, "#, 1);
         check(
             &format!(r#"{{"a": {unknown}, "b": 1}}"#),
-            &["callers: a.limit: is not a field", "callers: b: must be an object"],
+            &["callers: a.limit: is unknown, expected", "callers: b: is not an object, expected"],
         );
     }
 }
