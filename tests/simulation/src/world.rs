@@ -1,14 +1,16 @@
-//! The world: instances, clocks, the store, the callers, the faults, and the invariants that are checked at every step.
+//! The world: instances, clocks, the store, and the callers.
+
+mod faults;
+mod invariants;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response};
 use officernd_token_broker::broker::{Broker, Instance};
-use officernd_token_broker::cache::{Key, LEAST_REMAINING, Token};
 use officernd_token_broker::config::{Config, VARIABLES, Variable};
 use officernd_token_broker::endpoint::{self, Handled};
 use officernd_token_broker::scope::Scopes;
@@ -17,18 +19,13 @@ use sha2::{Digest, Sha256};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::faults::StoreMood;
 use crate::Scenario;
-use crate::officernd::{Mood, OfficeRnd, WINDOW};
+use crate::officernd::{OfficeRnd, WINDOW};
 use crate::ports::Simulated;
 
 /// Calls OfficeRnD takes in a minute, and the broker is told.
 const LIMIT: usize = 5;
-
-/// A request waits no longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(12);
-
-/// The furthest that any clock of the world steps away from the truth.
-const LARGEST_STEP: i64 = 3000;
 
 /// An instance is replaced after this many requests, as Spin does.
 const REQUESTS_AN_INSTANCE: usize = 128;
@@ -56,17 +53,6 @@ impl std::ops::AddAssign for Report {
         self.calls += other.calls;
         self.killed += other.killed;
     }
-}
-
-/// How the store behaves at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StoreMood {
-    Sound,
-    Fails,
-    FailsSometimes,
-    Slow,
-    Sluggish,
-    ReadOnly,
 }
 
 struct Place {
@@ -221,78 +207,6 @@ impl World {
         }
     }
 
-    /// The faults, one after another with pauses, all over when the eventful time is.
-    async fn trouble(self: Rc<Self>) {
-        let end = self.started + self.scenario.eventful;
-        let faults = self.scenario.faults;
-        loop {
-            sleep(self.between(Duration::from_secs(2), Duration::from_secs(60))).await;
-            let lasts = self.between(Duration::from_secs(1), Duration::from_secs(90));
-            if Instant::now() + lasts >= end {
-                sleep_until(end).await;
-                return;
-            }
-            match self.below(10) {
-                0..=3 if faults.upstream => {
-                    let moods = [
-                        Mood::Down,
-                        Mood::Hangs,
-                        Mood::Garbage,
-                        Mood::Limits(None),
-                        Mood::Limits(Some(20)),
-                        Mood::RefusesCredential,
-                        Mood::Unreachable,
-                    ];
-                    self.officernd.borrow_mut().mood = moods[self.below(moods.len())];
-                    self.trace(|| format!("OfficeRnD: {:?} for {lasts:?}", self.officernd.borrow().mood));
-                    sleep(lasts).await;
-                    self.officernd.borrow_mut().mood = Mood::Well;
-                }
-                4..=5 if faults.store => {
-                    let moods = [
-                        StoreMood::Fails,
-                        StoreMood::FailsSometimes,
-                        StoreMood::Slow,
-                        StoreMood::Sluggish,
-                        StoreMood::ReadOnly,
-                    ];
-                    self.store_mood.set(moods[self.below(moods.len())]);
-                    self.trace(|| format!("store: {:?} for {lasts:?}", self.store_mood.get()));
-                    sleep(lasts).await;
-                    self.store_mood.set(StoreMood::Sound);
-                    self.store_unsound_at.set(Some(Instant::now()));
-                }
-                6 if faults.store => {
-                    self.damage_the_store();
-                    self.trace(|| "the store is damaged".to_owned());
-                    self.store_unsound_at.set(Some(Instant::now()));
-                }
-                7..=8 if faults.kills => self.kill(self.pick_place()),
-                9 if faults.clocks => {
-                    let offset = self.random.borrow_mut().i64(-LARGEST_STEP..=LARGEST_STEP);
-                    self.places.borrow_mut()[self.pick_place()].clock_offset = offset;
-                    self.clock_stepped_at.set(Some(Instant::now()));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn damage_the_store(&self) {
-        let mut store = self.store.borrow_mut();
-        let keys: Vec<_> = store.keys().cloned().collect();
-        if keys.is_empty() {
-            return;
-        }
-        if self.chance(25) {
-            return store.clear();
-        }
-        let key = keys[self.below(keys.len())].clone();
-        let length = self.below(80);
-        let garbage = (0..length).map(|_| self.random.borrow_mut().u8(..)).collect();
-        store.insert(key, garbage);
-    }
-
     fn fresh_instance(&self) -> Place {
         let instance = Rc::new(Instance::new(self.random.borrow_mut().u64(..)));
         Place { instance, arrivals: Rc::default(), requests: 0, running: Vec::new(), clock_offset: 0 }
@@ -348,143 +262,6 @@ impl World {
         endpoint::handle(&broker, &request(set, cheek), self.clock(place)).await
     }
 
-    /// Checks an answer, and says when it tells to come back.
-    pub(crate) fn check_response(
-        &self,
-        set: usize,
-        cheek: Cheek,
-        asked: Instant,
-        response: &Response<String>,
-    ) -> Option<u64> {
-        let mut report = self.report.get();
-        report.answered += 1;
-        let status = response.status().as_u16();
-        let slack = self.clock_slack();
-        if asked.elapsed() > LONGEST_WAIT + slack {
-            self.violate(format!("an answer took {:?}", asked.elapsed()));
-        }
-        match (cheek, status) {
-            (Cheek::Right, 200) => {
-                report.tokens += 1;
-                self.check_token(set, slack, response.body());
-            }
-            (Cheek::Right, 502 | 503) => {
-                report.told_when += 1;
-                self.trace(|| {
-                    format!("set {set} is told when: {} {:?}", response.body(), response.headers().get(RETRY_AFTER))
-                });
-                self.check_nothing_better(set, asked, slack);
-            }
-            (Cheek::OthersScopes, 400) | (Cheek::WrongSecret, 401) => {}
-            (_, status) => self.violate(format!("{cheek:?} got {status} {}", response.body())),
-        }
-        self.report.set(report);
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        if matches!(status, 502 | 503) && retry_after.is_none() {
-            self.violate(format!("an answer of status {status} does not say when to come back"));
-        }
-        let retry_after = retry_after?;
-        if !(1..=900).contains(&retry_after) {
-            self.violate(format!("an answer says Retry-After: {retry_after}"));
-        }
-        Some(retry_after)
-    }
-
-    /// Never a token with less than 30 s, never one that somebody has no right to, never a lie about its life.
-    fn check_token(&self, set: usize, slack: Duration, body: &str) {
-        let answer: serde_json::Value = serde_json::from_str(body).expect("an answer is JSON");
-        let officernd = self.officernd.borrow();
-        let issued = &officernd.issued[answer["access_token"].as_str().expect("an answer has a token")];
-        if issued.scopes != scopes_of(set) || issued.client_id != self.config.applications[0].client_id {
-            self.violate(format!("set {set} got a token for {:?}", issued.scopes));
-        }
-        let remaining = issued.until.saturating_duration_since(Instant::now());
-        if remaining + slack * 2 < LEAST_REMAINING {
-            self.violate(format!("set {set} got a token with {remaining:?} left"));
-        }
-        let claimed = Duration::from_secs(answer["expires_in"].as_u64().expect("an answer has a lifetime"));
-        if claimed > remaining + slack * 2 {
-            self.violate(format!("set {set} was told {claimed:?} of a token with {remaining:?} left"));
-        }
-    }
-
-    /// A token that lives is served through any trouble with OfficeRnD: who gets none could get none from the store.
-    fn check_nothing_better(&self, set: usize, asked: Instant, slack: Duration) {
-        if !self.store_was_sound_since(asked) {
-            return;
-        }
-        let Some(token) = self.stored_token(set) else { return };
-        let known_for = self.truth().since(token.fetched_at);
-        let remaining = token.remaining(self.truth());
-        // A token that came while the answer was under way is nobody's fault.
-        if known_for > asked.elapsed() + slack + Duration::from_secs(3)
-            && remaining > LEAST_REMAINING + slack + Duration::from_secs(3)
-        {
-            self.violate(format!("set {set} got no token although the store has one with {remaining:?} left"));
-        }
-    }
-
-    /// A call arrives at OfficeRnD.
-    pub(crate) fn arrive(
-        &self,
-        place: usize,
-        own: &RefCell<Vec<Instant>>,
-        body: &str,
-    ) -> Option<Result<Response<Vec<u8>>, officernd_token_broker::broker::SendError>> {
-        let answer = self.officernd.borrow_mut().call(body);
-        self.trace(|| format!("instance {place} calls for {:?}", body.rsplit('=').next()));
-        // A clock that steps forward shortens the minute that the ledger sees by as much.
-        let slack = self.clock_slack();
-        let window_began = Instant::now() - (WINDOW - slack * 2).min(self.started.elapsed());
-        let arrivals = self.officernd.borrow().arrivals.iter().filter(|arrival| **arrival > window_began).count();
-        // Whatever the store does, an instance limits itself.
-        let mut own = own.borrow_mut();
-        own.push(Instant::now());
-        own.retain(|arrival| *arrival > window_began);
-        if own.len() > LIMIT {
-            self.violate(format!("an instance made {} calls in a minute", own.len()));
-        }
-        let minute_ago = Instant::now() - WINDOW.min(self.started.elapsed());
-        let store_was_sound = self.store_was_sound_since(minute_ago);
-        if arrivals > LIMIT && store_was_sound {
-            self.violate(format!("OfficeRnD got {arrivals} calls in a minute"));
-        }
-        if self.scenario.faults.kills && self.chance(5) {
-            self.kill(place);
-        }
-        let set = (0..self.scenario.scope_sets)
-            .find(|set| body.contains(&format!("scope={}", scopes_of(*set).as_str().replace(' ', "+"))));
-        if let Some(set) = set
-            && slack.is_zero()
-            && store_was_sound
-            && let Some(token) = self.stored_token(set)
-        {
-            let age = self.truth().since(token.fetched_at);
-            // The call was decided on up to a second before it arrives.
-            let lived = token.remaining(self.truth()) > LEAST_REMAINING;
-            if lived && age < WINDOW - Duration::from_secs(2) {
-                self.violate(format!("OfficeRnD was called for set {set} {age:?} after it had been"));
-            }
-        }
-        answer
-    }
-
-    fn stored_token(&self, set: usize) -> Option<Token> {
-        let scopes = scopes_of(set);
-        let application = &self.config.applications[0];
-        let key = Key::of(application, &application.current, &scopes);
-        Token::open(self.store.borrow().get(&key.of_token())?, key, &application.current.seal)
-    }
-
-    fn store_was_sound_since(&self, then: Instant) -> bool {
-        self.store_mood.get() == StoreMood::Sound && self.store_unsound_at.get().is_none_or(|at| at < then)
-    }
-
-    /// How far a clock may be from the truth.
-    fn clock_slack(&self) -> Duration {
-        if self.clock_stepped_at.get().is_some() { Duration::from_millis(LARGEST_STEP as u64) } else { Duration::ZERO }
-    }
-
     fn truth(&self) -> Timestamp {
         Timestamp::from_unix_ms(1_800_000_000_000 + self.started.elapsed().as_millis() as u64)
     }
@@ -500,38 +277,6 @@ impl World {
             .find(|(other, _)| *other == name)
             .map(|(_, value)| value)
             .unwrap_or_default()
-    }
-
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.store_mood.get() == StoreMood::ReadOnly
-    }
-
-    /// How long an operation takes to the store and back, or that it fails. Both together are under Fischer's 50 ms.
-    pub(crate) fn store_latency(&self) -> Result<(Duration, Duration), String> {
-        match self.store_mood.get() {
-            StoreMood::Fails => return Err("the simulated store fails".into()),
-            StoreMood::FailsSometimes if self.chance(50) => return Err("the simulated store fails sometimes".into()),
-            StoreMood::Slow => return Ok((Duration::from_secs(1), Duration::from_secs(1))),
-            // Slower than Fischer's condition allows, faster than a time-out.
-            StoreMood::Sluggish => {
-                let leg = Duration::from_millis(400);
-                return Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)));
-            }
-            StoreMood::Sound | StoreMood::FailsSometimes | StoreMood::ReadOnly => {}
-        }
-        let leg = Duration::from_millis(10);
-        Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)))
-    }
-
-    /// Some reads reach the store late, as they do where it is busy. What they read is as new as ever, so Fischer's
-    /// condition holds; but much may have happened since the read before.
-    pub(crate) fn delay_of_a_read(&self) -> Duration {
-        if self.chance(3) { self.between(Duration::ZERO, Duration::from_millis(300)) } else { Duration::ZERO }
-    }
-
-    pub(crate) fn upstream_latency(&self) -> (Duration, Duration) {
-        let leg = Duration::from_millis(400);
-        (self.between(Duration::from_millis(10), leg), self.between(Duration::from_millis(10), leg))
     }
 
     fn pick_place(&self) -> usize {

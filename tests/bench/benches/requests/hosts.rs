@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, ensure};
 use broker_host::sandbox::{self, Answer, Sandbox};
 use broker_host::{App, KeyValue, Manifest, Options, Reuse, Variables};
 use http::Uri;
-use officernd_token_broker::cache::{Key, Token};
+use officernd_token_broker::token::{Key, Token};
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;

@@ -1,0 +1,187 @@
+//! The program `broker` as an operator's tool: `broker caller` and `broker check`.
+
+use std::fs;
+use std::path::Path;
+
+use officernd_token_broker::config::caller::Callers;
+use officernd_token_broker::config::Mistakes;
+use serde_json::json;
+use tempfile::TempDir;
+use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random};
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Runs `broker caller` with these arguments, and with `old` on stdin.
+fn caller(arguments: &[&str], old: &str) -> Ended {
+    let arguments = [&["caller"], arguments].concat();
+    Program::run(&arguments, old, folder().path())
+}
+
+/// The new policy and the new secret, which is in a line of its own.
+fn edited(ended: &Ended) -> (String, String) {
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let mut mistakes = Mistakes::of("callers");
+    Callers::parse(&ended.stdout, |name| name == "berlin", &mut mistakes);
+    assert_eq!(mistakes.into_iter().count(), 0, "{}", ended.stdout);
+    let secret = ended.stderr.lines().find(|line| line.len() == 43 && !line.contains(' '));
+    let secret = secret.unwrap_or_else(|| panic!("there is no secret: {}", ended.stderr)).to_owned();
+    assert_eq!(find_leaks(ended.stdout.as_bytes(), &[Secret::new("the secret", &secret)]), [""; 0]);
+    (ended.stdout.clone(), secret)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_it_makes_gets_tokens_until_it_is_removed() {
+    let mut setup = Setup::default();
+    let (name, old) = (random("made"), setup.policy().to_string());
+    let scopes = format!("{COMPANIES} {RESOURCES}");
+    let new = ["new", &name, "--scope", MEMBERS, "--scope", &scopes, "--callers", "-"];
+    let (first, secret) = edited(&caller(&new, &old));
+    let (second, rotated) = edited(&caller(&["rotate", &name, "--callers", "-"], &first));
+    let (third, last) = edited(&caller(&["rotate", &name, "--expires", "2020-01-31", "--callers", "-"], &second));
+    let removed = caller(&["remove", &name, "--callers", "-"], &third);
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert_eq!(removed.stderr, "");
+    assert_eq!(removed.stdout, format!("{:#}\n", setup.policy()), "all but the caller are as they were");
+    assert_ne!(secret, rotated);
+
+    let made = |secret: &str| Caller { name: name.clone(), secret: secret.to_owned(), scopes: Vec::new() };
+    setup.variables.push(("callers", first));
+    let broker = setup.start().await;
+    for scope in [MEMBERS, COMPANIES, RESOURCES] {
+        assert_eq!(broker.token(&made(&secret), Some(scope)).await.status, 200, "{}", broker.server.output());
+    }
+    assert_eq!(broker.nightly(MEMBERS).await.status, 200, "those that were there still are");
+    assert_eq!(broker.token(&made(&rotated), Some(MEMBERS)).await.status, 401);
+
+    // A new host reads the variables at once.
+    broker.variables.set("callers", second);
+    let broker = broker.restart().await;
+    for secret in [&secret, &rotated] {
+        assert_eq!(broker.token(&made(secret), Some(MEMBERS)).await.status, 200, "{}", broker.server.output());
+    }
+    broker.variables.set("callers", third);
+    let broker = broker.restart().await;
+    for (secret, status) in [(&secret, 401), (&rotated, 401), (&last, 200)] {
+        assert_eq!(broker.token(&made(secret), Some(MEMBERS)).await.status, status, "{}", broker.server.output());
+    }
+    broker.variables.set("callers", removed.stdout);
+    let broker = broker.restart().await;
+    assert_eq!(broker.token(&made(&last), Some(MEMBERS)).await.status, 401);
+}
+
+#[test]
+fn without_an_old_policy_the_new_caller_is_the_only_one() {
+    let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
+    let new = ["new", "b", "--scope", "flex.community.**", "--application", "berlin", "--callers", "-"];
+    let (policy, _) = edited(&caller(&new, &policy));
+    assert!(policy.contains(r#""application": "berlin""#), "{policy}");
+    let last = caller(&["remove", "b", "--callers", "-"], &policy);
+    let refused = caller(&["remove", "a", "--callers", "-"], &last.stdout);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert!(refused.stderr.contains("only caller"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_edit_that_is_refused_prints_neither_policy_nor_secret() {
+    let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
+    let twice = format!("{}, {}", policy.trim_end().trim_end_matches('}'), &policy[1..]);
+    let check = |arguments: &[&str], old: &str, told: &str| {
+        let ended = caller(arguments, old);
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{arguments:?}");
+        assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("secret of"), "{}", ended.stderr);
+    };
+    check(&["new", "a", "--scope", MEMBERS, "--callers", "-"], &policy, "broker caller rotate");
+    check(&["rotate", "b", "--callers", "-"], &policy, "broker caller new");
+    check(&["remove", "b", "--callers", "-"], &policy, "broker caller new");
+    check(&["new", "b", "--scope", "a\"b", "--callers", "-"], &policy, "b.scopes");
+    check(&["new", "b", "--scope", MEMBERS, "--callers", "-"], &twice, "callers: a: is there twice");
+    check(&["new", "b", "--scope", MEMBERS, "--callers", "no such file"], "", "cannot read no such file");
+}
+
+/// A `.env` and a file for `--variables` in a folder, with this policy and the other required variables but the secret, and
+/// with `more`.
+fn write_variables(folder: &Path, secret: &str, callers: &str, more: &[(&str, &str)]) {
+    let variables = [("officernd_client_id", "id"), ("officernd_client_secret", secret), ("callers", callers)];
+    let variables: Vec<_> = variables.iter().chain(more).collect();
+    let dotenv = variables.iter().map(|(name, value)| format!("SPIN_VARIABLE_{}='{value}'\n", name.to_uppercase()));
+    let toml = variables.iter().map(|(name, value)| format!("{name} = '{value}'\n"));
+    let json = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+    fs::write(folder.join(".env"), dotenv.collect::<String>()).unwrap();
+    fs::write(folder.join("variables.toml"), toml.collect::<String>()).unwrap();
+    fs::write(folder.join("variables.json"), serde_json::Value::Object(json.collect()).to_string()).unwrap();
+}
+
+const SOURCES: [&[&str]; 3] =
+    [&["check"], &["check", "--variables", "variables.toml"], &["check", "--variables", "variables.json"]];
+
+#[test]
+fn sound_variables_are_sound() {
+    let folder = folder();
+    write_variables(folder.path(), "hunter2", &Setup::default().policy().to_string(), &[]);
+    for arguments in SOURCES {
+        let ended = Program::run(arguments, "", folder.path());
+        assert_eq!((ended.code, ended.stdout.as_str()), (0, "every variable is sound\n"), "{arguments:?} {ended:?}");
+        assert_eq!(ended.stderr, "");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once_and_no_value() {
+    let (folder, marker) = (folder(), random("marker"));
+    let digest = "0".repeat(64);
+    let callers = json!({
+        "short": { "secret_sha256": [&marker], "scopes": ["x"] },
+        "wordy": { "secret_sha256": [digest], "scopes": [format!("{marker} {marker}")], "note": marker },
+    });
+    let applications = json!({ "berlin": { "client_id": marker, "client_secret": [marker] } });
+    let more = [
+        ("officernd_identity_url", format!("http://{marker}")),
+        ("applications", applications.to_string()),
+        ("min_remaining_seconds", marker.clone()),
+    ];
+    let more = more.each_ref().map(|(name, value)| (*name, value.as_str()));
+    write_variables(folder.path(), " ", &callers.to_string(), &more);
+    let expected = [
+        "officernd_client_secret: ",
+        "officernd_identity_url: ",
+        "applications: berlin.client_secret: ",
+        "callers: short.secret_sha256: ",
+        "callers: wordy.scopes: ",
+        "callers: wordy.note: ",
+        "min_remaining_seconds: ",
+    ];
+    for arguments in SOURCES {
+        let ended = Program::run(arguments, "", folder.path());
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{arguments:?}: {}", ended.stderr);
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{arguments:?} {lines:?}");
+        for begin in expected {
+            assert!(lines.iter().any(|line| line.starts_with(begin)), "{arguments:?}: {begin} {lines:?}");
+        }
+        assert_eq!(find_leaks(ended.stderr.as_bytes(), &[Secret::new("a value", &marker)]), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_spin_takes_is_refused_without_a_word_of_it() {
+    let (folder, marker) = (folder(), random("marker"));
+    let check = |file: &str, text: &str, arguments: &[&str], told: &[&str]| {
+        fs::write(folder.path().join(file), text).unwrap();
+        let ended = Program::run(arguments, "", folder.path());
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{text}: {}", ended.stderr);
+        for told in told {
+            assert!(ended.stderr.contains(told), "{text}: {}", ended.stderr);
+        }
+        assert_eq!(find_leaks(ended.stderr.as_bytes(), &[Secret::new("a value", &marker)]), [""; 0]);
+    };
+    let file = |text: &str, file: &str, told: &[&str]| check(file, text, &["check", "--variables", file], told);
+    file(&format!("callers = 1\nofficernd_client_secret = {marker}"), "a.toml", &["a.toml", "line 2"]);
+    file(&format!("{{\n\"officernd_client_secret\": {marker}}}"), "a.json", &["a.json", "line 2"]);
+    file(&format!("officernd_client_secret = '{marker}'"), "a.yaml", &[".toml or .json"]);
+    let other = format!("callers = {{ {marker} = 1 }}\nclient_id = '{marker}'");
+    file(&other, "b.toml", &["callers: must be a text", "\"client_id\" is no variable", "officernd_client_id: "]);
+    check(".env", &format!("A=1\nSPIN_VARIABLE_CALLERS={marker} {marker}"), &["check"], &[".env does not parse"]);
+}

@@ -1,0 +1,421 @@
+//! Everything around the broker fails, one thing at a time. What a caller sees of it stands in docs/faults.md.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use broker_host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
+use broker_host::{Fail, Faults};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
+use http::{HeaderName, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tests::{
+    Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, Setup, exchange, most_in_a_minute, random, read, token_request,
+};
+use tokio::time::sleep;
+
+/// A caller never waits longer: the 12 s that a request may take, and something for the machine.
+const LONGEST: Duration = Duration::from_millis(12_900);
+
+/// As long as a configuration is remembered.
+const CONFIG_MEMORY: Duration = Duration::from_secs(10);
+
+enum Fault {
+    /// OfficeRnD answers so.
+    OfficeRnd(Upstream),
+    /// Nobody listens.
+    Refused,
+    /// The address of OfficeRnD is this one, until somebody mends it and starts the host anew.
+    Address(String),
+    /// The store does so.
+    Store(Faults),
+    /// Every value in the store is changed so, and nobody remembers what it was.
+    Values(fn(&mut Vec<u8>)),
+    /// The variables are changed so.
+    Variables(fn(&Broker)),
+    /// The same after they have been read.
+    VariablesLater(fn(&Broker)),
+}
+
+/// A fault and what came of it, or what is to come of it.
+struct Row {
+    fault: String,
+    /// What the caller saw, twice.
+    saw: String,
+    /// And was told of when to come back, in seconds.
+    told: Option<u64>,
+    calls: u64,
+    /// What who came back then saw, after the fault had ended.
+    next: String,
+    slowest: Duration,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, saw, told, calls, next, slowest } = self;
+        let told = told.map_or("-".into(), |told| format!("{told} s"));
+        write!(f, "| {fault} | {saw} | {told} | {calls} | {next} | {:.1} s |", slowest.as_secs_f64())
+    }
+}
+
+/// All that the application may have, in the order in which the broker asks for it.
+fn both() -> String {
+    format!("{COMPANIES} {MEMBERS}")
+}
+
+fn in_words(answer: &Answer) -> String {
+    match answer.status {
+        200 if answer.scope() == both() => "200".into(),
+        200 => format!("200, {} of 2 scopes", answer.scope().split(' ').count()),
+        status if answer.body.is_empty() => format!("{status}, empty"),
+        status => format!("{status} `{}`", answer.error()),
+    }
+}
+
+async fn measure(what: &str, fault: Fault) -> Row {
+    let mut setup = Setup::in_one_instance();
+    setup.sandbox = Config { calls_per_minute: 1000, ..Config::default() };
+    if let Fault::Address(url) = &fault {
+        setup.variables.push(("officernd_identity_url", url.clone()));
+    }
+    let mut broker = setup.start().await;
+    let ask = async |broker: &Broker| {
+        let begin = Instant::now();
+        let answer = broker.nightly(&both()).await;
+        (answer, begin.elapsed())
+    };
+    match &fault {
+        Fault::OfficeRnd(upstream) => broker.sandbox.answer_always(upstream.clone()),
+        Fault::Refused => broker.sandbox.close(),
+        Fault::Address(_) => {}
+        Fault::Store(faults) => broker.set_store_faults(*faults),
+        Fault::Values(change) => {
+            ask(&broker).await.0.token();
+            for (key, mut value) in broker.stored() {
+                change(&mut value);
+                broker.store(&key, value).await;
+            }
+            broker = broker.restart().await;
+        }
+        Fault::Variables(change) => change(&broker),
+        Fault::VariablesLater(change) => {
+            ask(&broker).await.0.token();
+            change(&broker);
+            sleep(CONFIG_MEMORY).await;
+        }
+    }
+    let before = broker.touched().sent;
+    let (first, took_first) = ask(&broker).await;
+    let (second, took_second) = ask(&broker).await;
+    let calls = broker.touched().sent - before;
+    let slowest = took_first.max(took_second);
+    assert!(slowest < LONGEST, "{what}: an answer after {slowest:?}");
+    assert_eq!(in_words(&first), in_words(&second), "{what}");
+    let log = broker.server.output();
+    assert_eq!(broker.server.traps(), 0, "{what}: {log}");
+
+    // The fault ends.
+    match fault {
+        Fault::OfficeRnd(_) => broker.sandbox.answer_always(Upstream::Normal),
+        Fault::Refused => broker.sandbox.open().await.unwrap(),
+        Fault::Address(_) => {
+            broker.variables.set("officernd_identity_url", broker.sandbox.url());
+            broker = broker.restart().await;
+        }
+        Fault::Store(_) => broker.set_store_faults(Faults::default()),
+        Fault::Values(_) => {}
+        Fault::Variables(_) | Fault::VariablesLater(_) => {
+            broker.variables.fail(false);
+            broker.variables.set("callers", broker.setup.policy().to_string());
+        }
+    }
+    // A 500 is about the variables, and says nothing of when.
+    let told = first.retry_after();
+    sleep(told.map_or(if first.status == 500 { CONFIG_MEMORY } else { Duration::ZERO }, Duration::from_secs)).await;
+    let (next, took) = ask(&broker).await;
+    assert!(took < LONGEST, "{what}: an answer after {took:?}");
+    assert!(most_in_a_minute(&broker.calls()) <= 5, "{what}");
+    assert_eq!(broker.server.traps(), 0, "{what}: {}", broker.server.output());
+    Row { fault: what.into(), saw: in_words(&first), told, calls, next: in_words(&next), slowest }
+}
+
+/// Who dies.
+#[derive(Clone, Copy)]
+enum Dying {
+    Host,
+    /// And its host lives on.
+    Instance,
+}
+
+/// A death at each of the store's operations in a fetch, and in its call to OfficeRnD. Who comes next, to another host on the
+/// same store or to another instance of the same host, is told or served.
+async fn measure_deaths(who: Dying) -> Row {
+    let whole = Setup::default().start().await;
+    whole.nightly(&both()).await.token();
+    tests::eventually("the end of a fetch", || whole.server.counts().set >= 6).await;
+    let operations = whole.server.counts().store_calls();
+    let deaths = join_all((1..=operations + 1).map(async |last| {
+        let broker = Setup::default().start().await;
+        // The fetch stops where it is to die.
+        broker.set_store_faults(Faults { delay: Duration::from_secs(60), spared: last - 1, ..Faults::default() });
+        if last > operations {
+            broker.sandbox.answer_next(Upstream::hang());
+        }
+        let dying = broker.beside(broker.setup.key_value.clone()).await;
+        let request = token_request(&dying.setup.nightly, Some(&both())).map(|body| Full::new(Bytes::from(body)));
+        let request = tokio::spawn(exchange(dying.server.addr(), request));
+        let is_there = || match last <= operations {
+            true => dying.server.counts().store_calls() >= last,
+            false => !broker.calls().is_empty(),
+        };
+        tests::eventually("the moment to die", is_there).await;
+        let next = match who {
+            Dying::Host => {
+                drop(dying);
+                &broker
+            }
+            Dying::Instance => {
+                dying.server.end_instances();
+                &dying
+            }
+        };
+        let saw = match request.await.unwrap() {
+            Ok(answer) => in_words(&answer),
+            Err(_) => "a closed connection".into(),
+        };
+        broker.set_store_faults(Faults::default());
+
+        let begin = Instant::now();
+        let mut answer = next.nightly(&both()).await;
+        let took = begin.elapsed();
+        assert!(took < LONGEST, "killed at {last}: an answer after {took:?}");
+        let told = answer.retry_after();
+        if let Some(told) = told {
+            assert_eq!(in_words(&answer), "503 `temporarily_unavailable`", "killed at {last}");
+            sleep(Duration::from_secs(told)).await;
+            answer = next.nightly(&both()).await;
+        }
+        assert_eq!(in_words(&answer), "200", "killed at {last}");
+        assert_eq!(next.server.traps(), 0, "killed at {last}: {}", next.server.output());
+        (saw, broker.calls().len() as u64, took)
+    }))
+    .await;
+    assert!(operations > 15, "{operations}");
+    let mut saw: Vec<_> = deaths.iter().map(|death| death.0.clone()).collect();
+    saw.sort();
+    saw.dedup();
+    let fault = match who {
+        Dying::Host => "host killed at each store operation of a fetch, and in its call",
+        Dying::Instance => "an instance killed at each of them, while its host lives",
+    };
+    Row {
+        fault: fault.into(),
+        saw: saw.join(" or "),
+        told: None,
+        calls: deaths.iter().map(|death| death.1).max().unwrap(),
+        next: "200".into(),
+        slowest: deaths.iter().map(|death| death.2).max().unwrap(),
+    }
+}
+
+/// A TLS server whose certificate nobody has signed. It ends when this is dropped.
+struct Impostor {
+    server: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Impostor {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let openssl = |arguments: &str| {
+            let mut command = Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let certificate = "req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 1 -subj /CN=localhost \
+                           -addext subjectAltName=DNS:localhost";
+        assert!(openssl(certificate).status().expect("there is an openssl").success());
+        let mut server = openssl("s_server -accept 127.0.0.1:0 -key key -cert certificate -www")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let line = lines.find(|line| line.starts_with("ACCEPT")).expect("it says where it is");
+        let port = line.rsplit(':').next().unwrap();
+        Self { server, url: format!("https://localhost:{port}"), _folder: folder }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+/// A whole answer with these headers.
+fn answer<const N: usize>(status: u16, headers: [(HeaderName, String); N], body: impl Into<Bytes>) -> Fault {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response.headers_mut().extend(headers.map(|(name, value)| (name, value.parse().unwrap())));
+    Fault::OfficeRnd(Upstream::Fixed(response))
+}
+
+fn bare(status: u16, body: impl Into<Bytes>) -> Fault {
+    answer(status, [], body)
+}
+
+fn raw(bytes: impl Into<Bytes>, then: Then) -> Fault {
+    Fault::OfficeRnd(Upstream::Raw(bytes.into(), then))
+}
+
+/// A grant, after this has happened to it.
+fn grant(change: impl Fn(&mut Value)) -> Fault {
+    let (token, scope) = (random("upstream"), both());
+    let mut grant = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3599, "scope": scope });
+    change(&mut grant);
+    // What JSON does not have.
+    bare(200, grant.to_string().replace("\"NaN\"", "NaN").replace("\"1e308\"", "1e308"))
+}
+
+fn with(field: &str, value: impl Into<Value>) -> Fault {
+    let value = value.into();
+    grant(|grant| grant[field] = value.clone())
+}
+
+fn without(field: &str) -> Fault {
+    grant(|grant| drop(grant.as_object_mut().unwrap().remove(field)))
+}
+
+fn store(fail: Fail, delay: u64) -> Fault {
+    Fault::Store(Faults { fail, delay: Duration::from_millis(delay), ..Faults::default() })
+}
+
+/// `{"access_token":"gzip"}`, compressed.
+const GZIP: &[u8] =
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xabVJLNN-.\x8e/\xc9\xcfN\xcdS\xb2RJ\xaf\xca,P\xaa\x05\x00R\xa4\x05\xb8\x17\x00\x00\x00";
+
+/// The page's rows, by their cells.
+fn written(page: &str) -> Vec<Vec<&str>> {
+    let section = page.split("\n## ").find(|section| section.starts_with("Faults")).expect("the section about faults");
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault "));
+    rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// Whether `told` is what the page says: `-`, `17 s` or `5 to 6 s`.
+fn is_as_written(told: Option<u64>, written: &str) -> bool {
+    let seconds: Vec<u64> = written.split(' ').filter_map(|word| word.parse().ok()).collect();
+    match told {
+        None => written == "-",
+        Some(told) => seconds.first() <= Some(&told) && Some(&told) <= seconds.last(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_answered_and_survived_as_the_page_says() {
+    // What is built and loaded now takes no time from the date below.
+    drop(Setup::default().start().await);
+    let impostor = Impostor::start();
+    let elsewhere = Sandbox::start(Config::default()).await.unwrap();
+    let location = |status| answer(status, [(LOCATION, format!("{}/oauth/token", elsewhere.url()))], "");
+    let limited = |retry_after: &str| answer(429, [(RETRY_AFTER, retry_after.to_owned())], "Too many requests");
+    let plain = elsewhere.url().replace("http:", "https:");
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+    let endless =
+        Then::Repeat(Box::leak(format!("400\r\n{:1024}\r\n", "").into_bytes().into_boxed_slice()), Duration::ZERO);
+    let headers: String = (0..10_000).map(|number| format!("x-{number}: {number}\r\n")).collect();
+    let in_20_seconds = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(20));
+    let doubled = r#"{"access_token":"a","access_token":"b","token_type":"Bearer","expires_in":3599}"#;
+    let reordered = format!("{MEMBERS} {COMPANIES}");
+    let broader = format!("{} {PAYMENTS}", both());
+    let faults = [
+        ("connection refused", Fault::Refused),
+        ("reset before the headers", raw("", Then::Reset)),
+        ("reset in the headers", raw("HTTP/1.1 200 OK\r\nconte", Then::Reset)),
+        ("reset in the body", raw(format!("{head}{{\"access"), Then::Reset)),
+        ("accepts and never answers", Fault::OfficeRnd(Upstream::hang())),
+        ("headers, a byte a second", raw("HTTP/1.1 200 OK\r\nx: ", Then::Repeat(b"x", Duration::from_secs(1)))),
+        ("body, a byte a second", raw(head, Then::Repeat(b" ", Duration::from_secs(1)))),
+        ("body never ends", raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", endless)),
+        ("body of 10 MiB", bare(200, vec![b' '; 10 << 20])),
+        ("10,000 headers", raw(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n"), Then::Close)),
+        ("invalid HTTP", raw("HTTP/7 maybe\r\n\r\n", Then::Close)),
+        ("TLS refused", Fault::Address(plain)),
+        ("wrong certificate", Fault::Address(impostor.url.clone())),
+        ("gzip without asking", answer(200, [(CONTENT_ENCODING, "gzip".into())], GZIP)),
+        ("204", bare(204, "")),
+        ("200, empty", bare(200, "")),
+        ("200, `{}`", bare(200, "{}")),
+        ("200 with `error`", bare(200, r#"{"error":"invalid_client"}"#)),
+        ("200, HTML", bare(200, "<html><body>Please log in</body></html>")),
+        ("200, JSON of wrong types", with("access_token", json!(["a"]))),
+        ("`expires_in` absent", without("expires_in")),
+        ("`expires_in` \"3599\"", with("expires_in", "3599")),
+        ("`expires_in` 0", with("expires_in", 0)),
+        ("`expires_in` -1", with("expires_in", -1)),
+        ("`expires_in` 1e308", with("expires_in", "1e308")),
+        ("`expires_in` NaN", with("expires_in", "NaN")),
+        ("`token_type` absent", without("token_type")),
+        ("`token_type` mac", with("token_type", "mac")),
+        ("`access_token` empty", with("access_token", "")),
+        ("`access_token` with control characters", with("access_token", "a\r\nx-evil: 1")),
+        ("`access_token` of 100 KiB", with("access_token", "a".repeat(100 << 10))),
+        ("duplicate JSON keys", bare(200, doubled)),
+        ("`scope` absent", without("scope")),
+        ("`scope` reordered", with("scope", reordered)),
+        ("`scope` narrower", with("scope", MEMBERS)),
+        ("`scope` broader", with("scope", broader)),
+        ("301 to another host", location(301)),
+        ("307 to another host", location(307)),
+        ("401 without a body", bare(401, "")),
+        ("429 with seconds", limited("17")),
+        ("429 with a date, in 20 s", limited(&in_20_seconds)),
+        ("429 with nonsense", limited("soon")),
+        ("429 with nothing", bare(429, "Too many requests")),
+        ("500", bare(500, "")),
+        ("503", bare(503, "")),
+        ("store: every call fails", store(Fail::Always, 0)),
+        ("store: every second call fails", store(Fail::EverySecond, 0)),
+        ("store: 2 s slow", store(Fail::Never, 2000)),
+        ("store: half a second slow, then fails", store(Fail::Always, 500)),
+        ("store: corrupt values", Fault::Values(|value| value.iter_mut().for_each(|byte| *byte ^= 0x55))),
+        ("store: values cut off", Fault::Values(|value| value.truncate(value.len() / 2))),
+        // The version comes first, and a later one may have more.
+        (
+            "store: values of a later version",
+            Fault::Values(|value| {
+                value.iter_mut().take(1).for_each(|byte| *byte += 1);
+                value.push(0);
+            }),
+        ),
+        ("variables: the provider fails from the start", Fault::Variables(|broker| broker.variables.fail(true))),
+        ("variables: the provider fails later", Fault::VariablesLater(|broker| broker.variables.fail(true))),
+        (
+            "variables: the policy becomes nonsense",
+            Fault::VariablesLater(|broker| broker.variables.set("callers", "{")),
+        ),
+    ];
+    let (mut rows, of_hosts, of_instances) = tokio::join!(
+        join_all(faults.into_iter().map(|(what, fault)| measure(what, fault))),
+        measure_deaths(Dying::Host),
+        measure_deaths(Dying::Instance),
+    );
+    rows.extend([of_hosts, of_instances]);
+    assert_eq!(elsewhere.calls().len(), 0, "the credential went elsewhere");
+
+    println!("| fault | the caller saw | told | calls | the next request | slowest |");
+    rows.iter().for_each(|row| println!("{row}"));
+    let page = read("docs/faults.md");
+    let written = written(&page);
+    assert_eq!(written.len(), rows.len(), "docs/faults.md has other rows");
+    for (row, cells) in rows.iter().zip(written) {
+        let calls = row.calls.to_string();
+        let same = [&row.fault, &row.saw, &calls, &row.next] == [cells[0], cells[1], cells[3], cells[4]];
+        assert!(same && is_as_written(row.told, cells[2]), "docs/faults.md has {cells:?}, and this is {row}");
+    }
+}

@@ -1,0 +1,77 @@
+//! A table of requests, from the letter of the standards to the whole answer.
+//!
+//! A row rests on the sentence it quotes, in short, and not on what the broker happens to do. Every request is written as
+//! bytes, because no HTTP library would send half of them, and on a connection of its own.
+
+mod check;
+mod exchange;
+mod rows;
+mod table;
+
+use std::collections::HashMap;
+
+use check::check;
+use exchange::{Got, exchange};
+use rows::GROUPS;
+use table::{Answer, MEMBERS, Row, Source, setup};
+
+/// The rows that `wasmtime serve` answers otherwise, and why.
+const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
+    ("it looks at no Host", &["HTTP/1.1 without Host", "a Host that is no host"]),
+    (
+        "it hands the component no Host, and so no issuer without public_url",
+        &[
+            "metadata",
+            "metadata with a port in Host",
+            "metadata with an IPv6 address in Host",
+            "metadata with an IPv4 address in Host",
+            "metadata with HTTP/1.0",
+            "metadata with headers of a proxy",
+            "metadata, from a page",
+            "metadata with a query, for a part of it, and with wrong credentials",
+            "metadata at an escaped path",
+            "metadata for HEAD",
+        ],
+    ),
+    ("there is no store, and readiness says so", &["readiness", "readiness for HEAD"]),
+];
+
+#[tokio::test]
+async fn every_request_of_the_table_gets_the_answer_that_the_standards_want() {
+    let rows: Vec<_> = GROUPS.into_iter().flatten().collect();
+    assert!(rows.len() >= 80, "{} rows", rows.len());
+    let broker = setup().start().await;
+    let mut tokens = HashMap::new();
+    let mut failures = Vec::new();
+    for (index, Row { what, because, request, answer }) in rows.iter().enumerate() {
+        let token = tokens.get(MEMBERS).map_or("", String::as_str);
+        let outcome = match exchange(broker.server.addr(), request, token).await {
+            Ok(got) => check(answer, &got, request.line.starts_with("HEAD "), &mut tokens).map_err(|problem| {
+                let Got { status, headers, body } = got;
+                format!("{problem}\n      got {status} {headers:?}\n      {}", String::from_utf8_lossy(&body))
+            }),
+            Err(problem) => Err(problem),
+        };
+        let is_otherwise =
+            broker.setup.in_wasmtime_serve && NOT_ON_WASMTIME_SERVE.iter().any(|(_, rows)| rows.contains(what));
+        let outcome = match outcome {
+            Ok(()) if is_otherwise => Err("as the standards want it, and listed".to_owned()),
+            Err(_) if is_otherwise => Ok(()),
+            outcome => outcome,
+        };
+        if let Err(problem) = outcome {
+            failures.push(format!("{:3}. {what}\n      {because}\n      {problem}", index + 1));
+        }
+    }
+    let failed = failures.len();
+    // What is refused costs nothing, and what is granted no more than one call for each token.
+    let fetches = |row: &&&Row| matches!(row.answer, Answer::Token(Source::Miss | Source::Stale, _));
+    let (calls, expected) = (broker.calls().len(), rows.iter().filter(fetches).count());
+    assert!(
+        failures.is_empty() && calls == expected,
+        "{failed} of {} rows fail, {calls} calls instead of {expected}:\n{}",
+        rows.len(),
+        failures.join("\n")
+    );
+    assert_eq!(broker.server.traps(), 0, "{}", broker.server.output());
+}

@@ -1,0 +1,65 @@
+//! `/healthz` and `/readyz`.
+
+use broker_host::{Fail, Faults};
+use http::Method;
+use serde_json::json;
+use tests::{Broker, MEMBERS, Setup};
+
+use super::applications::two_applications;
+
+pub(super) async fn check_healthy(broker: &Broker) {
+    for (method, body) in [(Method::GET, r#"{"status":"ok"}"#), (Method::HEAD, "")] {
+        let answer = broker.fetch(method, "/healthz").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+}
+
+pub(super) async fn check_ready(broker: &Broker) {
+    for (method, body) in [(Method::GET, r#"{"status":"ready"}"#), (Method::HEAD, "")] {
+        let answer = broker.fetch(method, "/readyz").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, body), "{}", broker.server.output());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_in_order_is_ready_before_it_has_a_token() {
+    let broker = Setup::default().start().await;
+    check_healthy(&broker).await;
+    assert_eq!(broker.server.counts().store_calls(), 0);
+    check_ready(&broker).await;
+    let counts = broker.server.counts();
+    assert_eq!((counts.get, counts.set), (2, 0), "readiness is that the store can be read, asked twice");
+    for path in ["/readyz", "/healthz"] {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            let answer = broker.fetch(method.clone(), path).await;
+            assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
+        }
+    }
+    assert_eq!((broker.calls().len(), broker.server.counts().get), (0, 2), "a refused method asks nothing");
+}
+
+#[tokio::test]
+async fn readiness_tells_the_class_of_the_problem_and_no_more() {
+    let (broker, abroad, berlin) = two_applications().await;
+    let check = async |problem: Option<&str>| {
+        let answer = broker.fetch(Method::GET, "/readyz").await;
+        let expected = match problem {
+            None => (200, json!({ "status": "ready" })),
+            Some(problem) => (503, json!({ "status": "unavailable", "problem": problem })),
+        };
+        assert_eq!((answer.status, answer.json()), expected, "{}", broker.server.output());
+    };
+    check(None).await;
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    check(Some("store")).await;
+    broker.set_store_faults(Faults::default());
+    check(None).await;
+    broker.sandbox.set_applications(vec![berlin]);
+    assert_eq!(broker.nightly(MEMBERS).await.status, 502);
+    // The other application's callers are served.
+    check(None).await;
+    broker.sandbox.set_applications(Vec::new());
+    assert_eq!(broker.token(&abroad, Some(MEMBERS)).await.status, 502);
+    check(Some("credential")).await;
+}

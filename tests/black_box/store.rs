@@ -1,0 +1,158 @@
+//! What the store keeps over a restart, and what it must not keep.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use broker_host::KeyValue;
+use tests::{Broker, COMPANIES, MEMBERS, Program, Redis, Secret, Setup, find_leaks, secret};
+use tokio::time::sleep;
+
+use super::rotation::unlimited;
+
+/// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
+fn unwritten(broker: &Broker) -> Vec<Secret> {
+    let mut secrets = broker.secrets();
+    secrets.push(Secret::new("the application's id", &broker.setup.application.id));
+    for caller in [&broker.setup.nightly, &broker.setup.door] {
+        secrets.push(Secret::new("a caller's name", &caller.name));
+    }
+    secrets
+}
+
+/// Fills a store: two tokens, a refused scope, and a gate that is closed.
+async fn fill(broker: &Broker) -> String {
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.token(&broker.setup.door, None).await.token();
+    assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
+    token
+}
+
+fn setup(key_value: KeyValue) -> Setup {
+    let mut setup = Setup { key_value, ..Setup::default() };
+    setup.application.scopes.retain(|scope| scope != COMPANIES);
+    setup
+}
+
+#[tokio::test]
+async fn the_store_has_no_secret_and_no_name_in_it() {
+    let broker = setup(KeyValue::memory()).start().await;
+    fill(&broker).await;
+    let entries = broker.stored();
+    let kinds: Vec<_> = entries.iter().map(|(key, _)| key.split('/').next().unwrap()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "token").count(), 2, "{kinds:?}");
+    assert!(kinds.contains(&"gate"), "{kinds:?}");
+    for (key, value) in &entries {
+        let both = [key.as_bytes(), b" ", value].concat();
+        assert_eq!(find_leaks(&both, &unwritten(&broker)), [""; 0], "{key}");
+        assert!(key.len() <= 255, "Spin's own store takes no longer key: {key}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_outlives_the_host_when_the_store_does() {
+    let folder = tempfile::tempdir().unwrap();
+    for key_value in [KeyValue::memory(), KeyValue::sqlite(folder.path()).unwrap()] {
+        let broker = setup(key_value).start().await;
+        let token = fill(&broker).await;
+        let calls = broker.calls().len();
+        let broker = broker.restart().await;
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+        // What OfficeRnD refused is remembered too.
+        assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
+        assert_eq!(broker.calls().len(), calls);
+
+        // The same store and another credential: another application's tokens are none of its business.
+        broker.variables.set("officernd_client_secret", secret("another-secret"));
+        let broker = broker.restart().await;
+        assert_eq!(broker.nightly(MEMBERS).await.status, 502);
+        assert_eq!(broker.calls().len(), calls + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_file_keeps_a_token_for_another_process_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = setup(KeyValue::sqlite(folder.path()).unwrap()).start().await;
+    let token = fill(&broker).await;
+    let calls = broker.calls().len();
+    // What another process does: it opens the file anew.
+    broker.setup.key_value = KeyValue::sqlite(folder.path()).unwrap();
+    let broker = broker.restart().await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(broker.calls().len(), calls);
+
+    let mut files = 0;
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(find_leaks(&fs::read(&path).unwrap(), &unwritten(&broker)), [""; 0], "{}", path.display());
+        files += 1;
+    }
+    assert!(files > 0);
+}
+
+#[tokio::test]
+async fn without_a_store_that_lasts_a_restart_asks_again() {
+    let mut broker = Setup::default().start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.setup.key_value = KeyValue::memory();
+    let broker = broker.restart().await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(broker.calls().len(), 2);
+}
+
+/// Drops what had a store in which a secret is.
+fn check_found(what: &str, dropped: impl Sized) {
+    let found = catch_unwind(AssertUnwindSafe(|| drop(dropped))).expect_err(what);
+    let text = found.downcast_ref::<String>().unwrap();
+    assert!(text.contains("planted"), "{what}: {text}");
+}
+
+#[tokio::test]
+async fn a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start().await.unwrap());
+    let file = KeyValue::sqlite(folder.path()).unwrap();
+    let planted = secret("planted");
+    for (kind, key_value) in [("memory", KeyValue::memory()), ("SQLite", file.clone()), ("Redis", redis.key_value())] {
+        let broker = setup(key_value).start().await;
+        fill(&broker).await;
+        // Nothing is found yet.
+        let broker = broker.restart().await;
+        for (key, value) in [("a key", planted.as_str()), (&planted, "a value")] {
+            broker.store(key, value.into()).await;
+            check_found(kind, broker.beside(broker.setup.key_value.clone()).await);
+            broker.empty_store().await;
+        }
+    }
+
+    file.set("default", "a key", planted.into()).await.unwrap();
+    let folder = folder.path().to_str().unwrap();
+    check_found("the program", Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], &[]));
+}
+
+#[tokio::test]
+async fn a_record_that_was_tampered_with_or_moved_is_a_miss() {
+    let broker = unlimited().start().await;
+    let members = broker.nightly(MEMBERS).await.token();
+    let companies = broker.nightly(COMPANIES).await.token();
+    let stored: BTreeMap<_, _> = broker.stored().into_iter().collect();
+    let key = broker.key(MEMBERS);
+    let record = &stored[&key];
+    let mut tampered = record.clone();
+    *tampered.last_mut().unwrap() ^= 1;
+    let moved = stored[&broker.key(COMPANIES)].clone();
+    for (what, value) in [("tampered with", tampered), ("moved", moved), ("nothing", Vec::new())] {
+        let calls = broker.calls().len();
+        broker.store(&key, value).await;
+        sleep(Duration::from_millis(2100)).await;
+        let token = broker.nightly(MEMBERS).await.token();
+        assert!(![&members, &companies].contains(&&token), "{what}");
+        assert_eq!(broker.calls().len(), calls + 1, "{what}");
+    }
+    assert!(broker.server.output().contains("does not open"), "{}", broker.server.output());
+    // Put back as it was, it is good again: that is all that somebody who writes to the store can do.
+    broker.store(&key, record.clone()).await;
+    sleep(Duration::from_millis(2100)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), members);
+}

@@ -1,0 +1,167 @@
+//! Looks for secrets where none may be, in every disguise that a program could give them without meaning to.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use crate::hex::hex;
+
+/// A secret, and what it is, for the report.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// What it is.
+    pub what: String,
+    /// The secret.
+    pub text: String,
+}
+
+impl Secret {
+    /// A secret, and what it is.
+    pub fn new(what: impl Into<String>, text: impl Into<String>) -> Self {
+        let (what, text) = (what.into(), text.into());
+        assert!(text.len() >= 16, "{what} is too short to be looked for: it could be there by accident");
+        Self { what, text }
+    }
+}
+
+/// What `text` contains of `secrets`, and in which disguise.
+pub fn find_leaks(text: &[u8], secrets: &[Secret]) -> Vec<String> {
+    let lower = text.to_ascii_lowercase();
+    let mut found = Vec::new();
+    for secret in secrets {
+        for (disguise, looked_for) in disguises(&secret.text) {
+            // Base64 is the only disguise in which the case of a letter matters; looking for it without costs nothing.
+            if contains(&lower, &looked_for.to_ascii_lowercase()) {
+                found.push(format!("{} {disguise}", secret.what));
+            }
+        }
+    }
+    found
+}
+
+fn contains(text: &[u8], looked_for: &[u8]) -> bool {
+    text.windows(looked_for.len()).any(|window| window == looked_for)
+}
+
+/// The disguises of a secret: its name, and bytes that are in any text in which the secret is disguised so.
+pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = secret.as_bytes();
+    let in_hex = |separator: &str| bytes.iter().map(|byte| hex([*byte])).collect::<Vec<_>>().join(separator);
+    let escaped = serde_json::to_string(secret).expect("a string is JSON");
+    let form: String = form_urlencoded::byte_serialize(bytes).collect();
+    let mut disguises = vec![
+        ("in plain", bytes.to_vec()),
+        ("as JSON", escaped.trim_matches('"').into()),
+        ("in Rust's quotes", secret.escape_debug().to_string().into()),
+        ("as a field of a form", form.clone().into()),
+        ("percent-encoded", form.replace('+', "%20").into()),
+        ("in hex", in_hex("").into()),
+        ("in hex with spaces", in_hex(" ").into()),
+        ("as a list of bytes", bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ").into()),
+        ("in UTF-16", secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("backwards", secret.chars().rev().collect::<String>().into()),
+    ];
+    // Inside a longer text (`id:secret`), what the base64 of a secret looks like depends on where it begins. The first and
+    // the last digit can have bits of a neighbour.
+    for before in 0..3 {
+        let whole = [&vec![0; before][..], bytes].concat();
+        let first = (before * 8).div_ceil(6);
+        let last = whole.len() * 8 / 6;
+        disguises.push(("in base64", STANDARD_NO_PAD.encode(&whole)[first..last].into()));
+        disguises.push(("in base64url", URL_SAFE_NO_PAD.encode(&whole)[first..last].into()));
+    }
+    disguises
+}
+
+/// How much of a disguise is looked for: enough of its random part that it is nowhere by accident.
+const LOOKED_FOR: usize = 32;
+
+/// Many secrets at once, each by its last 32 characters, which are random: a look into a table for every place of a text.
+#[derive(Default)]
+struct Sentinels(HashMap<[u8; LOOKED_FOR], String>);
+
+impl Sentinels {
+    fn add(&mut self, what: &str, secret: &str) {
+        let begin = secret.len().checked_sub(LOOKED_FOR).expect("a secret ends in 32 random characters");
+        for (disguise, bytes) in disguises(&secret[begin..]) {
+            let lower = bytes.to_ascii_lowercase();
+            let looked_for = lower.first_chunk().expect("no disguise is shorter than what it hides");
+            self.0.insert(*looked_for, format!("{what} {disguise}"));
+        }
+    }
+
+    fn find(&self, text: &[u8]) -> Vec<&str> {
+        let lower = text.to_ascii_lowercase();
+        let is_there = |window: &[u8]| self.0.get(window).map(String::as_str);
+        lower.windows(LOOKED_FOR).filter_map(is_there).collect()
+    }
+}
+
+/// Every secret that this process has made or been given, and what was written by whatever had one and is not searched yet.
+static WATCHED: Mutex<Option<(Sentinels, Vec<u8>)>> = Mutex::new(None);
+
+fn watched<T>(act: impl FnOnce(&mut Sentinels, &mut Vec<u8>) -> T) -> T {
+    let mut watched: MutexGuard<'_, _> = WATCHED.lock().expect("nothing panics while it holds the secrets");
+    let (sentinels, written) = watched.get_or_insert_default();
+    act(sentinels, written)
+}
+
+/// From now on this may be nowhere.
+pub fn keep_secret(what: &str, secret: &str) {
+    watched(|sentinels, _| sentinels.add(what, secret));
+}
+
+/// Something was written that may have no secret in it: it is searched with the next [`search`].
+pub fn saw(text: &str) {
+    watched(|_, written| written.extend([text.as_bytes(), b"\n"].concat()));
+}
+
+/// Searches what was seen, and `texts`, for every secret there is.
+///
+/// # Panics
+/// When it finds one.
+#[track_caller]
+pub fn search(texts: &[&[u8]]) {
+    let leaks: Vec<String> = watched(|sentinels, written| {
+        let seen = std::mem::take(written);
+        let all = texts.iter().copied().chain([seen.as_slice()]);
+        all.flat_map(|text| sentinels.find(text).into_iter().map(str::to_owned)).collect()
+    });
+    // A test that fails already says so.
+    assert!(leaks.is_empty() || std::thread::panicking(), "secrets where none may be: {leaks:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_recognised_wherever_in_a_longer_text_the_secret_begins() {
+        let secret = "secret-0123456789abcdef";
+        for before in 0..7 {
+            for after in 0..4 {
+                let text = format!("{}{secret}{}", "x".repeat(before), "y".repeat(after));
+                let found = find_leaks(STANDARD_NO_PAD.encode(&text).as_bytes(), &[Secret::new("it", secret)]);
+                assert!(found.iter().any(|found| found == "it in base64"), "{text}: {found:?}");
+            }
+        }
+        assert!(find_leaks(b"another text, c2VjcmV0LTAxMjM0NTY3ODlhYmNk", &[Secret::new("it", secret)]).is_empty());
+    }
+
+    #[test]
+    fn whatever_is_planted_among_many_secrets_is_found() {
+        let secrets: Vec<_> = (0..50).map(|_| crate::setup::random("planted&=+%/\"\\ \u{e9}")).collect();
+        secrets.iter().for_each(|secret| keep_secret("a planted secret", secret));
+        search(&[b"nothing", &[0; 1000], crate::setup::random("innocent").as_bytes()]);
+        for (disguise, bytes) in secrets.iter().flat_map(|secret| disguises(secret)) {
+            let text = [b"before ".as_slice(), &bytes, b" after"].concat();
+            assert!(watched(|sentinels, _| !sentinels.find(&text).is_empty()), "{disguise}");
+        }
+        std::panic::catch_unwind(|| search(&[secrets[0].as_bytes()])).expect_err("it is written");
+        saw(&format!("an answer with {} in it", secrets[0]));
+        std::panic::catch_unwind(|| search(&[])).expect_err("what was seen is searched");
+        search(&[]);
+    }
+}

@@ -1,0 +1,32 @@
+//! Black-box tests of the component: the real .wasm in the real host over real sockets.
+//!
+//! A test makes a [`Setup`], changes what it is about, and starts it: a sandbox in OfficeRnD's place, and a [`Broker`] of
+//! which it sees what a caller, an operator and OfficeRnD see.
+
+mod answer;
+mod broker;
+mod component;
+mod crowd;
+mod hex;
+mod leak;
+mod load;
+mod peer;
+mod program;
+mod redis;
+mod repository;
+mod server;
+mod setup;
+
+pub use answer::{Answer, basic, exchange, form};
+pub use broker::{Broker, Touched, eventually, revocation_request, token_request};
+pub use component::{component_for_spin, component_for_wasi};
+pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
+pub use hex::hex;
+pub use leak::{Secret, disguises, find_leaks, saw, search};
+pub use load::{Load, load};
+pub use peer::{PeerServer, installed, run_peer};
+pub use program::{Ended, Program};
+pub use redis::Redis;
+pub use repository::{read, root};
+pub use server::{Server, WasmtimeServe};
+pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, Watched, digest_of, random, secret};

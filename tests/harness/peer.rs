@@ -1,0 +1,97 @@
+//! Servers and clients that nobody in this project wrote, in `tests/peers`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::repository::root;
+use crate::setup::{Caller, Setup};
+
+/// The folder of the peers, with everything they need installed, once in a process.
+pub fn installed() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = root().join("tests/peers");
+        let install = Command::new(folder.join("install")).status().expect("there is a bash");
+        assert!(install.success(), "tests/peers/install fails: it needs npm and python3 with venv");
+        folder
+    })
+}
+
+/// An OAuth 2.0 server in OfficeRnD's place. It ends when this is dropped.
+pub struct PeerServer {
+    child: Child,
+    _stdin: ChildStdin,
+    url: String,
+    requests: Arc<Mutex<Vec<Value>>>,
+}
+
+impl PeerServer {
+    /// Starts one that knows the application of `setup`, and besides its scopes some that it is not granted.
+    pub fn start(setup: &Setup, not_granted: &str) -> Self {
+        let mut child = Command::new("node")
+            .arg(installed().join("server.mjs"))
+            .env("CLIENT_ID", &setup.application.id)
+            .env("CLIENT_SECRET", &setup.application.secret)
+            .env("SCOPES", setup.application.scopes.join(" "))
+            .env("OTHER_SCOPES", not_granted)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a node");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+        let first: Value = serde_json::from_str(&lines.next().expect("it says where it is")).expect("a line is JSON");
+        let url = first["url"].as_str().expect("it says where it is").to_owned();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        // Ends with the server.
+        thread::spawn(move || {
+            for line in lines {
+                let request = serde_json::from_str(&line).expect("a line is JSON");
+                seen.lock().expect("nobody panics with it").push(request);
+            }
+        });
+        let stdin = child.stdin.take().expect("it is piped");
+        Self { child, _stdin: stdin, url, requests }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it was asked, as it describes it.
+    pub fn requests(&self) -> Vec<Value> {
+        self.requests.lock().expect("nobody panics with it").clone()
+    }
+}
+
+impl Drop for PeerServer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs a client, or another program of the peers, against a broker as a caller, and fails with what it prints unless it
+/// succeeds.
+pub fn run_peer(command: &[&str], broker_url: &str, caller: &Caller, scope: &str) -> String {
+    let (program, arguments) = command.split_first().expect("a program");
+    let output = Command::new(if program.contains('/') { installed().join(program) } else { program.into() })
+        .args(arguments)
+        .current_dir(installed())
+        .env("BROKER_URL", broker_url)
+        .env("CLIENT_ID", &caller.name)
+        .env("CLIENT_SECRET", &caller.secret)
+        .env("SCOPE", scope)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}:\n{printed}");
+    printed
+}

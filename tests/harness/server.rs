@@ -1,0 +1,203 @@
+//! The host that a broker runs in: that of this repository, in this process; or `wasmtime serve`, a program that nobody here
+//! wrote, with the command of docs/hosts.md.
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use broker_host::{Counts, Output, Variables};
+use officernd_token_broker::config::VARIABLES;
+
+use crate::component::component_for_wasi;
+use crate::peer::installed;
+use crate::repository::read;
+
+/// What `tests/whole_machine/wasmtime_serve.rs` sets for the tests of other files.
+const SWITCH: &str = "BROKER_HOST";
+
+/// Whether brokers run in `wasmtime serve`.
+pub(crate) fn is_wasmtime_serve() -> bool {
+    match env::var(SWITCH) {
+        Ok(host) => {
+            assert_eq!(host, "wasmtime-serve", "{SWITCH}: there is no such host");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// What an instance without a store says first.
+const ALONE: &str = "officernd-token-broker: there is no key-value store `default`: this instance keeps tokens and counts the \
+                     calls of a minute alone\n";
+
+/// A running host.
+pub enum Server {
+    /// In this process.
+    Here(broker_host::Server),
+    /// `wasmtime serve`. It is killed when this is dropped.
+    WasmtimeServe(WasmtimeServe),
+}
+
+/// A started `wasmtime serve`.
+pub struct WasmtimeServe {
+    child: Child,
+    addr: SocketAddr,
+    log: Log,
+}
+
+/// What the host and the component in it have written.
+#[derive(Clone)]
+pub(crate) enum Log {
+    Captured(Output),
+    Piped(Arc<Mutex<String>>),
+}
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Captured(output) => output.text(),
+            Self::Piped(text) => {
+                // What was written before an answer may still be in the pipe.
+                thread::sleep(Duration::from_millis(50));
+                text.lock().expect("nobody panics with it").replace(ALONE, "")
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Here(server) => server.addr(),
+            Self::WasmtimeServe(server) => server.addr,
+        }
+    }
+
+    /// What it and the component in it have written so far.
+    pub fn output(&self) -> String {
+        match self {
+            Self::Here(server) => server.output(),
+            Self::WasmtimeServe(server) => server.log.text(),
+        }
+    }
+
+    /// What has happened so far.
+    #[track_caller]
+    pub fn counts(&self) -> Counts {
+        self.counts_if_any().expect("not on wasmtime serve: nothing is counted")
+    }
+
+    /// What has happened so far, if the host counts that.
+    pub(crate) fn counts_if_any(&self) -> Option<Counts> {
+        match self {
+            Self::Here(server) => Some(server.counts()),
+            Self::WasmtimeServe(_) => None,
+        }
+    }
+
+    /// How many instances ended in a trap.
+    pub fn traps(&self) -> u64 {
+        match self {
+            Self::Here(server) => server.counts().traps,
+            Self::WasmtimeServe(server) => server.log.text().matches("worker failed").count() as u64,
+        }
+    }
+
+    /// Ends the instances and not the host.
+    pub fn end_instances(&self) {
+        match self {
+            Self::Here(server) => server.end_instances(),
+            Self::WasmtimeServe(_) => panic!("not on wasmtime serve: nobody but the host ends instances"),
+        }
+    }
+
+    /// How many instances have said that they have no store.
+    pub fn instances_alone(&self) -> usize {
+        match self {
+            Self::Here(server) => server.output().matches(ALONE).count(),
+            Self::WasmtimeServe(server) => match &server.log {
+                Log::Captured(_) => 0,
+                Log::Piped(text) => text.lock().expect("nobody panics with it").matches(ALONE).count(),
+            },
+        }
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        if let Self::Here(server) = self {
+            server.stop().await;
+        }
+    }
+}
+
+/// The command of docs/hosts.md, without what is different for each broker: where it listens, and its variables.
+fn flags() -> Vec<String> {
+    let page = read("docs/hosts.md");
+    let (_, rest) = page.split_once("$ wasmtime serve ").expect("docs/hosts.md has the command");
+    let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("there is always a first");
+    let command = command.replace("\\\n", " ");
+    let mut words = command.split_whitespace().peekable();
+    let mut flags = Vec::new();
+    while let Some(word) = words.next() {
+        match word {
+            "--env" | "--addr" => drop(words.next()),
+            _ if words.peek().is_none() => assert!(component_for_wasi().ends_with(word), "docs/hosts.md: {word}"),
+            word => flags.push(word.to_owned()),
+        }
+    }
+    flags
+}
+
+impl WasmtimeServe {
+    pub(crate) fn start(variables: &Variables) -> Self {
+        let component = component_for_wasi();
+        let mut command = Command::new(installed().join(".venv/bin/wasmtime"));
+        command.arg("serve").args(flags()).args(["--addr", "127.0.0.1:0"]);
+        assert!(read("docs/hosts.md").contains("\n$ export TOKIO_WORKER_THREADS=1 "), "docs/hosts.md has no such line");
+        command.env("TOKIO_WORKER_THREADS", "1");
+        for name in VARIABLES.map(|variable| variable.name) {
+            if let Some(value) = variables.lookup(name).expect("the provider works") {
+                command.args(["--env", &name.to_uppercase()]).env(name.to_uppercase(), value);
+            }
+        }
+        command.arg(component).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("tests/peers/install brings wasmtime");
+        let text = Arc::new(Mutex::new(String::new()));
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut first = String::new();
+        while !first.contains("Serving HTTP on http://") {
+            assert!(
+                stderr.read_line(&mut first).is_ok_and(|length| length > 0),
+                "wasmtime serve does not start: {first}"
+            );
+        }
+        let addr = first.trim_end().rsplit("http://").next().and_then(|rest| rest.trim_end_matches('/').parse().ok());
+        follow(child.stdout.take().expect("it is piped"), text.clone());
+        follow(stderr, text.clone());
+        Self { child, addr: addr.expect("it says where it listens"), log: Log::Piped(text) }
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        self.log.clone()
+    }
+}
+
+/// Notes whole lines, until the program ends.
+fn follow(pipe: impl Read + Send + 'static, text: Arc<Mutex<String>>) {
+    let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+    thread::spawn(move || {
+        lines.for_each(|line| text.lock().expect("nobody panics with it").push_str(&format!("{line}\n")));
+    });
+}
+
+impl Drop for WasmtimeServe {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

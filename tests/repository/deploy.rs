@@ -1,0 +1,315 @@
+//! Every file of deploy/ is what the program that reads it takes, as far as this can be found out without that program.
+//!
+//! By other people's tools: the systemd unit (`systemd-analyze`), the Caddyfile (`caddy`), Kubernetes' own kinds and what a
+//! SpinApp passes on to them (Kubernetes' schemas). By the broker's own reader: the variables. By rules that this project
+//! wrote down from Spin 4.1 and its operator, and from the operator of wasmCloud 2.7, because no registry has them as a schema:
+//! the runtime configuration, the flags of `spin`, the fields of a SpinApp and of a WorkloadDeployment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use officernd_token_broker::config::Config;
+use serde::Deserialize;
+use serde_json::Value;
+use tests::{installed, read, root};
+
+/// What a program prints, on both channels; fails unless it succeeds.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}:\n{printed}");
+    printed
+}
+
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_of(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// The files of deploy/, as the pages name them.
+fn all() -> BTreeSet<String> {
+    let name = |path: PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+    files_of(&root().join("deploy")).into_iter().map(name).collect()
+}
+
+const UNIT: &str = "deploy/spin/officernd-token-broker.service";
+const UNIT_WITH_VAULT: &str = "deploy/vault/no-variables.conf";
+const CADDYFILE: &str = "deploy/spin/Caddyfile";
+const POLICY: &str = "deploy/vault/policy.json";
+const VARIABLES: [&str; 2] = ["deploy/spin/variables.toml", "deploy/akamai/variables.toml"];
+const RUNTIME_CONFIGS: [&str; 3] =
+    ["deploy/spin/runtime-config.toml", "deploy/redis/runtime-config.toml", "deploy/vault/runtime-config.toml"];
+const SPINKUBE: &str = "deploy/spinkube/";
+const WASMCLOUD: &str = "deploy/wasmcloud/";
+
+#[test]
+fn no_file_goes_unchecked_and_the_guide_names_each() {
+    let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY].into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
+    let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
+    let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
+    let others: BTreeSet<_> = all().into_iter().filter(|file| !in_kubernetes(file)).collect();
+    assert_eq!(others, checked);
+    let guide = read("docs/deploy.md");
+    for file in all() {
+        assert!(guide.contains(&file), "docs/deploy.md does not name {file}");
+    }
+}
+
+/// The variables that spin.toml declares, and what they are when nobody sets them.
+fn declared() -> BTreeMap<String, Option<String>> {
+    let manifest: toml::Table = toml::from_str(&read("spin.toml")).unwrap();
+    let default = |variable: &toml::Value| Some(variable.get("default")?.as_str()?.to_owned());
+    let variables = manifest["variables"].as_table().unwrap();
+    variables.iter().map(|(name, variable)| (name.clone(), default(variable))).collect()
+}
+
+/// The broker reads them, and every required one is there.
+fn check_variables(values: &BTreeMap<String, String>, file: &str) {
+    let declared = declared();
+    for name in values.keys() {
+        assert!(declared.contains_key(name), "{file}: spin.toml does not declare {name}");
+    }
+    for (name, default) in &declared {
+        assert!(default.is_some() || values.contains_key(name), "{file}: {name} is missing");
+    }
+    let lookup = |name: &str| match values.get(name) {
+        Some(value) => value.as_str(),
+        None => declared[name].as_deref().unwrap_or_default(),
+    };
+    if let Err(mistakes) = Config::parse(lookup) {
+        panic!("{file}: {}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    }
+}
+
+#[test]
+fn the_broker_takes_the_variables_of_the_files() {
+    for file in VARIABLES {
+        // As Spin reads it: names and texts.
+        check_variables(&toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}")), file);
+    }
+}
+
+/// A runtime configuration of Spin 4.1, as far as this project uses it. Spin, too, refuses what it does not know.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuntimeConfig {
+    log_dir: Option<String>,
+    #[serde(default)]
+    key_value_store: BTreeMap<String, Store>,
+    #[serde(default)]
+    variables_provider: Vec<Provider>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "type")]
+enum Store {
+    Redis { url: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "type")]
+enum Provider {
+    Vault { url: String, token: String, mount: String, prefix: String },
+}
+
+/// `rediss://NAME:PASSWORD@HOST:PORT/NUMBER`: TLS, and a password that is none.
+fn check_redis(url: &str, file: &str) {
+    let rest = url.strip_prefix("rediss://").unwrap_or_else(|| panic!("{file}: Redis is to be reached by TLS"));
+    let (credential, place) = rest.split_once('@').unwrap_or_else(|| panic!("{file}: no password"));
+    assert_eq!(credential.split_once(':').unwrap().1, "replace-me", "{file}");
+    let (address, database) = place.split_once('/').unwrap();
+    let (_, port) = address.split_once(':').unwrap();
+    assert!(port.parse::<u16>().is_ok() && database.parse::<u8>().is_ok(), "{file}: {url}");
+}
+
+#[test]
+fn spin_takes_the_runtime_configurations() {
+    for file in RUNTIME_CONFIGS {
+        let config: RuntimeConfig = toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        // Nothing of the log twice, and no files that grow.
+        assert_eq!(config.log_dir.as_deref(), Some(""), "{file}");
+        let stores: Vec<_> = config.key_value_store.keys().map(String::as_str).collect();
+        assert_eq!(stores, if file.contains("redis") { vec!["default"] } else { vec![] }, "{file}");
+        for Store::Redis { url } in config.key_value_store.values() {
+            check_redis(url, file);
+        }
+        assert_eq!(config.variables_provider.len(), usize::from(file.contains("vault")), "{file}");
+        for Provider::Vault { url, token, mount, prefix } in &config.variables_provider {
+            assert!(url.starts_with("https://"), "{file}: Vault is to be reached by TLS");
+            assert_eq!(token, "replace-me", "{file}");
+            // The policy is for the very place, and for reading alone.
+            let policy: Value = serde_json::from_str(&read(POLICY)).unwrap();
+            let expected =
+                serde_json::json!({"path": {format!("{mount}/data/{prefix}/*"): {"capabilities": ["read"]}}});
+            assert_eq!(policy, expected);
+        }
+    }
+}
+
+/// The flags of Spin 4.1's commands that the pages and the units use, out of its source; of `spin aka`, out of its reference.
+const FLAGS: [(&str, &[&str]); 8] = [
+    ("spin up", &["--from", "--listen", "--state-dir", "--runtime-config-file", "--variable", "--build"]),
+    ("spin build", &[]),
+    ("spin --version", &[]),
+    ("spin registry push", &["--build"]),
+    ("spin aka login", &[]),
+    ("spin aka deploy", &["--variable", "--create-name", "--build", "--no-confirm"]),
+    ("spin plugins install", &[]),
+    ("spin aka logs", &["--tail"]),
+];
+
+fn check_spin_command(line: &str, file: &str) {
+    let known = FLAGS.iter().find(|(command, _)| line == *command || line.starts_with(&format!("{command} ")));
+    let (command, flags) = known.unwrap_or_else(|| panic!("{file}: which command of spin is {line:?}?"));
+    for word in line[command.len()..].split_whitespace().filter(|word| word.starts_with('-')) {
+        assert!(flags.contains(&word), "{file}: {command} has no {word}");
+    }
+}
+
+#[test]
+fn the_commands_of_spin_have_the_flags_they_are_given() {
+    let mut found = 0;
+    for file in [UNIT, UNIT_WITH_VAULT, "docs/deploy.md", "README.md"] {
+        for line in read(file).replace("\\\n", " ").lines() {
+            let line = line.trim_start_matches("$ ").trim_start_matches("ExecStart=/usr/local/bin/");
+            if line.starts_with("spin ") {
+                check_spin_command(line, file);
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 10, "only {found} commands were found");
+}
+
+/// Has systemd read the unit, with a drop-in or without, and the credentials that it wants.
+fn check_unit(drop_in: Option<&str>) {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("officernd-token-broker.service");
+    // systemd wants a program that is there.
+    let with_program = |file: &str| read(file).replace("/usr/local/bin/spin ", "/bin/true ");
+    fs::write(&unit, with_program(UNIT)).unwrap();
+    if let Some(file) = drop_in {
+        let beside = folder.path().join("officernd-token-broker.service.d");
+        fs::create_dir(&beside).unwrap();
+        fs::write(beside.join("vault.conf"), with_program(file)).unwrap();
+    }
+    let printed = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
+    // It says what it does not know and succeeds all the same.
+    assert_eq!(printed.trim(), "");
+}
+
+#[test]
+fn systemd_takes_the_unit_and_what_it_runs_has_little_to_break() {
+    installed();
+    check_unit(None);
+    check_unit(Some(UNIT_WITH_VAULT));
+    // From 0, which is nothing, to 10, which is everything. In tenths.
+    run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=20"]).arg(root().join(UNIT)));
+    // A secret is a credential of the unit, and on no command line and in no environment.
+    for file in [UNIT, UNIT_WITH_VAULT] {
+        let unit = read(file);
+        let credentials = unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")?.split_once(':'));
+        let credentials: BTreeSet<_> = credentials.map(|(name, _)| name).collect();
+        let uses = unit.split("${CREDENTIALS_DIRECTORY}/").skip(1);
+        let uses: BTreeSet<_> = uses.map(|rest| rest.split_whitespace().next().unwrap()).collect();
+        assert_eq!(credentials, uses, "{file}");
+        assert!(!unit.contains("SPIN_VARIABLE_"), "{file}");
+    }
+}
+
+#[test]
+fn caddy_takes_the_caddyfile() {
+    installed();
+    let printed =
+        run(Command::new("caddy").args(["validate", "--adapter", "caddyfile", "--config"]).arg(root().join(CADDYFILE)));
+    assert!(printed.contains("Valid configuration"), "{printed}");
+    assert!(!printed.contains("\"warn\""), "{printed}");
+    // What it is in front of is where Spin listens.
+    let listens = read(UNIT).split("--listen ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    assert!(read(CADDYFILE).contains(&format!("reverse_proxy {listens}\n")));
+}
+
+#[test]
+fn kubernetes_and_its_operator_take_the_manifests() {
+    let peers = installed();
+    let mut check = Command::new(peers.join(".venv/bin/python"));
+    check.arg(peers.join("check_spinkube.py")).arg(root().join(SPINKUBE));
+    let printed = run(&mut check);
+    let app: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}"));
+    let texts = |value: &Value| -> BTreeMap<String, String> { serde_json::from_value(value.clone()).unwrap() };
+    check_variables(&texts(&app["variables"]), SPINKUBE);
+    // A secret may lack what has a default, and nothing else.
+    for name in app["optional"].as_array().unwrap() {
+        assert!(declared()[name.as_str().unwrap()].is_some(), "{SPINKUBE}: {name} is required");
+    }
+    let stores = app["stores"].as_object().unwrap();
+    assert_eq!(stores.keys().collect::<Vec<_>>(), ["default"], "the pods must share the store");
+    let Store::Redis { url } = serde_json::from_value(stores["default"].clone()).unwrap();
+    check_redis(&url, SPINKUBE);
+}
+
+#[test]
+fn kubernetes_and_the_types_of_wasmcloud_take_the_manifests() {
+    let peers = installed();
+    let mut check = Command::new(peers.join(".venv/bin/python"));
+    check.arg(peers.join("check_wasmcloud.py")).arg(root().join(WASMCLOUD));
+    let environment: BTreeMap<String, String> = serde_json::from_str(&run(&mut check)).unwrap();
+    let variables = environment.into_iter().map(|(name, value)| {
+        assert_eq!(name, name.to_uppercase(), "{WASMCLOUD}");
+        (name.to_lowercase(), value)
+    });
+    check_variables(&variables.collect(), WASMCLOUD);
+}
+
+/// Whether a reader could take it for a secret: long, of letters and digits, and no word.
+fn looks_like_a_secret(word: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| word.bytes().any(|byte| kind(&byte));
+    word.len() >= 20 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+}
+
+#[test]
+fn nothing_that_looks_like_a_secret_is_in_a_file_and_no_host_is_anybodys() {
+    for file in all() {
+        let text = read(&file);
+        let is_part = |byte: char| byte.is_ascii_alphanumeric() || "+/_-".contains(byte);
+        for word in text.split(|byte| !is_part(byte)).flat_map(|word| word.split("//")) {
+            assert!(!looks_like_a_secret(word), "{file}: {word}");
+            let is_digest = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(!is_digest || word.bytes().all(|byte| byte == b'0'), "{file}: {word}");
+        }
+        for name in [
+            "officernd_client_id",
+            "officernd_client_secret",
+            "officernd-client-id",
+            "officernd-client-secret",
+            "token",
+        ] {
+            for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', '-'])) {
+                if let Some((key, value)) = line.split_once([':', '=']).filter(|(key, _)| key.trim() == name) {
+                    assert_eq!(value.trim().trim_matches('"'), "replace-me", "{file}: {key}");
+                }
+            }
+        }
+        for place in text.split("://").skip(1) {
+            let host = place.split(['/', '"', '\n']).next().unwrap().rsplit('@').next().unwrap();
+            let host = host.split(':').next().unwrap();
+            assert!(host.ends_with(".example.com"), "{file}: {host}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_secret_does_not_look_like_one() {
+    for word in ["c88378ce3fde4cd0e0c05089f93d6b7f7b2ac7a7", "A8f_k2-Zq91LmN0pQrStUvWx"] {
+        assert!(looks_like_a_secret(word), "{word}");
+    }
+    for word in ["replace-me", "officernd-token-broker", "0000000000000000000000000000000000000000"] {
+        assert!(!looks_like_a_secret(word), "{word}");
+    }
+}

@@ -1,0 +1,49 @@
+//! What each build of the component wants of its host, as `wasm-tools component wit` would print it.
+
+use std::fs;
+use std::path::Path;
+
+use tests::{component_for_spin, component_for_wasi};
+
+/// The interfaces that a component imports, and those that it exports.
+fn interfaces(component: &Path) -> (Vec<String>, Vec<String>) {
+    let decoded = wit_component::decode(&fs::read(component).unwrap()).unwrap();
+    let wit_component::DecodedWasm::Component(resolve, world) = decoded else { panic!("it is a package of WIT") };
+    let world = &resolve.worlds[world];
+    let names = |keys: Vec<_>| keys.into_iter().map(|key| resolve.name_world_key(key)).collect();
+    (names(world.imports.keys().collect()), names(world.exports.keys().collect()))
+}
+
+const HANDLER: &str = "wasi:http/handler@0.3.0";
+
+/// WASI 0.2, for Rust's standard library, and 0.3: both are in the world `http-trigger` of Spin 4.1 (`wit/world.wit` of
+/// spinframework/spin includes `wasi:cli/imports` of 0.2.6 and 0.3.0), in `wasmtime serve -S cli,p3`, and in wasmCloud 2.7.
+fn is_common(interface: &str) -> bool {
+    let packages = ["cli", "clocks", "io", "random"].map(|package| format!("wasi:{package}/"));
+    let is_basic = packages.iter().any(|package| interface.starts_with(package));
+    let version = interface.split_once('@').unwrap().1;
+    (is_basic && (version == "0.2.6" || version == "0.3.0"))
+        || ["wasi:http/types@0.3.0", "wasi:http/client@0.3.0"].contains(&interface)
+}
+
+fn check(component: &Path, own: &[&str]) {
+    let (imports, exports) = interfaces(component);
+    assert_eq!(exports, [HANDLER], "{}", component.display());
+    let mut others: Vec<_> = imports.iter().map(String::as_str).filter(|interface| !is_common(interface)).collect();
+    others.sort_unstable();
+    assert_eq!(others, own, "{}", component.display());
+}
+
+#[test]
+fn the_build_for_any_host_imports_nothing_of_spin() {
+    check(&component_for_wasi(), &["wasi:keyvalue/store@0.2.0-draft"]);
+}
+
+/// The target environment `akamai-functions` (spinframework/spin-environments, `envs/akamai-functions/akamai-functions.toml`)
+/// takes what fits one of its worlds, of which `akamai:functions/http-trigger-async@1.1.0` exports [`HANDLER`]. What that
+/// world imports is in a registry of container images alone. So this is what Spin 4.1 itself has, of which Akamai's can be no
+/// more than a part; docs/hosts.md has the command that asks the environment.
+#[test]
+fn the_build_for_spin_imports_variables_and_the_store_and_nothing_else_of_spin() {
+    check(&component_for_spin(), &["spin:key-value/key-value@3.0.0", "spin:variables/variables@3.0.0"]);
+}

@@ -1,0 +1,187 @@
+//! What the pages name is there.
+
+use std::fs;
+use std::path::Path;
+
+use tests::{Program, read, root};
+
+const PAGES: [&str; 16] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/api.md",
+    "docs/audit.md",
+    "docs/configuration.md",
+    "docs/deploy.md",
+    "docs/faults.md",
+    "docs/hosts.md",
+    "docs/jobs.md",
+    "docs/operations.md",
+    "docs/performance.md",
+    "docs/testing.md",
+    "tests/README.md",
+];
+
+/// What stands between backticks, outside of fenced blocks.
+fn code(page: &str) -> Vec<String> {
+    let mut is_fenced = false;
+    let mut found = Vec::new();
+    for line in page.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        if !is_fenced && !is_fence {
+            found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// The file that SECURITY.md means by `black_box/gate`, `src/gate` and so on.
+fn file_of(name: &str) -> String {
+    match name.split_once('/') {
+        Some(("black_box" | "repository" | "whole_machine", _)) => format!("tests/{name}.rs"),
+        Some(("simulation", file)) => format!("tests/simulation/tests/{file}.rs"),
+        Some(("host", file)) => format!("host/src/{file}.rs"),
+        Some(("src", _)) => format!("{name}.rs"),
+        _ => panic!("{name} is nowhere"),
+    }
+}
+
+/// Whether `file` has a test of this name: a function, and right above it an attribute that makes it a test.
+fn has_test(file: &str, test: &str) -> bool {
+    let text = read(file);
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let is_it = |line: &str| line.trim_start_matches("async ").starts_with(&format!("fn {test}("));
+    let is_attribute = |line: &&str| line.starts_with("#[test") || line.starts_with("#[tokio::test");
+    let Some(place) = lines.iter().position(|line| is_it(line)) else { return false };
+    lines[..place].iter().rev().take_while(|line| line.starts_with(['#', '/'])).any(is_attribute)
+}
+
+#[test]
+fn every_test_that_security_md_names_is_there() {
+    let page = read("SECURITY.md");
+    let names: Vec<_> = code(&page).into_iter().filter(|text| text.contains("::") && !text.contains("FILE")).collect();
+    assert!(names.len() > 50, "{} tests", names.len());
+    for name in names {
+        let (file, test) = name.split_once("::").unwrap();
+        assert!(has_test(&file_of(file), test), "SECURITY.md: there is no test {name}");
+    }
+    // And every threat has one: a row of three cells, of which the last has nothing else.
+    let threats = page.split("## Caller").nth(1).unwrap().split("## Out of scope").next().unwrap();
+    for row in threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat ")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let tests = cells.get(3).copied().unwrap_or_default().split(", ");
+        let is_named = |test: &str| test.starts_with('`') && test.ends_with('`') && test.contains("::");
+        assert!(cells.len() == 5 && tests.into_iter().all(is_named), "SECURITY.md: {row}");
+    }
+}
+
+#[test]
+fn a_test_is_known_by_its_attribute() {
+    assert!(has_test("tests/repository/pages.rs", "a_test_is_known_by_its_attribute"));
+    assert!(has_test("tests/black_box/gate.rs", "two_hundred_cold_requests_make_one_call"));
+    assert!(!has_test("tests/repository/pages.rs", "has_test"));
+    assert!(!has_test("tests/repository/pages.rs", "there_is_no_such_test"));
+}
+
+/// The name that GitHub and others give to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |letter: char| match letter {
+        ' ' => Some('-'),
+        letter if letter.is_alphanumeric() || "-_".contains(letter) => Some(letter.to_ascii_lowercase()),
+        _ => None,
+    };
+    heading.trim_start_matches('#').trim().chars().filter_map(kept).collect()
+}
+
+#[test]
+fn every_link_and_every_path_leads_somewhere() {
+    for page in PAGES {
+        let text = read(page);
+        let folder = Path::new(page).parent().unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.into() } else { folder.join(path) };
+            let target = read(target.to_str().unwrap());
+            let is_it = |line: &str| line.starts_with('#') && anchor(line) == section;
+            assert!(section.is_empty() || target.lines().any(is_it), "{page}: {link} leads nowhere");
+        }
+        // What looks like a file of this repository is one.
+        for path in code(&text) {
+            let is_path =
+                ["src/", "deploy/", "docs/", "host/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
+            if is_path && !path.contains("::") {
+                assert!(root().join(&path).exists(), "{page}: there is no {path}");
+            }
+        }
+        assert!(!text.contains("TODO"), "{page} is not finished");
+    }
+}
+
+#[test]
+fn the_code_map_has_every_file_of_the_core() {
+    let page = read("ARCHITECTURE.md");
+    let mut folders = vec!["src".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+            let is_folder = entry.file_type().unwrap().is_dir();
+            // lib.rs is the list itself. A folder that the map names as a whole stands for its files.
+            if path == "src/lib.rs" || page.contains(&format!("`{path}{}`", if is_folder { "/" } else { "" })) {
+                continue;
+            }
+            assert!(is_folder, "ARCHITECTURE.md does not have {path}");
+            folders.push(path);
+        }
+    }
+}
+
+/// Runs `broker` as a shell runs this line without `cargo run --`: with the output where `>` says, which is emptied first.
+fn run_line(line: &str, folder: &Path, page: &str) {
+    let line = line.split_once(" #").map_or(line, |(command, _)| command);
+    assert!(!line.contains(['\'', '"', '\\', '|', '<', '$', '&', ';']), "{page}: {line} needs a shell");
+    let (command, file) = line.split_once('>').map_or((line, None), |(command, file)| (command, Some(file.trim())));
+    if let Some(file) = file {
+        fs::write(folder.join(file), "").unwrap();
+    }
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let ended = Program::run(&arguments, "", folder);
+    assert_eq!(ended.code, 0, "{page}: {line}: {}", ended.stderr);
+    if let Some(file) = file {
+        fs::write(folder.join(file), ended.stdout).unwrap();
+    }
+}
+
+#[test]
+fn the_operators_commands_do_what_the_pages_say() {
+    for page in PAGES {
+        // What the commands find: a policy, and sound variables.
+        let folder = tempfile::tempdir().unwrap();
+        let variables: toml::Table = toml::from_str(&read("deploy/spin/variables.toml")).unwrap();
+        fs::write(folder.path().join("variables.toml"), variables.to_string()).unwrap();
+        let in_one_line = |value: &toml::Value| value.as_str().unwrap().split_whitespace().collect::<String>();
+        fs::write(folder.path().join("callers.json"), in_one_line(&variables["callers"])).unwrap();
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("SPIN_VARIABLE_{}='{}'\n", name.to_uppercase(), in_one_line(value)));
+        fs::write(folder.path().join(".env"), lines.collect::<String>()).unwrap();
+
+        let text = read(page);
+        let in_blocks = text.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
+        let commands = in_blocks.map(str::to_owned).chain(code(&text));
+        let commands: Vec<_> =
+            commands.filter_map(|command| command.strip_prefix("cargo run -- ").map(str::to_owned)).collect();
+        let is_operators = |command: &&String| ["caller ", "check"].iter().any(|begin| command.starts_with(begin));
+        let commands: Vec<_> = commands.iter().filter(is_operators).collect();
+        for command in &commands {
+            run_line(command, folder.path(), page);
+        }
+        assert!(commands.len() >= 5 || !["docs/configuration.md", "docs/operations.md"].contains(&page), "{page}: {commands:?}");
+    }
+}
