@@ -182,6 +182,9 @@ fn the_operators_commands_do_what_the_pages_say() {
         for command in &commands {
             run_line(command, folder.path(), page);
         }
-        assert!(commands.len() >= 5 || !["docs/configuration.md", "docs/operations.md"].contains(&page), "{page}: {commands:?}");
+        assert!(
+            commands.len() >= 5 || !["docs/configuration.md", "docs/operations.md"].contains(&page),
+            "{page}: {commands:?}"
+        );
     }
 }
