@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_configuration_has_every_value() {
+    fn valid_configuration_has_every_value() {
         let config = parse_with("", "").unwrap();
         assert_eq!(config.identity.as_str(), "https://identity.example");
         assert_eq!(config.applications[0].client_id, "id");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_an_error_that_names_its_variable() {
+    fn variable_with_a_bad_value_is_one_mistake_that_names_it() {
         let check = |variable: &str, value: &str| {
             let mistakes = parse_with(variable, value).expect_err(value);
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_an_application_that_there_is() {
+    fn caller_of_an_unknown_application_is_a_mistake() {
         let callers = CALLERS.replace(r#""scopes""#, r#""application": "berlin", "scopes""#);
         let parse = |applications: &str| {
             Config::parse(|name| match name {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_come_at_once() {
+    fn configuration_with_many_mistakes_reports_all_at_once() {
         let mistakes = Config::parse(|_| "").unwrap_err();
         let may_be_empty = VARIABLES.iter().filter(|variable| variable.default == Some("")).count();
         assert_eq!(mistakes.len(), VARIABLES.len() - may_be_empty, "{mistakes:?}");

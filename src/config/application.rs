@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_are_read_with_one_secret_or_two() {
+    fn applications_with_one_or_two_secrets_are_parsed() {
         let (applications, mistakes) = read(
             r#"{"berlin": {"client_id": "i", "client_secret": "s"},
                 "oslo": {"client_id": "j", "client_secret": "t", "client_secret_next": "u"},
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_names_the_application_and_the_field() {
+    fn mistake_in_applications_names_application_and_field() {
         let check = |text: &str, expected: &[&str]| {
             let (_, mistakes) = read(text);
             assert_eq!(mistakes.len(), expected.len(), "{text} {mistakes:?}");

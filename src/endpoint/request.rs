@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_known_by_its_media_type() {
+    fn content_type_of_a_form_is_recognised() {
         let check = |value: &str, expected: bool| {
             assert_eq!(is_form(Some(&HeaderValue::from_str(value).unwrap())), expected, "{value}");
         };
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_parameter_is_there_once_or_not_at_all() {
+    fn repeated_form_parameter_is_refused() {
         let check = |body: &str, expected: Result<Option<&str>, ()>| {
             let found = Form::parse(body.as_bytes());
             let found = found.as_ref().map(|form| form.scope.as_deref()).map_err(|_| ());

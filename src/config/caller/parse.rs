@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_a_policy_names_the_caller_and_the_field() {
+    fn mistake_in_the_policy_names_caller_and_field() {
         check("", &["callers: is not valid, expected a JSON object"]);
         check("[]", &["callers: is not valid, expected a JSON object"]);
         check(r#"{"a": 1} x"#, &["callers: line 1 column 10: is not valid, expected a JSON object"]);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_a_secret_is_one_of_the_list() {
+    fn mistake_in_a_digest_names_secret_sha256() {
         for digests in [
             "[]",
             "\"x\"",
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_scopes_or_application_names_the_field() {
+    fn mistake_in_scopes_or_application_names_the_field() {
         for scopes in ["[]", "\"x\"", "[1]", "[\"\"]", "[\"a b\"]", "[\"caf\u{e9}\"]", "null"] {
             check(
                 &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": {scopes}}}}}"#),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_never_repeats_a_value_of_the_policy() {
+    fn mistake_in_the_policy_never_contains_a_value() {
         let (_, mistakes) = parse(r#"{"a": {"secret_sha256": "hunter2", "scopes": {"hunter2": "hunter2"}}}"#);
         assert!(!mistakes.join("\n").contains("hunter2"), "{mistakes:?}");
     }
