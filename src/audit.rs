@@ -5,11 +5,11 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use crate::broker::{Source, UpstreamCall};
-use crate::cache::Token;
-use crate::caller::{Caller, UNKNOWN};
+use crate::config::caller::{Caller, UNKNOWN};
 use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
+use crate::token::Token;
 
 /// What the log says of a request: who got what, or why not. It has no field for a secret. `docs/audit.md` documents it.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct Line<'a> {
 }
 
 /// Room for what the line of a hit has besides names and scopes, in bytes.
-const LINE_ROOM: usize = 224;
+const LINE_OVERHEAD: usize = 224;
 
 impl Audit {
     /// Of a request of which nothing is known yet.
@@ -107,7 +107,7 @@ impl Audit {
             token: self.token.as_ref().map(|token| token.access_token.name()),
         };
         let names = [Some(line.caller), line.application, line.scopes].into_iter().flatten();
-        let mut json = to_json(&line, LINE_ROOM + names.map(str::len).sum::<usize>());
+        let mut json = to_json(&line, LINE_OVERHEAD + names.map(str::len).sum::<usize>());
         json.push(b'\n');
         json
     }

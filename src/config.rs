@@ -1,12 +1,20 @@
 //! Strings become a [`Config`] once; nothing is served from one that has a mistake.
 
-use std::fmt;
+pub mod application;
+pub mod caller;
+mod grammar;
+mod mistake;
+mod origin;
+
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::application::{self, Application};
-use crate::caller::{Caller, Callers};
-use crate::secret::ClientSecret;
+use application::Application;
+use caller::{Caller, Callers};
+use grammar::parse_within;
+
+pub use mistake::{Mistake, Mistakes};
+pub use origin::Origin;
 
 /// A variable that the broker reads.
 #[derive(Clone, Copy, Debug)]
@@ -60,154 +68,43 @@ pub enum Audited {
     Exceptions,
 }
 
-/// Scheme, host and port: `https`, or `http` on a loopback host; no path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(String);
-
-/// One mistake in the variables. It names the place and what belongs there, never a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    variable: &'static str,
-    place: String,
-    problem: &'static str,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_empty() {
-            write!(f, "{}: {}", self.variable, self.problem)
-        } else {
-            write!(f, "{}: {}: {}", self.variable, self.place, self.problem)
-        }
-    }
-}
-
-/// The mistakes of one variable, as they are found.
-#[derive(Debug)]
-pub struct Mistakes {
-    variable: &'static str,
-    found: Vec<Mistake>,
-}
-
-impl Mistakes {
-    /// None yet, for `variable`.
-    pub fn of(variable: &'static str) -> Self {
-        Self { variable, found: Vec::new() }
-    }
-
-    /// Notes what makes every other mistake void.
-    pub fn replace(&mut self, place: &str, problem: &'static str) {
-        self.found.clear();
-        self.add(place, problem);
-    }
-
-    /// Notes that at `place` (empty: the whole variable) something is wrong.
-    pub fn add(&mut self, place: &str, problem: &'static str) {
-        // A place is made of names out of the variable: shortened and escaped, it cannot flood or forge a log line.
-        let place = place.chars().take(160).flat_map(char::escape_debug).collect();
-        self.found.push(Mistake { variable: self.variable, place, problem });
-    }
-}
-
-impl IntoIterator for Mistakes {
-    type Item = Mistake;
-    type IntoIter = std::vec::IntoIter<Mistake>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.found.into_iter()
-    }
-}
-
 impl Config {
     /// Reads the variables; `lookup` gives the value of one of [`VARIABLES`], or the empty text.
     ///
     /// # Errors
     /// Every mistake in them, at once.
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
-        let mut found = Vec::new();
-        let mut read = |variable: &'static str, parse: &mut dyn FnMut(&str, &mut Mistakes)| {
-            let mut mistakes = Mistakes::of(variable);
-            parse(lookup(variable).trim(), &mut mistakes);
-            found.extend(mistakes);
-        };
-
-        let mut client_id = String::new();
-        read("officernd_client_id", &mut |text, mistakes| {
-            client_id = text.to_owned();
-            if text.is_empty() {
-                mistakes.add("", "is empty, and must be the client id of the OfficeRnD application");
+        let mut reader = Reader { lookup, found: Vec::new() };
+        let client_id =
+            reader.required("officernd_client_id", "is empty, and must be the client id of the OfficeRnD application");
+        let client_secret = reader.required(
+            "officernd_client_secret",
+            "is empty, and must be the client secret of the OfficeRnD application",
+        );
+        let next_secret = reader.text("officernd_client_secret_next");
+        let identity = reader.identity();
+        let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
+        let seconds = "must be a whole number of seconds from 30 to 3300";
+        let min_remaining_seconds = reader.number("min_remaining_seconds", 30, 3300, seconds);
+        let calls = "must be a whole number from 1 to 100";
+        let calls_per_minute = reader.number("upstream_calls_per_minute", 1, 100, calls);
+        let public_url = reader.public_url();
+        let audited = reader.audited();
+        match identity {
+            Some(identity) if reader.found.is_empty() => {
+                let default = Application::new(application::DEFAULT, client_id, client_secret, next_secret, &identity);
+                applications.insert(0, Rc::new(default));
+                Ok(Self {
+                    identity,
+                    applications,
+                    callers,
+                    min_remaining: Duration::from_secs(min_remaining_seconds.into()),
+                    calls_per_minute: calls_per_minute.into(),
+                    public_url,
+                    audited,
+                })
             }
-        });
-        let mut client_secret = ClientSecret::new("");
-        read("officernd_client_secret", &mut |text, mistakes| {
-            client_secret = ClientSecret::new(text);
-            if text.is_empty() {
-                mistakes.add("", "is empty, and must be the client secret of the OfficeRnD application");
-            }
-        });
-        let mut next_secret = ClientSecret::new("");
-        read("officernd_client_secret_next", &mut |text, _| next_secret = ClientSecret::new(text));
-        let mut identity = None;
-        read("officernd_identity_url", &mut |text, mistakes| {
-            identity = Origin::parse(text);
-            if identity.is_none() {
-                mistakes
-                    .add("", "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]");
-            }
-        });
-        let mut applications = Vec::new();
-        let mut are_all_known = false;
-        read("applications", &mut |text, mistakes| {
-            applications = application::parse(text, identity.as_ref(), mistakes);
-            are_all_known = mistakes.found.is_empty() && identity.is_some();
-        });
-        let mut callers = None;
-        read("callers", &mut |text, mistakes| {
-            let is_known = |name: &str| {
-                name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
-            };
-            callers = Some(Callers::parse(text, is_known, mistakes));
-        });
-        let mut min_remaining_seconds = 0;
-        read("min_remaining_seconds", &mut |text, mistakes| match parse_within(text, 30, 3300) {
-            Some(seconds) => min_remaining_seconds = seconds,
-            None => mistakes.add("", "must be a whole number of seconds from 30 to 3300"),
-        });
-        let mut calls_per_minute = 0;
-        read("upstream_calls_per_minute", &mut |text, mistakes| match parse_within(text, 1, 100) {
-            Some(calls) => calls_per_minute = calls,
-            None => mistakes.add("", "must be a whole number from 1 to 100"),
-        });
-        let mut public_url = None;
-        read("public_url", &mut |text, mistakes| {
-            public_url = Origin::parse(text);
-            if public_url.is_none() && !text.is_empty() {
-                mistakes.add("", "must be empty, or an origin as officernd_identity_url is one");
-            }
-        });
-        let mut audited = Audited::All;
-        read("audit", &mut |text, mistakes| match text {
-            "all" => audited = Audited::All,
-            "exceptions" => audited = Audited::Exceptions,
-            _ => mistakes.add("", "must be all or exceptions"),
-        });
-
-        match (identity, callers) {
-            (Some(identity), Some(callers)) if found.is_empty() => Ok(Self {
-                applications: {
-                    let (current, next) = (client_secret.expose(), next_secret.expose());
-                    let default = Application::new(application::DEFAULT, &client_id, current, next, &identity);
-                    applications.insert(0, Rc::new(default));
-                    applications
-                },
-                identity,
-                callers,
-                min_remaining: Duration::from_secs(min_remaining_seconds.into()),
-                calls_per_minute: calls_per_minute.into(),
-                public_url,
-                audited,
-            }),
-            _ => Err(found),
+            _ => Err(reader.found),
         }
     }
 
@@ -218,59 +115,81 @@ impl Config {
     }
 }
 
-impl Origin {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let origin = text.strip_suffix('/').unwrap_or(text);
-        let uri: http::Uri = origin.parse().ok()?;
-        let authority = uri.authority()?;
-        let host = authority.host();
-        let scheme = uri.scheme_str()?;
-        let is_allowed = match scheme {
-            "https" => true,
-            "http" => matches!(host, "localhost" | "[::1]") || is_loopback_v4(host),
-            _ => false,
+/// Reads one variable after the other, and collects the mistakes in them.
+struct Reader<L> {
+    lookup: L,
+    found: Vec<Mistake>,
+}
+
+impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
+    fn text(&self, variable: &'static str) -> &'a str {
+        (self.lookup)(variable).trim()
+    }
+
+    fn note(&mut self, variable: &'static str, problem: &'static str) {
+        let mut mistakes = Mistakes::of(variable);
+        mistakes.add("", problem);
+        self.found.extend(mistakes);
+    }
+
+    fn required(&mut self, variable: &'static str, problem: &'static str) -> &'a str {
+        let text = self.text(variable);
+        if text.is_empty() {
+            self.note(variable, problem);
+        }
+        text
+    }
+
+    fn number(&mut self, variable: &'static str, low: u16, high: u16, problem: &'static str) -> u16 {
+        let number = parse_within(self.text(variable), low, high);
+        if number.is_none() {
+            self.note(variable, problem);
+        }
+        number.unwrap_or_default()
+    }
+
+    fn identity(&mut self) -> Option<Origin> {
+        let identity = Origin::parse(self.text("officernd_identity_url"));
+        if identity.is_none() {
+            let problem = "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]";
+            self.note("officernd_identity_url", problem);
+        }
+        identity
+    }
+
+    fn applications_and_callers(&mut self, identity: Option<&Origin>) -> (Vec<Rc<Application>>, Callers) {
+        let mut mistakes = Mistakes::of("applications");
+        let applications = application::parse(self.text("applications"), identity, &mut mistakes);
+        let are_all_known = mistakes.is_empty() && identity.is_some();
+        self.found.extend(mistakes);
+        let is_known = |name: &str| {
+            name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
         };
-        // `Uri` takes user information, a path, a query, a fragment and any port. The text must be an origin and nothing
-        // else, so that a credential goes nowhere by accident.
-        let is_origin =
-            origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority.as_str());
-        let port = authority.as_str().strip_prefix(host)?;
-        let is_port = |text: &str| parse_within(text, 1, u16::MAX).is_some();
-        let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| Self(origin.to_owned()))
+        let mut mistakes = Mistakes::of("callers");
+        let callers = Callers::parse(self.text("callers"), is_known, &mut mistakes);
+        self.found.extend(mistakes);
+        (applications, callers)
     }
 
-    /// The origin, without a slash at the end.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    fn public_url(&mut self) -> Option<Origin> {
+        let text = self.text("public_url");
+        let public_url = Origin::parse(text);
+        if public_url.is_none() && !text.is_empty() {
+            self.note("public_url", "must be empty, or an origin as officernd_identity_url is one");
+        }
+        public_url
     }
 
-    /// Where tokens are to be had.
-    pub fn token_endpoint(&self) -> http::Uri {
-        format!("{}/oauth/token", self.0).parse().expect("an origin with a path is a URI")
+    fn audited(&mut self) -> Audited {
+        match self.text("audit") {
+            "all" => Audited::All,
+            "exceptions" => Audited::Exceptions,
+            _ => {
+                self.note("audit", "must be all or exceptions");
+                Audited::All
+            }
+        }
     }
-}
-
-/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of
-/// the standard library would be the largest function of this crate.
-fn is_loopback_v4(host: &str) -> bool {
-    let number = |part: &str| parse_within(part, 0, 255).filter(|_| part == "0" || !part.starts_with('0'));
-    let parts: Vec<_> = host.split('.').map(number).collect();
-    matches!(parts[..], [Some(127), Some(_), Some(_), Some(_)])
-}
-
-/// Whether this can be the name of a caller or an application. RFC 6749 appendix A.1: a client id is printable ASCII.
-pub(crate) fn is_name(text: &str) -> bool {
-    (1..=NAME_LIMIT).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-}
-
-/// Longest name of a caller or an application, in bytes.
-const NAME_LIMIT: usize = 128;
-
-/// A whole number in decimal digits, within bounds.
-fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
-    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
 }
 
 #[cfg(test)]
@@ -365,46 +284,5 @@ mod tests {
         let mistakes = Config::parse(|_| "").unwrap_err();
         let may_be_empty = VARIABLES.iter().filter(|variable| variable.default == Some("")).count();
         assert_eq!(mistakes.len(), VARIABLES.len() - may_be_empty, "{mistakes:?}");
-    }
-
-    #[test]
-    fn the_identity_url_is_an_origin_that_keeps_the_credential_private() {
-        let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(Origin::parse(text).as_ref().map(Origin::as_str), expected, "{text:?}");
-        };
-        check("https://identity.officernd.com", Some("https://identity.officernd.com"));
-        check("https://identity.officernd.com/", Some("https://identity.officernd.com"));
-        check("https://identity.officernd.com:8443", Some("https://identity.officernd.com:8443"));
-        check("http://127.0.0.1:9000", Some("http://127.0.0.1:9000"));
-        check("http://127.1.2.3:9000", Some("http://127.1.2.3:9000"));
-        check("http://localhost:9000/", Some("http://localhost:9000"));
-        check("http://[::1]:9000", Some("http://[::1]:9000"));
-        for text in [
-            "",
-            "identity.officernd.com",
-            "http://identity.officernd.com",
-            "http://127.0.0.1.evil.example",
-            "http://127.evil.0.1",
-            "http://127.0.0.256",
-            "http://0127.0.0.1",
-            "http://127.00.0.1",
-            "http://128.0.0.1",
-            "http://localhost.evil.example",
-            "http://0.0.0.0",
-            "ftp://127.0.0.1",
-            "https://",
-            "https:///",
-            "https://host/path",
-            "https://host/?query",
-            "https://host//",
-            "https://host#fragment",
-            "https://host:99999",
-            "https://host:",
-            "https://user:password@host",
-            "https://host evil",
-            "//host",
-        ] {
-            check(text, None);
-        }
     }
 }

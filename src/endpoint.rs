@@ -1,55 +1,37 @@
 //! HTTP in and out: routes, RFC 6749 forms and answers, and the one table from error to status.
 
+mod answer;
 mod request;
+mod route;
 mod trace;
 
 use std::rc::Rc;
 
 use futures_util::future::{Either, ready};
-use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::broker::{Broker, Followup, Issue, Issuing, Ports, Source};
-use crate::cache::{LEAST_REMAINING, Token};
-use crate::caller::Caller;
+use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
+use crate::config::caller::{Caller, Unauthenticated};
 use crate::config::{Audited, Config};
-use crate::error::{Error, ScopeRefusal, Trouble, Unauthenticated};
-use crate::json::to_json;
-use crate::scope::Scopes;
-use crate::time::{Timestamp, retry_after_seconds};
-
-pub use request::BODY_LIMIT;
+use crate::error::{Cause, Error};
+use crate::scope::{ScopeRefusal, Scopes};
+use crate::time::Timestamp;
+use crate::token::LEAST_REMAINING;
+use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
 use request::{ClientRequest, Credentials};
+use route::Route;
 use trace::{TRACEPARENT, request_id};
+
+pub use request::{BODY_LIMIT, Body, BodyError};
 
 /// The headers of a request that are read here or below. A port may leave out all others.
 pub static HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, TRACEPARENT];
 
-/// `Cache-Status`, RFC 9211.
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
 /// What the log calls the request.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// RFC 7617: where the Basic credentials are good for, and that they are UTF-8.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"officernd-token-broker\", charset=\"UTF-8\"");
-
-/// A request body as a port read it.
-pub type Body = Result<Vec<u8>, BodyError>;
-
-/// Why there is no body to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// It is longer than [`BODY_LIMIT`].
-    TooLarge,
-    /// It broke off, or took too long.
-    Incomplete,
-}
 
 /// An answer, and what is still to be done after it.
 pub struct Handled {
@@ -57,60 +39,6 @@ pub struct Handled {
     pub response: Response<String>,
     /// Whoever sends the answer runs this to its end.
     pub followup: Option<Followup>,
-}
-
-/// The paths that mean something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Token,
-    Revocation,
-    Metadata,
-    Health,
-    Readiness,
-    Unknown,
-}
-
-impl Route {
-    fn of(path: &str) -> Self {
-        if !path.contains('%') {
-            return Self::of_decoded(path);
-        }
-        // RFC 3986 section 6.2.2.2: `%6F` is `o`; but an encoded slash is none.
-        let decoded = percent_decode_str(path).decode_utf8_lossy();
-        let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
-        if slashes(&decoded) == slashes(path) { Self::of_decoded(&decoded) } else { Self::Unknown }
-    }
-
-    fn of_decoded(path: &str) -> Self {
-        match path {
-            "/oauth/token" => Self::Token,
-            "/oauth/revoke" => Self::Revocation,
-            "/.well-known/oauth-authorization-server" => Self::Metadata,
-            "/healthz" => Self::Health,
-            "/readyz" => Self::Readiness,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// For the log: never what a caller wrote.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "/oauth/token",
-            Self::Revocation => "/oauth/revoke",
-            Self::Metadata => "/.well-known/oauth-authorization-server",
-            Self::Health => "/healthz",
-            Self::Readiness => "/readyz",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The methods it has, as `Allow` says them (RFC 9110 section 10.2.1).
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Token | Self::Revocation => "POST",
-            Self::Metadata | Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
-        }
-    }
 }
 
 /// Answers a request whose headers arrived at `arrived`.
@@ -130,15 +58,15 @@ pub fn handle<P: Ports>(
         let (mut response, followup) = match route {
             Route::Token if request.method() == Method::POST => {
                 let config = broker.config(audit.time).await;
-                let issue = authorize_and_issue(broker, config, request, &mut audit).await;
-                token_answer(issue, &mut audit)
+                let outcome = authorize_and_issue(broker, config, request, &mut audit).await;
+                token_answer(outcome, &mut audit)
             }
             Route::Revocation if request.method() == Method::POST => {
                 (Box::pin(revocation(broker, request, &mut audit)).await, None)
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
             Route::Health if is_read => {
-                (json(StatusCode::OK, &Health { status: "ok", problem: None }, ANSWER_ROOM), None)
+                (json(StatusCode::OK, &Health { status: "ok", problem: None }, TYPICAL_ANSWER_LENGTH), None)
             }
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
             Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"), None),
@@ -159,13 +87,19 @@ pub fn handle<P: Ports>(
 
 async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<String> {
     let problem = match broker.config(audit.time).await {
-        Ok(config) => broker.problem(&config).await,
+        Ok(config) => broker.readiness_problem(&config).await,
         Err(_) => Some("configuration"),
     };
     audit.reason = problem;
     match problem {
-        None => json(StatusCode::OK, &Health { status: "ready", problem: broker.ports.lack() }, ANSWER_ROOM),
-        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, ANSWER_ROOM),
+        None => json(
+            StatusCode::OK,
+            &Health { status: "ready", problem: broker.ports.degradation() },
+            TYPICAL_ANSWER_LENGTH,
+        ),
+        Some(_) => {
+            json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, TYPICAL_ANSWER_LENGTH)
+        }
     }
 }
 
@@ -175,12 +109,12 @@ fn authorize_and_issue<P: Ports>(
     config: Result<Rc<Config>, Error>,
     request: &Request<Body>,
     audit: &mut Audit,
-) -> Issuing {
-    let issuing = config.and_then(|config| {
+) -> TokenFuture {
+    let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
         Ok(broker.issue(&config, &caller, scopes, audit.time))
     });
-    issuing.unwrap_or_else(|error| Either::Left(ready(Issue::refused(error, audit.time))))
+    outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }
 
 /// Establishes who calls, and what that may have of what it asks for.
@@ -202,23 +136,23 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
 }
 
 /// The answer of the token endpoint, and what is to be done after it.
-fn token_answer(issue: Issue, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
-    audit.source = issue.token.is_ok().then_some(issue.source);
-    audit.upstream = issue.upstream;
-    let response = match issue.token {
+fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
+    audit.source = outcome.token.is_ok().then_some(outcome.source);
+    audit.upstream = outcome.upstream;
+    let response = match outcome.token {
         // The store may have taken the last seconds it could be handed out in.
-        Ok(token) if token.remaining(issue.at) < LEAST_REMAINING => {
+        Ok(token) if token.remaining(outcome.at) < LEAST_REMAINING => {
             let retry_after = std::time::Duration::from_secs(1);
-            refuse(Error::NoToken { because: Trouble::TokenExpiring, retry_after }, audit)
+            refuse(Error::Unavailable { cause: Cause::TokenExpiring, retry_after }, audit)
         }
         Ok(token) => {
-            let response = grant(&token, issue.source, issue.at);
+            let response = grant(&token, outcome.source, outcome.at);
             audit.token = Some(token);
             response
         }
         Err(error) => refuse(error, audit),
     };
-    (response, issue.followup)
+    (response, outcome.followup)
 }
 
 /// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
@@ -283,7 +217,7 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
             token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
             revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
         },
-        ANSWER_ROOM,
+        TYPICAL_ANSWER_LENGTH,
     )
 }
 
@@ -302,22 +236,6 @@ struct Metadata {
     revocation_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
-/// RFC 6749 section 5.1.
-#[derive(Serialize)]
-struct TokenAnswer<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: u64,
-    scope: &'a str,
-}
-
-/// RFC 6749 section 5.2.
-#[derive(Serialize)]
-struct ErrorAnswer<'a> {
-    error: &'a str,
-    error_description: &'a str,
-}
-
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -325,88 +243,9 @@ struct Health {
     problem: Option<&'static str>,
 }
 
-/// Room for what a [`TokenAnswer`] has besides its two texts, in bytes.
-const GRANT_ROOM: usize = 80;
-
-fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
-    let expires_in = token.remaining(now).as_secs();
-    let answer = TokenAnswer {
-        access_token: token.access_token.expose(),
-        token_type: "Bearer",
-        expires_in,
-        scope: token.scopes.as_str(),
-    };
-    let room = GRANT_ROOM + answer.access_token.len() + answer.scope.len();
-    let mut response = json(StatusCode::OK, &answer, room);
-    let how = match source {
-        Source::Hit => "hit",
-        Source::Miss => "fwd=miss; stored",
-        Source::Stale => "fwd=stale; stored",
-        Source::Collapsed => "fwd=miss; collapsed",
-    };
-    let status = format!("officernd-token-broker; {how}; ttl={expires_in}");
-    response
-        .headers_mut()
-        .insert(CACHE_STATUS, HeaderValue::try_from(status).expect("ASCII without control characters"));
-    response
-}
-
-/// The one table from error to answer.
-fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
-    audit.reason = Some(error.reason());
-    let (status, code) = match &error {
-        Error::InvalidRequest(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-        Error::InvalidClient(_) => (StatusCode::UNAUTHORIZED, "invalid_client"),
-        Error::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
-        Error::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
-        Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
-        Error::NoToken { because, .. } if because.is_temporary() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
-        }
-        Error::NoToken { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
-        Error::Configuration(_) | Error::Variables(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
-    };
-    let mut response = plain_error(status, code, error.description());
-    match error {
-        Error::InvalidClient(_) => {
-            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
-        }
-        Error::NoToken { retry_after, .. } => {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(retry_after)));
-        }
-        _ => {}
-    }
-    response
-}
-
 fn method_not_allowed(route: Route) -> Response<String> {
     let description = "this path does not have that method";
     let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", description);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
-    response
-}
-
-fn plain_error(status: StatusCode, error: &str, error_description: &str) -> Response<String> {
-    json(status, &ErrorAnswer { error, error_description }, ANSWER_ROOM)
-}
-
-/// Room for most answers that are no token, in bytes.
-const ANSWER_ROOM: usize = 128;
-
-fn json(status: StatusCode, value: &impl Serialize, room: usize) -> Response<String> {
-    answer(status, String::from_utf8(to_json(value, room)).expect("JSON is text"))
-}
-
-/// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a
-/// browser: there is no CORS header, ever.
-fn answer(status: StatusCode, body: String) -> Response<String> {
-    let length = HeaderValue::from(body.len());
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, length);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     response
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::Mistake;
+use crate::config::caller::Unauthenticated;
+use crate::scope::ScopeRefusal;
 
 /// Why a request gets no token.
 ///
@@ -22,9 +24,9 @@ pub enum Error {
     /// The body is larger than a token request can be.
     BodyTooLarge,
     /// OfficeRnD issues no token now.
-    NoToken {
+    Unavailable {
         /// Why.
-        because: Trouble,
+        cause: Cause,
         /// When the broker itself will ask again, and it makes sense to ask the broker.
         retry_after: Duration,
     },
@@ -34,38 +36,10 @@ pub enum Error {
     Variables(String),
 }
 
-/// Why a caller is not established. For the log alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unauthenticated {
-    /// Neither an `Authorization` header nor an id and a secret in the body.
-    NoCredentials,
-    /// The `Authorization` header is not readable HTTP Basic.
-    UnreadableCredentials,
-    /// The policy has no such caller.
-    UnknownCaller,
-    /// The secret is not one of the caller's.
-    WrongSecret,
-    /// The secret was one of the caller's until it expired.
-    ExpiredSecret,
-}
-
-/// Why a scope is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeRefusal {
-    /// It does not follow the grammar.
-    Malformed,
-    /// The caller's policy does not have it.
-    OutsidePolicy,
-    /// The request names none, and the caller's policy has a pattern, which does not say which there are.
-    Unnamed,
-    /// OfficeRnD says the application does not have it; a policy entry asks for too much.
-    NotGranted,
-}
-
 /// Why OfficeRnD issues no token now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Trouble {
+pub enum Cause {
     /// It answered 429.
     RateLimited,
     /// It answered 5xx, or 408.
@@ -75,13 +49,13 @@ pub enum Trouble {
     /// No connection, or one that broke.
     Unreachable,
     /// The calls of this minute are spent.
-    BudgetSpent,
+    QuotaUsedUp,
     /// Another request is asking, and this one has waited long enough.
     StillFetching,
     /// OfficeRnD re-issues a token that is about to expire.
     TokenExpiring,
     /// A caller revoked the same token less than a minute ago.
-    RevokedLately,
+    RevokedRecently,
     /// The store does not take a revocation.
     StoreUnavailable,
     /// It refuses our client id and secret.
@@ -103,6 +77,11 @@ pub enum Trouble {
 }
 
 impl Error {
+    /// No token now, and when to come back.
+    pub(crate) fn unavailable(cause: Cause, retry_after: Duration) -> Self {
+        Self::Unavailable { cause, retry_after }
+    }
+
     /// The sentence a caller may read: it tells that the request was refused, never what the policy says.
     pub fn description(&self) -> &'static str {
         match self {
@@ -115,8 +94,8 @@ impl Error {
             }
             Self::InvalidScope(_) => "the requested scope is not available to this client",
             Self::BodyTooLarge => "the request body is too large",
-            Self::NoToken { because, .. } if because.is_temporary() => "this cannot be done right now, retry later",
-            Self::NoToken { .. } => "the identity provider did not issue a token",
+            Self::Unavailable { cause, .. } if cause.is_temporary() => "this cannot be done right now, retry later",
+            Self::Unavailable { .. } => "the identity provider did not issue a token",
             Self::Configuration(_) | Self::Variables(_) => "the broker is not configured correctly",
         }
     }
@@ -129,43 +108,20 @@ impl Error {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(because) => because.reason(),
             Self::BodyTooLarge => "body_too_large",
-            Self::NoToken { because, .. } => because.reason(),
+            Self::Unavailable { cause, .. } => cause.reason(),
             Self::Configuration(_) => "configuration_invalid",
             Self::Variables(_) => "variables_unreadable",
         }
     }
 }
 
-impl Unauthenticated {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::UnreadableCredentials => "unreadable_credentials",
-            Self::UnknownCaller => "unknown_caller",
-            Self::WrongSecret => "wrong_secret",
-            Self::ExpiredSecret => "expired_secret",
-        }
-    }
-}
-
-impl ScopeRefusal {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Malformed => "scope_malformed",
-            Self::OutsidePolicy => "scope_outside_policy",
-            Self::Unnamed => "scope_unnamed",
-            Self::NotGranted => "scope_not_granted",
-        }
-    }
-}
-
-impl Trouble {
+impl Cause {
     /// Whether OfficeRnD will be well again by itself. The rest is a mistake of somebody, and asking again does not help.
     pub fn is_temporary(self) -> bool {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
-            Self::BudgetSpent | Self::StillFetching | Self::TokenExpiring => true,
-            Self::RevokedLately | Self::StoreUnavailable => true,
+            Self::QuotaUsedUp | Self::StillFetching | Self::TokenExpiring => true,
+            Self::RevokedRecently | Self::StoreUnavailable => true,
             Self::CredentialRefused | Self::UnexpectedStatus | Self::UnreadableAnswer | Self::AnswerTooLong => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -178,10 +134,10 @@ impl Trouble {
             Self::ServerError => "upstream_server_error",
             Self::TimedOut => "upstream_timed_out",
             Self::Unreachable => "upstream_unreachable",
-            Self::BudgetSpent => "budget_spent",
+            Self::QuotaUsedUp => "budget_spent",
             Self::StillFetching => "still_fetching",
             Self::TokenExpiring => "token_expiring",
-            Self::RevokedLately => "revoked_lately",
+            Self::RevokedRecently => "revoked_lately",
             Self::StoreUnavailable => "store_unavailable",
             Self::CredentialRefused => "credential_refused",
             Self::UnexpectedStatus => "upstream_unexpected_status",

@@ -32,7 +32,7 @@ impl Json<'_> {
 ///
 /// # Errors
 /// When the text is no object: the empty place; when it is not JSON, the place where it ceases to be.
-pub(crate) fn entries<'a>(
+pub(crate) fn for_each_entry<'a>(
     text: &'a str,
     is_wanted: impl Fn(&str) -> bool,
     take: impl FnMut(Cow<'a, str>, Json<'a>),
@@ -71,7 +71,7 @@ impl<'de, W: Fn(&str) -> bool, T: FnMut(Cow<'de, str>, Json<'de>)> Visitor<'de> 
 }
 
 /// As many values as there mostly are within another: for these a list need not grow.
-const FEW: usize = 4;
+const TYPICAL_ENTRIES: usize = 4;
 
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -116,7 +116,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut values = Vec::with_capacity(FEW);
+                let mut values = Vec::with_capacity(TYPICAL_ENTRIES);
                 while let Some(value) = list.next_element()? {
                     values.push(value);
                 }
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(FEW);
+                let mut fields = Vec::with_capacity(TYPICAL_ENTRIES);
                 Entries { is_wanted: |_: &str| true, take: |name, value| fields.push((name, value)) }.visit_map(map)?;
                 Ok(Json::Object(fields))
             }
@@ -134,9 +134,9 @@ impl<'de> Deserialize<'de> for Json<'de> {
     }
 }
 
-/// `value` as JSON, in memory that is allocated once if it takes no more than `room` bytes.
-pub(crate) fn to_json(value: &impl Serialize, room: usize) -> Vec<u8> {
-    let mut json = Vec::with_capacity(room);
+/// `value` as JSON, in memory that is allocated once if it takes no more than `capacity` bytes.
+pub(crate) fn to_json(value: &impl Serialize, capacity: usize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(capacity);
     serde_json::to_writer(&mut json, value).expect("numbers and strings always serialize");
     json
 }

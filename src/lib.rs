@@ -10,29 +10,21 @@
 //! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
 //! WASI 0.3 and, for what WASI lacks, `spin.rs` or `wasi.rs`.
 
-pub mod application;
 pub mod audit;
 pub mod broker;
-pub mod cache;
-pub mod caller;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
+mod digest;
 pub mod endpoint;
 pub mod error;
 pub mod gate;
 mod json;
-#[cfg(target_family = "wasm")]
-mod later;
-pub mod rules;
+pub mod mutation;
+mod record;
 pub mod scope;
 pub mod seal;
 pub mod secret;
-#[cfg(all(target_family = "wasm", feature = "spin"))]
-mod spin;
-#[cfg(target_family = "wasm")]
-mod stdout;
 pub mod time;
+pub mod token;
 pub mod upstream;
-#[cfg(all(target_family = "wasm", feature = "wasi"))]
-mod wasi;

@@ -1,12 +1,8 @@
 //! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
 
-mod policy;
-#[cfg(test)]
-mod properties;
+pub mod policy;
 
 use std::fmt;
-
-pub use policy::{MalformedPolicy, ScopePolicy};
 
 /// A non-empty set of scope tokens, sorted and without repetition.
 ///
@@ -28,6 +24,31 @@ impl fmt::Display for MalformedScope {
 }
 
 impl std::error::Error for MalformedScope {}
+
+/// Why a scope is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeRefusal {
+    /// It does not follow the grammar.
+    Malformed,
+    /// The caller's policy does not have it.
+    OutsidePolicy,
+    /// The request names none, and the caller's policy has a pattern, which does not say which there are.
+    Unnamed,
+    /// OfficeRnD says the application does not have it; a policy entry asks for too much.
+    NotGranted,
+}
+
+impl ScopeRefusal {
+    /// The stable word for the log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "scope_malformed",
+            Self::OutsidePolicy => "scope_outside_policy",
+            Self::Unnamed => "scope_unnamed",
+            Self::NotGranted => "scope_not_granted",
+        }
+    }
+}
 
 /// Most different tokens in a set. OfficeRnD has about a hundred.
 const TOKEN_LIMIT: usize = 512;

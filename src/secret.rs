@@ -8,7 +8,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::cache::hex;
+use crate::digest::hex;
 
 macro_rules! secrets {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
+/// How far the clocks of two nodes may be apart. What is further in the future was written by a clock that is wrong, and
+/// counts as absent: it must not close anything for as long as the clock was ahead.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
+
 impl Timestamp {
     /// The time `ms` milliseconds after the Unix epoch.
     pub const fn from_unix_ms(ms: u64) -> Self {
@@ -111,6 +115,17 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
+}
+
+/// Whether `until` is still to come, and no further away than something that lasts `longest` can end.
+pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
+    let remaining = until.since(now);
+    !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
+}
+
+/// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.
+pub(crate) fn is_recent(then: Timestamp, now: Timestamp, age: Duration) -> bool {
+    then <= now && now.since(then) < age
 }
 
 /// Whole seconds, rounded up and at least one: what `Retry-After` may say without sending anybody too early.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::application::{Application, Credential};
 use crate::config::Origin;
-use crate::error::Trouble;
-use crate::json::{Json, entries};
+use crate::config::application::{Application, Credential};
+use crate::error::Cause;
+use crate::json::{Json, for_each_entry};
 use crate::scope::Scopes;
 use crate::secret::AccessToken;
 use crate::time::Timestamp;
@@ -41,7 +41,7 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// OfficeRnD issues none now; it may have said when to come back.
-    Trouble(Trouble, Option<Duration>),
+    Unavailable(Cause, Option<Duration>),
     /// The application does not have one of the scopes.
     ScopeNotGranted,
 }
@@ -50,7 +50,7 @@ impl Failure {
     /// The stable word for the log.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Trouble(because, _) => because.reason(),
+            Self::Unavailable(cause, _) => cause.reason(),
             Self::ScopeNotGranted => "scope_not_granted",
         }
     }
@@ -98,7 +98,7 @@ impl<'a> Answer<'a> {
         let mut answer = Self::default();
         let mut is_readable = true;
         let take = |name: Cow<'_, str>, value| is_readable &= answer.take(&name, value);
-        entries(std::str::from_utf8(body).ok()?, |name| FIELDS.contains(&name), take).ok()?;
+        for_each_entry(std::str::from_utf8(body).ok()?, |name| FIELDS.contains(&name), take).ok()?;
         is_readable.then_some(answer)
     }
 
@@ -136,43 +136,43 @@ pub fn read_answer(
     now: Timestamp,
 ) -> Result<Grant, Failure> {
     if status == StatusCode::OK {
-        return read_success(body, requested).map_err(|because| Failure::Trouble(because, None));
+        return read_success(body, requested).map_err(|cause| Failure::Unavailable(cause, None));
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return Err(Failure::Trouble(Trouble::RateLimited, read_retry_after(headers, now)));
+        return Err(Failure::Unavailable(Cause::RateLimited, read_retry_after(headers, now)));
     }
     if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-        return Err(Failure::Trouble(Trouble::ServerError, read_retry_after(headers, now)));
+        return Err(Failure::Unavailable(Cause::ServerError, read_retry_after(headers, now)));
     }
     let error = Answer::parse(body).and_then(|answer| answer.error);
     Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
         (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
         // A 400 that does not say why: the form is always the same, so it is the credential that OfficeRnD does not like.
         (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) | (400, "") => {
-            Failure::Trouble(Trouble::CredentialRefused, None)
+            Failure::Unavailable(Cause::CredentialRefused, None)
         }
-        _ => Failure::Trouble(Trouble::UnexpectedStatus, None),
+        _ => Failure::Unavailable(Cause::UnexpectedStatus, None),
     })
 }
 
-fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Trouble> {
-    let answer: Answer = Answer::parse(body).ok_or(Trouble::UnreadableAnswer)?;
-    let token = answer.access_token.ok_or(Trouble::UnreadableAnswer)?;
+fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Cause> {
+    let answer: Answer = Answer::parse(body).ok_or(Cause::UnreadableAnswer)?;
+    let token = answer.access_token.ok_or(Cause::UnreadableAnswer)?;
     if !answer.token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
-        return Err(Trouble::UnknownTokenType);
+        return Err(Cause::UnknownTokenType);
     }
     // RFC 6749 appendix A.12 says 1*VSCHAR; RFC 6750 section 2.1 leaves no room for a space in a header.
     if token.is_empty() || !token.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
-        return Err(Trouble::UnusableToken);
+        return Err(Cause::UnusableToken);
     }
-    let expires_in = answer.expires_in.and_then(read_lifetime).ok_or(Trouble::NoLifetime)?;
+    let expires_in = answer.expires_in.and_then(read_lifetime).ok_or(Cause::NoLifetime)?;
     let scopes = match answer.scope {
         // RFC 6749 section 5.1: absent means as requested.
         None => requested.clone(),
-        Some(text) => Scopes::from_tokens(text.split_ascii_whitespace()).map_err(|_| Trouble::UnreadableAnswer)?,
+        Some(text) => Scopes::from_tokens(text.split_ascii_whitespace()).map_err(|_| Cause::UnreadableAnswer)?,
     };
     if !scopes.is_subset_of(requested) {
-        return Err(Trouble::BroaderScope);
+        return Err(Cause::BroaderScope);
     }
     Ok(Grant { access_token: AccessToken::new(token), scopes, expires_in })
 }
@@ -224,9 +224,9 @@ mod tests {
 
     #[test]
     fn what_is_no_grant_is_told_apart() {
-        use Trouble::*;
-        let check = |body: &str, expected: Trouble| {
-            assert_eq!(read(200, body).unwrap_err(), Failure::Trouble(expected, None), "{body}")
+        use Cause::*;
+        let check = |body: &str, expected: Cause| {
+            assert_eq!(read(200, body).unwrap_err(), Failure::Unavailable(expected, None), "{body}")
         };
         for body in [
             "",
@@ -262,8 +262,8 @@ mod tests {
         let check = |status: u16, body: &str, expected: Failure| {
             assert_eq!(read(status, body).unwrap_err(), expected, "{status} {body}")
         };
-        let refused = Failure::Trouble(Trouble::CredentialRefused, None);
-        let unexpected = Failure::Trouble(Trouble::UnexpectedStatus, None);
+        let refused = Failure::Unavailable(Cause::CredentialRefused, None);
+        let unexpected = Failure::Unavailable(Cause::UnexpectedStatus, None);
         check(401, r#"{"error":"invalid_client"}"#, refused);
         check(400, r#"{"error":"invalid_client","error_description":"x"}"#, refused);
         check(400, r#"{"error":"unauthorized_client"}"#, refused);
@@ -279,9 +279,9 @@ mod tests {
         check(301, "", unexpected);
         check(307, "", unexpected);
         for status in [500, 502, 503, 599, 408] {
-            check(status, "invalid_client", Failure::Trouble(Trouble::ServerError, None));
+            check(status, "invalid_client", Failure::Unavailable(Cause::ServerError, None));
         }
-        check(429, "Too many requests, please try again later", Failure::Trouble(Trouble::RateLimited, None));
+        check(429, "Too many requests, please try again later", Failure::Unavailable(Cause::RateLimited, None));
     }
 
     #[test]

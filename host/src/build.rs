@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::Manifest;
+use crate::spin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-wasip2";
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::json;
 
-use crate::Variables;
+use crate::operator::secret::RandomSecret;
 use crate::sandbox::{Application, Config, Sandbox};
-use crate::secret::RandomSecret;
+use crate::spin::variables::Variables;
 
 /// The variables that lead to OfficeRnD. Without any of them there is only the demo to run.
 pub const OFFICERND_VARIABLES: [&str; 6] = [

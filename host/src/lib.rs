@@ -14,29 +14,26 @@
 
 #![forbid(unsafe_code)]
 
-mod app;
 mod build;
-mod check;
 mod counts;
 pub mod demo;
-mod key_value;
-mod manifest;
-mod outbound;
+mod operator;
 mod output;
-mod policy;
+mod runtime;
 pub mod sandbox;
-mod secret;
 mod server;
-mod variables;
+mod spin;
+mod store;
 
-pub use app::App;
 pub use build::build;
-pub use check::Given;
 pub use counts::Counts;
-pub use key_value::{Fail, Faults, KeyValue};
-pub use manifest::Manifest;
+pub use operator::check::Given;
+pub use operator::policy::Policy;
+pub use operator::secret::RandomSecret;
 pub use output::Output;
-pub use policy::Policy;
-pub use secret::RandomSecret;
-pub use server::{Options, Reuse, Server, start};
-pub use variables::Variables;
+pub use runtime::app::App;
+pub use server::options::{Options, Reuse};
+pub use server::{Server, start};
+pub use spin::manifest::Manifest;
+pub use spin::variables::Variables;
+pub use store::{Fail, Faults, KeyValue};

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-mod operator;
+mod cli;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 
 use anyhow::Context;
+use broker_host::demo::{Demo, OFFICERND_VARIABLES};
+use broker_host::{App, KeyValue, Manifest, Options, Server, Variables};
 use clap::{Args, Parser, Subcommand};
-use host::demo::{Demo, OFFICERND_VARIABLES};
-use host::{App, KeyValue, Manifest, Options, Server, Variables};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -34,8 +34,8 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     #[command(subcommand)]
-    Caller(operator::Caller),
-    Check(operator::Check),
+    Caller(cli::Caller),
+    Check(cli::Check),
 }
 
 /// How to run it.
@@ -91,7 +91,7 @@ fn broker(arguments: &Arguments) -> anyhow::Result<()> {
             .context("variables that lead to OfficeRnD are set, so this is no demo, but not all that are needed")?;
     }
     if !arguments.no_build {
-        host::build(&manifest)?;
+        broker_host::build(&manifest)?;
     }
     let app = App::load(manifest)?;
 
@@ -108,7 +108,7 @@ async fn run(app: &App, variables: Variables, is_demo: bool, arguments: &Argumen
     key_value.check().await?;
     let demo = if is_demo { Some(Demo::start(&variables).await?) } else { None };
     let options = Options { listen: arguments.listen, variables: variables.clone(), key_value, ..Options::default() };
-    let server = host::start(app, options).await.map_err(|error| advise(error, arguments.listen))?;
+    let server = broker_host::start(app, options).await.map_err(|error| advise(error, arguments.listen))?;
 
     match &demo {
         Some(demo) => introduce_demo(demo, &server, arguments),

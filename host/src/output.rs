@@ -3,11 +3,14 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
 use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi::p2::OutputStream;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::counts::{Counters, Written};
+use crate::counts::Counters;
 
 /// Where stdout and stderr of a component go, together with what the host reports about it (a trap, a refused host).
 #[derive(Clone, Default)]
@@ -53,5 +56,60 @@ impl Output {
             Some(pipe) => drop(pipe.clone().write(line.into())),
             None => drop(std::io::stderr().write_all(line.as_bytes())),
         }
+    }
+}
+
+/// A component's stdout or stderr.
+struct Written<S>(S, Arc<Counters>);
+
+impl<S: IsTerminal> IsTerminal for Written<S> {
+    fn is_terminal(&self) -> bool {
+        self.0.is_terminal()
+    }
+}
+
+impl<S: StdoutStream> StdoutStream for Written<S> {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Of WASI 0.3, which Rust's standard library does not write through yet.
+        self.0.async_stream()
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Written(self.0.p2_stream(), self.1.clone()))
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Written<Box<dyn OutputStream>> {
+    async fn ready(&mut self) {
+        self.0.ready().await;
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for Written<Box<dyn OutputStream>> {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.1.add(|counts| counts.writes += 1);
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        self.1.add(|counts| counts.writes += 1);
+        self.0.flush()
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        self.1.add(|counts| counts.writes += 1);
+        self.0.check_write()
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.1.add(|counts| counts.writes += 1);
+        self.0.blocking_write_and_flush(bytes).await
+    }
+
+    /// Part of another call.
+    async fn write_ready(&mut self) -> StreamResult<usize> {
+        self.0.write_ready().await
     }
 }

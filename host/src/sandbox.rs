@@ -2,64 +2,29 @@
 //!
 //! For the demo of `cargo run`, and for the tests, which can also make it misbehave.
 
-use std::collections::{HashMap, VecDeque};
+mod endpoint;
+mod faults;
+
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// The path of the token endpoint.
-const TOKEN_PATH: &str = "/oauth/token";
-
-const JSON: &str = "application/json; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// The window of the rate limit.
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// What the sandbox knows and how strict it is.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The applications that may obtain tokens.
-    pub applications: Vec<Application>,
-    /// Calls a client may make in any 60 s, failed ones included. Calls that are refused for it do not count.
-    pub calls_per_minute: usize,
-    /// How long a token lives.
-    pub token_life: Duration,
-    /// Whether a repeated request gets the token it got before, with less time left, as long as that token lives.
-    pub reissue: bool,
-}
-
-impl Default for Config {
-    /// No application; OfficeRnD's 5 calls a minute and 3600 s; a new token each time.
-    fn default() -> Self {
-        Self { applications: Vec::new(), calls_per_minute: 5, token_life: Duration::from_secs(3600), reissue: false }
-    }
-}
-
-/// An OfficeRnD application.
-#[derive(Clone, Debug)]
-pub struct Application {
-    /// `client_id`.
-    pub id: String,
-    /// `client_secret`.
-    pub secret: String,
-    /// The scopes it has been granted.
-    pub scopes: Vec<String>,
-}
+use self::endpoint::Endpoint;
+pub use self::endpoint::{Application, Config};
+use self::faults::send_raw;
+pub use self::faults::{Answer, Then};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -90,54 +55,6 @@ impl Call {
     }
 }
 
-/// How a request is answered. All but the first two leave the rate limit alone.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// As OfficeRnD would.
-    Normal,
-    /// As OfficeRnD would on arrival, but sent so much later.
-    Late(Duration),
-    /// With this.
-    Fixed(Response<Bytes>),
-    /// With these bytes on the connection, and then as said.
-    Raw(Bytes, Then),
-}
-
-/// What happens to the connection after [`Answer::Raw`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// It is closed.
-    Close,
-    /// It stays open, silent, until the client closes it.
-    Hang,
-    /// It is reset.
-    Reset,
-    /// These bytes follow, with this pause before each time, until the client closes it.
-    Repeat(&'static [u8], Duration),
-}
-
-impl Answer {
-    /// A JSON body with this status.
-    pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
-        Self::Fixed(response(status, JSON, body.to_string()))
-    }
-
-    /// A body of plain text with this status.
-    pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self::Fixed(response(status, TEXT, body))
-    }
-
-    /// Nothing at all, for ever.
-    pub fn hang() -> Self {
-        Self::Raw(Bytes::new(), Then::Hang)
-    }
-
-    /// A closed connection instead of an answer.
-    pub fn close() -> Self {
-        Self::Raw(Bytes::new(), Then::Close)
-    }
-}
-
 /// A running sandbox. Dropping it closes its port and all connections.
 pub struct Sandbox {
     addr: SocketAddr,
@@ -146,25 +63,15 @@ pub struct Sandbox {
 }
 
 struct State {
-    config: Config,
     book: Mutex<Book>,
 }
 
 /// What the sandbox remembers.
 struct Book {
-    applications: Vec<Application>,
+    endpoint: Endpoint,
     calls: Vec<Call>,
     next: VecDeque<Answer>,
     always: Answer,
-    limiter: Limiter,
-    /// By client id and scopes.
-    tokens: HashMap<(String, String), Token>,
-}
-
-#[derive(Clone)]
-struct Token {
-    text: String,
-    issued: Instant,
 }
 
 impl Sandbox {
@@ -176,15 +83,9 @@ impl Sandbox {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the sandbox finds no free port")?;
         let addr = listener.local_addr().context("the sandbox has no address")?;
-        let book = Book {
-            applications: config.applications.clone(),
-            calls: Vec::new(),
-            next: VecDeque::new(),
-            always: Answer::Normal,
-            limiter: Limiter::new(config.calls_per_minute),
-            tokens: HashMap::new(),
-        };
-        let state = Arc::new(State { config, book: Mutex::new(book) });
+        let book =
+            Book { endpoint: Endpoint::new(config), calls: Vec::new(), next: VecDeque::new(), always: Answer::Normal };
+        let state = Arc::new(State { book: Mutex::new(book) });
         let server = Mutex::new(tokio::spawn(serve(listener, state.clone())));
         Ok(Self { addr, state, server })
     }
@@ -201,18 +102,17 @@ impl Sandbox {
 
     /// From now on these applications may obtain tokens, and no others. The same id may be there with several secrets.
     pub fn set_applications(&self, applications: Vec<Application>) {
-        self.state.book().applications = applications;
+        self.state.book().endpoint.set_applications(applications);
     }
 
     /// The last token of each client and scopes.
     pub fn tokens(&self) -> Vec<String> {
-        self.state.book().tokens.values().map(|token| token.text.clone()).collect()
+        self.state.book().endpoint.tokens()
     }
 
     /// The client id that this token was issued to, if it is the last one for its client and scopes.
     pub fn owner(&self, token: &str) -> Option<String> {
-        let book = self.state.book();
-        book.tokens.iter().find(|(_, known)| known.text == token).map(|((client, _), _)| client.clone())
+        self.state.book().endpoint.owner(token)
     }
 
     /// Answers the next request so; called again, the one after it, and so on.
@@ -255,7 +155,7 @@ impl Sandbox {
 
     /// Forgets the calls that the rate limit counts.
     pub fn forget_limit(&self) {
-        self.state.book().limiter.calls.clear();
+        self.state.book().endpoint.forget_limit();
     }
 }
 
@@ -317,24 +217,13 @@ async fn respond(
     };
     let response = match answer {
         Answer::Raw(bytes, then) => {
-            let mut raw = raw.lock().await;
-            raw.write_all(&bytes).await?;
-            match then {
-                Then::Close => {}
-                // Ends with the task: hyper drops it when the client closes the connection.
-                Then::Hang => std::future::pending().await,
-                Then::Reset => raw.set_zero_linger()?,
-                Then::Repeat(bytes, pause) => loop {
-                    tokio::time::sleep(pause).await;
-                    raw.write_all(bytes).await?;
-                },
-            }
+            send_raw(&mut *raw.lock().await, &bytes, then).await?;
             anyhow::bail!("the answer is complete");
         }
         Answer::Fixed(response) => response,
-        Answer::Normal => state.answer(&head.method, head.uri.path(), &head.headers, &body),
+        Answer::Normal => state.book().endpoint.answer(&head.method, head.uri.path(), &head.headers, &body),
         Answer::Late(delay) => {
-            let response = state.answer(&head.method, head.uri.path(), &head.headers, &body);
+            let response = state.book().endpoint.answer(&head.method, head.uri.path(), &head.headers, &body);
             tokio::time::sleep(delay).await;
             response
         }
@@ -348,120 +237,11 @@ fn text_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-impl State {
-    /// OfficeRnD's answer.
-    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
-        if path != TOKEN_PATH {
-            return response(StatusCode::NOT_FOUND, TEXT, "Not Found");
-        }
-        if method != Method::POST {
-            let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
-        let fields: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
-        let field = |name| fields.get(name).map_or("", String::as_str);
-        let client = field("client_id");
-        if !self.book().limiter.admits(client, Instant::now()) {
-            let text = "Too many requests, please try again later";
-            return response(StatusCode::TOO_MANY_REQUESTS, TEXT, text);
-        }
-        if !is_form(headers) {
-            return refusal(StatusCode::BAD_REQUEST, "invalid_request", "The body must be a form");
-        }
-        if field("grant_type") != "client_credentials" {
-            return refusal(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported");
-        }
-        let known =
-            |application: &&Application| application.id == client && application.secret == field("client_secret");
-        let Some(application) = self.book().applications.iter().find(known).cloned() else {
-            return refusal(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
-        };
-        let scopes: Vec<&str> = field("scope").split_ascii_whitespace().collect();
-        if scopes.iter().any(|scope| !application.scopes.iter().any(|granted| granted == scope)) {
-            return refusal(
-                StatusCode::BAD_REQUEST,
-                "invalid_scope",
-                "The application does not have a requested scope",
-            );
-        }
-        // Without a scope: all that the application has.
-        let scope = if scopes.is_empty() { application.scopes.join(" ") } else { scopes.join(" ") };
-        self.token(client, &scope)
-    }
-
-    fn token(&self, client: &str, scope: &str) -> Response<Bytes> {
-        let life = self.config.token_life;
-        let key = (client.to_owned(), scope.to_owned());
-        let mut book = self.book();
-        let earlier =
-            book.tokens.get(&key).filter(|token| self.config.reissue && token.issued.elapsed() < life).cloned();
-        let token = earlier.unwrap_or_else(|| Token { text: random_token(), issued: Instant::now() });
-        // Whole seconds, rounded down: 3599 at once, as OfficeRnD's own example has it.
-        let expires_in = life.saturating_sub(token.issued.elapsed()).as_secs();
-        let body = json!({
-            "access_token": token.text,
-            "token_type": "Bearer",
-            "expires_in": expires_in,
-            "scope": scope,
-        });
-        book.tokens.insert(key, token);
-        response(StatusCode::OK, JSON, body.to_string())
-    }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split_once(';').map_or(media_type, |(media_type, _)| media_type);
-    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
-
-fn refusal(status: StatusCode, error: &str, description: &str) -> Response<Bytes> {
-    response(status, JSON, json!({ "error": error, "error_description": description }).to_string())
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-/// 40 hex digits.
-fn random_token() -> String {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// So many calls a client in any [`WINDOW`].
-struct Limiter {
-    limit: usize,
-    calls: HashMap<String, VecDeque<Instant>>,
-}
-
-impl Limiter {
-    fn new(limit: usize) -> Self {
-        Self { limit, calls: HashMap::new() }
-    }
-
-    /// Whether a call is admitted, which then counts.
-    fn admits(&mut self, client: &str, now: Instant) -> bool {
-        let calls = self.calls.entry(client.to_owned()).or_default();
-        while calls.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
-            calls.pop_front();
-        }
-        let admitted = calls.len() < self.limit;
-        if admitted {
-            calls.push_back(now);
-        }
-        admitted
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use http::StatusCode;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -552,18 +332,6 @@ mod tests {
         assert!(answer.ends_with("Too many requests, please try again later"), "{answer}");
         sandbox.forget_limit();
         assert!(send(&sandbox, "POST", "/oauth/token", FORM, GOOD).await.starts_with("HTTP/1.1 200"));
-    }
-
-    #[test]
-    fn the_limit_rolls_and_refused_calls_do_not_extend_it() {
-        let start = Instant::now();
-        let mut limiter = Limiter::new(2);
-        let mut admits = |client, seconds| limiter.admits(client, start + Duration::from_secs(seconds));
-        assert!(admits("a", 0) && admits("a", 30));
-        assert!(!admits("a", 31) && !admits("a", 59));
-        assert!(admits("b", 59), "every client has a limit of its own");
-        assert!(admits("a", 60) && !admits("a", 61));
-        assert!(admits("a", 90));
     }
 
     #[tokio::test]

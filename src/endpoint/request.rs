@@ -7,12 +7,24 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request};
 
-use super::{Body, BodyError};
-use crate::error::{Error, Unauthenticated};
+use crate::config::caller::Unauthenticated;
+use crate::error::Error;
 use crate::secret::PresentedSecret;
 
 /// Longest request body that is read, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
+
+/// A request body as a port read it.
+pub type Body = Result<Vec<u8>, BodyError>;
+
+/// Why there is no body to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than [`BODY_LIMIT`].
+    TooLarge,
+    /// It broke off, or took too long.
+    Incomplete,
+}
 
 /// The media type of a form, RFC 6749 appendix B.
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use http::header::HeaderMap;
 
-use crate::cache::hex;
+use crate::digest::hex;
 
 /// W3C Trace Context, section 3.2.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -5,7 +5,7 @@ use super::{MalformedScope, Scopes};
 /// What a caller may have: at least one scope or pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopePolicy {
-    named: Option<Scopes>,
+    exact: Option<Scopes>,
     patterns: Vec<Pattern>,
 }
 
@@ -27,23 +27,23 @@ impl ScopePolicy {
     pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedPolicy> {
         let entries = Scopes::from_tokens(entries).map_err(|MalformedScope| MalformedPolicy::Scope)?;
         if !entries.as_str().contains('*') {
-            return Ok(Self { named: Some(entries), patterns: Vec::new() });
+            return Ok(Self { exact: Some(entries), patterns: Vec::new() });
         }
         let (patterns, named): (Vec<_>, Vec<_>) = entries.tokens().partition(|entry| entry.contains('*'));
         let patterns =
             patterns.into_iter().map(Pattern::parse).collect::<Option<_>>().ok_or(MalformedPolicy::Pattern)?;
         // An error is the empty list: every entry is a pattern.
-        Ok(Self { named: Scopes::from_tokens(named).ok(), patterns })
+        Ok(Self { exact: Scopes::from_tokens(named).ok(), patterns })
     }
 
     /// Whether all of these may be had.
     pub fn permits(&self, requested: &Scopes) -> bool {
-        requested.without(self.named.as_ref()).all(|scope| self.patterns.iter().any(|pattern| pattern.matches(scope)))
+        requested.without(self.exact.as_ref()).all(|scope| self.patterns.iter().any(|pattern| pattern.matches(scope)))
     }
 
     /// Everything that may be had, if it can be told: a pattern does not say which scopes there are.
     pub fn everything(&self) -> Option<&Scopes> {
-        self.named.as_ref().filter(|_| self.patterns.is_empty())
+        self.exact.as_ref().filter(|_| self.patterns.is_empty())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use host::sandbox;
+use broker_host::sandbox;
 use serde_json::json;
 use tests::{Broker, COMPANIES, Caller, MEMBERS, digest_of, random, revocation_request, secret};
 use tokio::time::sleep;

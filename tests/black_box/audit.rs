@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use host::sandbox::Answer as Upstream;
+use broker_host::sandbox::Answer as Upstream;
 use http::{Method, Request, StatusCode};
 use serde_json::Value;
 use tests::{COMPANIES, Caller, MEMBERS, PAYMENTS, Setup, digest_of, read, revocation_request, token_request};

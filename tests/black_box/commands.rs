@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use officernd_token_broker::caller::Callers;
+use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::config::Mistakes;
 use serde_json::json;
 use tempfile::TempDir;

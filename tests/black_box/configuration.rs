@@ -109,7 +109,7 @@ async fn a_variable_with_a_mistake_stops_everything_until_it_is_mended() {
     let checks = cases.map(|(variable, wrong, told)| {
         let setup = setup.clone();
         // A store of its own.
-        let setup = Setup { key_value: host::KeyValue::memory(), ..setup };
+        let setup = Setup { key_value: broker_host::KeyValue::memory(), ..setup };
         async move { check(setup.start().await, variable, wrong, marker, told).await }
     });
     join_all(checks).await;

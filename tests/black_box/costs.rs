@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use host::{App, Counts, Manifest, Options, Output, Reuse};
+use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
@@ -145,12 +145,12 @@ async fn with_applications(mut setup: Setup, applications: usize) -> Broker {
 async fn floor(reuse: Reuse) -> Server {
     let manifest = Manifest::read(&root().join("tests/bench/floor/spin.toml")).expect("it is a manifest");
     let load = move || {
-        host::build(&manifest).expect("the floor builds");
+        broker_host::build(&manifest).expect("the floor builds");
         App::load_metered(manifest).expect("the floor loads")
     };
     let app = tokio::task::spawn_blocking(load).await.expect("nothing panics");
     let options = Options { reuse, output: Output::captured(), ..Options::default() };
-    Server::Here(host::start(&app, options).await.expect("the host starts"))
+    Server::Here(broker_host::start(&app, options).await.expect("the host starts"))
 }
 
 async fn ask_floor(server: &Server, caller: &Caller) -> u16 {
@@ -379,7 +379,7 @@ async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
         costs.push((what, cost.instructions));
     }
     let rows: Vec<_> = costs.iter().map(|(what, cost)| format!("| {what} | {cost} |")).collect();
-    compare("docs/reliability.md", "| presented | instructions |", &rows, 1);
+    compare("docs/performance.md", "| presented | instructions |", &rows, 1);
     let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
     assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
     // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.

@@ -1,14 +1,14 @@
-//! Everything around the broker fails, one thing at a time. What a caller sees of it stands in docs/reliability.md.
+//! Everything around the broker fails, one thing at a time. What a caller sees of it stands in docs/faults.md.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use broker_host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
+use broker_host::{Fail, Faults};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
-use host::{Fail, Faults};
 use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
 use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
@@ -410,12 +410,12 @@ async fn every_fault_is_answered_and_survived_as_the_page_says() {
 
     println!("| fault | the caller saw | told | calls | the next request | slowest |");
     rows.iter().for_each(|row| println!("{row}"));
-    let page = read("docs/reliability.md");
+    let page = read("docs/faults.md");
     let written = written(&page);
-    assert_eq!(written.len(), rows.len(), "docs/reliability.md has other rows");
+    assert_eq!(written.len(), rows.len(), "docs/faults.md has other rows");
     for (row, cells) in rows.iter().zip(written) {
         let calls = row.calls.to_string();
         let same = [&row.fault, &row.saw, &calls, &row.next] == [cells[0], cells[1], cells[3], cells[4]];
-        assert!(same && is_as_written(row.told, cells[2]), "docs/reliability.md has {cells:?}, and this is {row}");
+        assert!(same && is_as_written(row.told, cells[2]), "docs/faults.md has {cells:?}, and this is {row}");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use host::sandbox::{Answer as Upstream, Config};
-use host::{Fail, Faults, KeyValue};
+use broker_host::sandbox::{Answer as Upstream, Config};
+use broker_host::{Fail, Faults, KeyValue};
 use http::StatusCode;
 use officernd_token_broker::gate::{LEASE_KEY, LEDGER_KEY};
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use host::sandbox::{Answer as Upstream, Config};
+use broker_host::sandbox::{Answer as Upstream, Config};
 use http::StatusCode;
 use serde_json::json;
 use tests::{Broker, MEMBERS, Setup, all_at_once, eventually};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use broker_host::sandbox::{Config, Sandbox};
 use bytes::Bytes;
-use host::sandbox::{Config, Sandbox};
 use http_body_util::Full;
 use serde_json::Value;
 use tests::{Answer, Caller, MEMBERS, Program, Setup, exchange, find_leaks, token_request};

@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`.
 
-use host::{Fail, Faults};
+use broker_host::{Fail, Faults};
 use http::Method;
 use serde_json::json;
 use tests::{Broker, MEMBERS, Setup};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use host::KeyValue;
-use host::sandbox::{self, Answer as Upstream};
+use broker_host::KeyValue;
+use broker_host::sandbox::{self, Answer as Upstream};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tests::{

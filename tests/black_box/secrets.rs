@@ -1,7 +1,7 @@
 //! What must never be written down, is not.
 
-use host::sandbox::{Answer as Upstream, Then};
-use host::{Fail, Faults, KeyValue};
+use broker_host::sandbox::{Answer as Upstream, Then};
+use broker_host::{Fail, Faults, KeyValue};
 use http::header::AUTHORIZATION;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use host::KeyValue;
+use broker_host::KeyValue;
 use tests::{Broker, COMPANIES, MEMBERS, Program, Redis, Secret, Setup, find_leaks, secret};
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use host::sandbox::Answer as Upstream;
+use broker_host::sandbox::Answer as Upstream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
 
+use broker_host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
 use bytes::Bytes;
-use host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};

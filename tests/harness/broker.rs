@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use broker_host::sandbox::{self, Call, Sandbox};
+use broker_host::{App, Faults, KeyValue, Options, Output, Variables};
 use bytes::Bytes;
-use host::sandbox::{self, Call, Sandbox};
-use host::{App, Faults, KeyValue, Options, Output, Variables};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::Full;
-use officernd_token_broker::application::{Application, Credential};
-use officernd_token_broker::cache::{Key, Token};
+use officernd_token_broker::config::application::{Application, Credential};
+use officernd_token_broker::token::{Key, Token};
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;
@@ -134,7 +134,7 @@ async fn serve_here(setup: &Setup, variables: &Variables) -> (Server, Log) {
         output: output.clone(),
         ..Options::default()
     };
-    let server = host::start(app, options).await.expect("the host starts");
+    let server = broker_host::start(app, options).await.expect("the host starts");
     (Server::Here(server), Log::Captured(output))
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use host::Manifest;
+use broker_host::Manifest;
 
 use crate::repository::{read, root};
 
@@ -12,7 +12,7 @@ use crate::repository::{read, root};
 pub(crate) fn manifest() -> Manifest {
     static BUILT: OnceLock<()> = OnceLock::new();
     let manifest = Manifest::read(&root().join("spin.toml")).expect("spin.toml is for this host too");
-    BUILT.get_or_init(|| host::build(&manifest).expect("the component builds"));
+    BUILT.get_or_init(|| broker_host::build(&manifest).expect("the component builds"));
     manifest
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn manifest_of_allocations() -> Manifest {
     let path = folder.path().join("spin.toml");
     std::fs::write(&path, text).expect("there is room");
     let manifest = Manifest::read(&path).expect("it is spin.toml but for the component");
-    host::build(&manifest).expect("the component builds");
+    broker_host::build(&manifest).expect("the component builds");
     manifest
 }
 

@@ -1,6 +1,6 @@
 //! Many requests at the same moment.
 
-use host::sandbox::Call;
+use broker_host::sandbox::Call;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::answer::Answer;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use broker_host::sandbox::{self, Answer as Upstream, Sandbox};
 use bytes::Bytes;
-use host::sandbox::{self, Answer as Upstream, Sandbox};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -224,7 +224,7 @@ struct Worker {
     token: String,
 }
 
-/// Statuses that a token request may have. The 5xx are those of the README, which say when to come back.
+/// Statuses that a token request may have under load; docs/api.md has them all. Each 5xx of these carries `Retry-After`.
 const TOKEN: &[u16] = &[200, 502, 503];
 
 impl Worker {

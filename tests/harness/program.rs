@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use host::KeyValue;
+use broker_host::KeyValue;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use host::KeyValue;
+use broker_host::KeyValue;
 use tempfile::TempDir;
 use tokio::time::sleep;
 

@@ -1,5 +1,5 @@
 //! The host that a broker runs in: that of this repository, in this process; or `wasmtime serve`, a program that nobody here
-//! wrote, with the command of README.md.
+//! wrote, with the command of docs/hosts.md.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use host::{Counts, Output, Variables};
+use broker_host::{Counts, Output, Variables};
 use officernd_token_broker::config::VARIABLES;
 
 use crate::component::component_for_wasi;
@@ -37,7 +37,7 @@ const ALONE: &str = "officernd-token-broker: there is no key-value store `defaul
 /// A running host.
 pub enum Server {
     /// In this process.
-    Here(host::Server),
+    Here(broker_host::Server),
     /// `wasmtime serve`. It is killed when this is dropped.
     WasmtimeServe(WasmtimeServe),
 }
@@ -135,10 +135,10 @@ impl Server {
     }
 }
 
-/// The command of README.md, without what is different for each broker: where it listens, and its variables.
+/// The command of docs/hosts.md, without what is different for each broker: where it listens, and its variables.
 fn flags() -> Vec<String> {
-    let page = read("README.md");
-    let (_, rest) = page.split_once("$ wasmtime serve ").expect("README.md has the command");
+    let page = read("docs/hosts.md");
+    let (_, rest) = page.split_once("$ wasmtime serve ").expect("docs/hosts.md has the command");
     let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("there is always a first");
     let command = command.replace("\\\n", " ");
     let mut words = command.split_whitespace().peekable();
@@ -146,7 +146,7 @@ fn flags() -> Vec<String> {
     while let Some(word) = words.next() {
         match word {
             "--env" | "--addr" => drop(words.next()),
-            _ if words.peek().is_none() => assert!(component_for_wasi().ends_with(word), "README.md: {word}"),
+            _ if words.peek().is_none() => assert!(component_for_wasi().ends_with(word), "docs/hosts.md: {word}"),
             word => flags.push(word.to_owned()),
         }
     }
@@ -158,7 +158,7 @@ impl WasmtimeServe {
         let component = component_for_wasi();
         let mut command = Command::new(installed().join(".venv/bin/wasmtime"));
         command.arg("serve").args(flags()).args(["--addr", "127.0.0.1:0"]);
-        assert!(read("README.md").contains("\n$ export TOKIO_WORKER_THREADS=1 "), "README.md has no such line");
+        assert!(read("docs/hosts.md").contains("\n$ export TOKIO_WORKER_THREADS=1 "), "docs/hosts.md has no such line");
         command.env("TOKIO_WORKER_THREADS", "1");
         for name in VARIABLES.map(|variable| variable.name) {
             if let Some(value) = variables.lookup(name).expect("the provider works") {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use host::sandbox::{Application, Config};
-use host::{KeyValue, Reuse, Variables};
+use broker_host::sandbox::{Application, Config};
+use broker_host::{KeyValue, Reuse, Variables};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

@@ -42,7 +42,7 @@ fn the_build_for_any_host_imports_nothing_of_spin() {
 /// The target environment `akamai-functions` (spinframework/spin-environments, `envs/akamai-functions/akamai-functions.toml`)
 /// takes what fits one of its worlds, of which `akamai:functions/http-trigger-async@1.1.0` exports [`HANDLER`]. What that
 /// world imports is in a registry of container images alone. So this is what Spin 4.1 itself has, of which Akamai's can be no
-/// more than a part; docs/deploy.md has the command that asks the environment.
+/// more than a part; docs/hosts.md has the command that asks the environment.
 #[test]
 fn the_build_for_spin_imports_variables_and_the_store_and_nothing_else_of_spin() {
     check(&component_for_spin(), &["spin:key-value/key-value@3.0.0", "spin:variables/variables@3.0.0"]);

@@ -1,10 +1,10 @@
-//! The component in an unmodified `wasmtime serve`, run as README.md says.
+//! The component in an unmodified `wasmtime serve`, run as docs/hosts.md says.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use host::sandbox::Config;
+use broker_host::sandbox::Config;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};
@@ -73,7 +73,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "several requests at a time, which README.md's command forbids",
+        "several requests at a time, which the command of docs/hosts.md forbids",
         &[
             "gate::two_hundred_cold_requests_make_one_call",
             "audit::the_log_is_as_its_schema_says",

@@ -52,7 +52,7 @@ fn check(input: &[u8]) -> Option<()> {
             let parts = |grant: Grant| (grant.access_token.expose().to_owned(), grant.scopes, grant.expires_in);
             assert_eq!(again.map(parts).ok(), Some(parts(grant)), "{printed}");
         }
-        Err(Failure::Trouble(_, Some(wait))) => {
+        Err(Failure::Unavailable(_, Some(wait))) => {
             assert!(status == 429 || status == 408 || status.is_server_error());
             let text = headers[RETRY_AFTER].to_str().expect("it was read").trim();
             // Seconds are what they are, up to a number that no gate waits for; the target `time` has the dates.

@@ -11,12 +11,12 @@ use manifest::{Manifest, Route};
 use toml::{Table, Value};
 use variables::{Template, Variables};
 
-// The package `host` itself would bring wasmtime, which takes minutes to compile.
+// The package `broker-host` itself would bring wasmtime, which takes minutes to compile.
 #[allow(dead_code, reason = "the host has more uses for it")]
-#[path = "../../../host/src/manifest.rs"]
+#[path = "../../../host/src/spin/manifest.rs"]
 mod manifest;
 #[allow(dead_code, reason = "the host has more uses for it")]
-#[path = "../../../host/src/variables.rs"]
+#[path = "../../../host/src/spin/variables.rs"]
 mod variables;
 
 fuzz_target!(|input: &str| {

@@ -12,7 +12,7 @@ use fuzz::{CLIENT_SECRET, NOW, World, default_of, digest_of};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use officernd_token_broker::cache::{Index, Key, Token};
+use officernd_token_broker::token::{Index, Key, Token};
 use officernd_token_broker::config::Config;
 use officernd_token_broker::gate::{LEASE_LIFE, Lease, Ledger, Need};
 use officernd_token_broker::scope::Scopes;
@@ -62,8 +62,8 @@ fn ledger(bytes: &[u8], config: &Config) {
     let Some(mut ledger) = Ledger::decode(bytes) else { return };
     assert_eq!(Ledger::decode(&ledger.encode()).as_ref(), Some(&ledger));
     let application = &config.applications[0];
-    let credential = ledger.choose(application, NOW).fingerprint;
-    let _ = ledger.refuses(application, NOW);
+    let credential = ledger.credential_in_use(application, NOW).fingerprint;
+    let _ = ledger.has_refused(application, NOW);
     let mut alone = Ledger::default();
     alone.absorb(&ledger);
     ledger.absorb(&alone);
@@ -73,7 +73,7 @@ fn ledger(bytes: &[u8], config: &Config) {
         match ledger.admit(NOW, 5, Need::Now, &credential) {
             Ok(()) => ledger.reserve(NOW),
             Err(error) => {
-                let officernd_token_broker::error::Error::NoToken { retry_after, .. } = error else {
+                let officernd_token_broker::error::Error::Unavailable { retry_after, .. } = error else {
                     panic!("{error}")
                 };
                 assert!(!retry_after.is_zero() && retry_after <= Duration::from_secs(15 * 60), "{retry_after:?}");

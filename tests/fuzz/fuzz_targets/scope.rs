@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use fuzz::{is_entry, is_scope, permits};
 use libfuzzer_sys::fuzz_target;
-use officernd_token_broker::scope::{ScopePolicy, Scopes};
+use officernd_token_broker::scope::Scopes;
+use officernd_token_broker::scope::policy::ScopePolicy;
 
 fuzz_target!(|input: &str| {
     let (entries, request) = input.split_once("\n\n").unwrap_or(("a\nflex.*.read\nflex.billing.**", input));

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use officernd_token_broker::rules::{Rule, break_rule};
+use officernd_token_broker::mutation::{Rule, break_rule};
 use tokio::task::LocalSet;
 
 pub use kills::{Deaths, Victim, die_at_each_await};

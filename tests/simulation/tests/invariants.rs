@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use officernd_token_broker::rules::Rule;
+use officernd_token_broker::mutation::Rule;
 use simulation::{Fleet, Victim, die_at_each_await, play_seeds};
 
 #[test]

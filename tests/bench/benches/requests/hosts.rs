@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use host::sandbox::{self, Answer, Sandbox};
-use host::{App, KeyValue, Manifest, Options, Reuse, Variables};
+use broker_host::sandbox::{self, Answer, Sandbox};
+use broker_host::{App, KeyValue, Manifest, Options, Reuse, Variables};
 use http::Uri;
-use officernd_token_broker::cache::{Key, Token};
+use officernd_token_broker::token::{Key, Token};
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;
@@ -99,7 +99,7 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let load = |manifest: &str| {
         let manifest = Manifest::read(&root.join(manifest))?;
-        host::build(&manifest)?;
+        broker_host::build(&manifest)?;
         App::load(manifest)
     };
     let (floor, broker) = (load("floor/spin.toml")?, load("../../spin.toml")?);
@@ -132,7 +132,7 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
             store_tokens(&key_value, &values).await?;
         }
         let options = Options { variables: Variables::from_iter(values), key_value, reuse, ..Options::default() };
-        let server = host::start(app, options).await?;
+        let server = broker_host::start(app, options).await?;
         servers.push((name, server));
     }
     let mut addresses: BTreeMap<_, _> =

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Response;
 use http::header::RETRY_AFTER;
-use officernd_token_broker::cache::{Key, LEAST_REMAINING, Token};
+use officernd_token_broker::token::{Key, LEAST_REMAINING, Token};
 use tokio::time::Instant;
 
 use super::{Cheek, LIMIT, World, scopes_of};

@@ -1,0 +1,257 @@
+//! The variable `callers` as an operator edits it: a caller comes, gets another secret, or goes.
+
+use std::fmt;
+
+use anyhow::{Context as _, bail, ensure};
+use officernd_token_broker::config::caller::Callers;
+use officernd_token_broker::config::Mistakes;
+use officernd_token_broker::time::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::secret::RandomSecret;
+
+/// A value of the variable `callers` that the component takes. What an edit does not touch stays as and where it is.
+#[derive(Debug)]
+pub struct Policy(Map<String, Value>);
+
+impl Policy {
+    /// Reads a value of the variable.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake that the component would find, a line each. What it refuses must not be edited either: of a repeated
+    /// key, for one, only the last would be left.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut mistakes = Mistakes::of("callers");
+        // Which applications there are is in another variable.
+        Callers::parse(text, |_| true, &mut mistakes);
+        let mistakes: Vec<_> = mistakes.into_iter().map(|mistake| mistake.to_string()).collect();
+        ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+        Ok(Self(serde_json::from_str(text)?))
+    }
+
+    /// A policy with one caller.
+    ///
+    /// # Errors
+    ///
+    /// When the component would not take its name or its scopes.
+    pub fn of(name: &str, scopes: &[String], application: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
+        Self(Map::new()).add(name, scopes, application)
+    }
+
+    /// Adds a caller at the end.
+    ///
+    /// # Errors
+    ///
+    /// When there is one of that name, or the component would not take its name or its scopes.
+    pub fn add(
+        mut self,
+        name: &str,
+        scopes: &[String],
+        application: Option<&str>,
+    ) -> anyhow::Result<(Self, RandomSecret)> {
+        ensure!(
+            !self.0.contains_key(name),
+            "there is a caller {name:?} already: `broker caller rotate` gives it another secret, and `broker caller remove` \
+             takes it out"
+        );
+        let secret = RandomSecret::generate();
+        let mut entry = json!({ "secret_sha256": [secret.sha256()], "scopes": scopes });
+        if let Some(application) = application {
+            entry["application"] = application.into();
+        }
+        self.0.insert(name.into(), entry);
+        Ok((self.checked()?, secret))
+    }
+
+    /// Gives a caller another secret beside those it has. Of these, what has no expiry yet gets `expires`: a date or a time
+    /// of RFC 3339, from which on it no longer opens.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such caller, or `expires` is neither a date nor a time.
+    pub fn rotate(mut self, name: &str, expires: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
+        ensure!(
+            expires.is_none_or(|text| Timestamp::parse_rfc3339(text).is_some()),
+            "an expiry is a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z"
+        );
+        let caller = self.0.get_mut(name).with_context(|| absent(name))?;
+        let digests = caller["secret_sha256"].as_array_mut().expect("the component takes nothing else");
+        for digest in digests.iter_mut() {
+            let (sha256, has_expiry) = match &*digest {
+                Value::Object(fields) => (&fields["sha256"], fields.contains_key("expires")),
+                text => (text, false),
+            };
+            if let Some(expires) = expires.filter(|_| !has_expiry) {
+                *digest = json!({ "sha256": sha256, "expires": expires });
+            }
+        }
+        let secret = RandomSecret::generate();
+        digests.push(secret.sha256().into());
+        Ok((self.checked()?, secret))
+    }
+
+    /// Takes a caller out.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such caller, or no other.
+    pub fn remove(mut self, name: &str) -> anyhow::Result<Self> {
+        // Not `remove`, which puts the last caller into the place.
+        self.0.shift_remove(name).with_context(|| absent(name))?;
+        if self.0.is_empty() {
+            bail!("{name:?} is the only caller, and the component starts with none: add another first");
+        }
+        self.checked()
+    }
+
+    /// The same, if the component takes it.
+    fn checked(self) -> anyhow::Result<Self> {
+        Self::parse(&self.to_string())
+    }
+}
+
+fn absent(name: &str) -> String {
+    format!("there is no caller {name:?}: `broker caller new` makes one")
+}
+
+impl fmt::Display for Policy {
+    /// The value of the variable, over several lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string_pretty(&self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A digest of no known secret.
+    const OLD: &str = "c88378ce3fde4cd0e0c05089f93d6b7f7b2ac7a7c23aa3c2be1d4ba5f5bb7a5a";
+
+    /// Callers and fields in no order that a program would choose.
+    fn old() -> String {
+        let upper = OLD.to_uppercase();
+        format!(
+            r#"{{"zoo": {{"scopes": ["b", "a"], "secret_sha256": ["{OLD}"]}},
+                 "a \"bear\"": {{"secret_sha256": ["{OLD}"], "scopes": ["a"]}},
+                 "ape": {{"secret_sha256": ["{upper}"], "scopes": ["a", "a"]}}}}"#
+        )
+    }
+
+    fn parsed() -> Policy {
+        Policy::parse(&old()).unwrap()
+    }
+
+    fn json_of(policy: &Policy) -> Value {
+        serde_json::from_str(&policy.to_string()).unwrap()
+    }
+
+    fn names(policy: &Policy) -> Vec<&str> {
+        policy.0.keys().map(String::as_str).collect()
+    }
+
+    fn problem<T>(result: anyhow::Result<T>) -> String {
+        format!("{:#}", result.err().expect("it is refused"))
+    }
+
+    #[test]
+    fn a_new_caller_comes_last_and_the_others_stay_as_they_are() {
+        let (policy, secret) = parsed().add("new", &["x".into(), "y".into()], Some("berlin")).unwrap();
+        let mut expected: Value = serde_json::from_str(&old()).unwrap();
+        expected["new"] = json!({ "secret_sha256": [secret.sha256()], "scopes": ["x", "y"], "application": "berlin" });
+        // As text, because objects in another order are equal.
+        assert_eq!(json_of(&policy).to_string(), expected.to_string());
+        assert_eq!(names(&policy), ["zoo", "a \"bear\"", "ape", "new"]);
+    }
+
+    #[test]
+    fn a_first_caller_is_a_policy_by_itself() {
+        let (policy, secret) = Policy::of("new", &["x".into()], None).unwrap();
+        assert_eq!(json_of(&policy), json!({ "new": { "secret_sha256": [secret.sha256()], "scopes": ["x"] } }));
+    }
+
+    #[test]
+    fn a_rotated_caller_has_one_more_digest() {
+        let (policy, secret) = parsed().rotate("zoo", None).unwrap();
+        let mut expected: Value = serde_json::from_str(&old()).unwrap();
+        expected["zoo"]["secret_sha256"] = json!([OLD, secret.sha256()]);
+        assert_eq!(json_of(&policy).to_string(), expected.to_string());
+    }
+
+    #[test]
+    fn what_had_no_expiry_gets_the_one_that_is_given() {
+        let (policy, first) = parsed().rotate("zoo", Some("2027-01-31")).unwrap();
+        let (policy, second) = policy.rotate("zoo", None).unwrap();
+        let (policy, third) = policy.rotate("zoo", Some("2028-01-31T12:00:00+01:00")).unwrap();
+        let expected = json!([
+            { "sha256": OLD, "expires": "2027-01-31" },
+            { "sha256": first.sha256(), "expires": "2028-01-31T12:00:00+01:00" },
+            { "sha256": second.sha256(), "expires": "2028-01-31T12:00:00+01:00" },
+            third.sha256(),
+        ]);
+        assert_eq!(json_of(&policy)["zoo"]["secret_sha256"], expected);
+        for text in ["", "soon", "2027-02-29", "2027-01-31T12:00:00"] {
+            assert!(problem(parsed().rotate("zoo", Some(text))).starts_with("an expiry"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digest_in_an_object_without_an_expiry_gets_one_too() {
+        let policy =
+            Policy::parse(&old().replacen(&format!("\"{OLD}\""), &format!(r#"{{"sha256": "{OLD}"}}"#), 1)).unwrap();
+        let (policy, _) = policy.rotate("zoo", Some("2027-01-31")).unwrap();
+        assert_eq!(json_of(&policy)["zoo"]["secret_sha256"][0], json!({ "sha256": OLD, "expires": "2027-01-31" }));
+    }
+
+    #[test]
+    fn a_removed_caller_leaves_the_order_of_the_others() {
+        let policy = parsed().remove("zoo").unwrap();
+        assert_eq!(names(&policy), ["a \"bear\"", "ape"]);
+        let last = policy.remove("ape").unwrap();
+        assert!(problem(last.remove("a \"bear\"")).contains("only caller"));
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_an_error_that_says_what_to_do() {
+        assert!(problem(parsed().add("zoo", &["x".into()], None)).contains("broker caller rotate"));
+        assert!(problem(parsed().rotate("bear", None)).contains("broker caller new"));
+        assert!(problem(parsed().remove("bear")).contains("broker caller new"));
+    }
+
+    #[test]
+    fn what_the_component_would_refuse_is_refused() {
+        let check = |name: &str, scopes: &[&str], expected: &str| {
+            let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            let problem = problem(parsed().add(name, &scopes, None));
+            assert!(problem.starts_with(expected), "{problem}");
+        };
+        check("", &["x"], "callers: a name is");
+        check("caf\u{e9}", &["x"], "callers: café: a name is");
+        check("new", &[], "callers: new.scopes: must be");
+        check("new", &["a\"b"], "callers: new.scopes: must be");
+    }
+
+    #[test]
+    fn nothing_of_an_unsound_policy_is_lost_by_an_edit_because_there_is_none() {
+        let check = |text: &str, expected: &[&str]| {
+            let problem = problem(Policy::parse(text));
+            let lines: Vec<_> = problem.lines().collect();
+            assert_eq!(lines.len(), expected.len(), "{lines:?}");
+            for (line, expected) in lines.iter().zip(expected) {
+                assert!(line.starts_with(expected), "{line}");
+            }
+        };
+        let entry = format!(r#"{{"secret_sha256": ["{OLD}"], "scopes": ["a"]}}"#);
+        check("", &["callers: must be a JSON object"]);
+        check("{}", &["callers: must have at least one caller"]);
+        check(&format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}}}"#), &["callers: a: is there twice"]);
+        let repeated = entry.replacen('{', r#"{"scopes": ["b"], "#, 1);
+        check(&format!(r#"{{"a": {repeated}}}"#), &["callers: a.scopes: is there twice"]);
+        let unknown = entry.replacen('{', r#"{"limit": 12345678901234567890123, "#, 1);
+        check(
+            &format!(r#"{{"a": {unknown}, "b": 1}}"#),
+            &["callers: a.limit: is not a field", "callers: b: must be an object"],
+        );
+    }
+}

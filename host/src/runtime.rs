@@ -1,0 +1,10 @@
+//! The component on wasmtime: what compiles it, and the host's side of each of its imports.
+
+pub(crate) mod app;
+mod bindings;
+pub(crate) mod instance;
+mod key_value;
+mod outbound;
+pub(crate) mod shared;
+mod timers;
+mod variables;

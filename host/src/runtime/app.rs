@@ -1,0 +1,142 @@
+//! A compiled component.
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
+use wasmtime_wasi_http::handler::Proxy;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use super::bindings;
+use super::instance::Instance;
+use super::shared::HostState;
+use super::timers::Timers;
+use crate::spin::manifest::Manifest;
+
+/// How long a component computes before others get their turn. Not much shorter: an instance that yields may be given
+/// more requests, which is not what Spin would do.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Most instances at the same time, over all servers of an application.
+const MOST_INSTANCES: u32 = 1000;
+
+/// An application ready to be served: its manifest and its compiled component. Clones are cheap and share the code.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) manifest: Arc<Manifest>,
+    service: ServicePre<Instance>,
+}
+
+impl App {
+    /// Compiles the component that `manifest` names; this takes a few seconds of all cores.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing (see [`build`](crate::build)), is no component, or imports what this host does not
+    /// have.
+    pub fn load(manifest: Manifest) -> anyhow::Result<Self> {
+        Self::compile(manifest, false)
+    }
+
+    /// The same, so that the component's instructions are counted: [`Counts::fuel`](crate::Counts::fuel). It runs slower.
+    ///
+    /// # Errors
+    ///
+    /// As with [`load`](Self::load).
+    pub fn load_metered(manifest: Manifest) -> anyhow::Result<Self> {
+        Self::compile(manifest, true)
+    }
+
+    fn compile(manifest: Manifest, is_metered: bool) -> anyhow::Result<Self> {
+        let source = &manifest.source;
+        let bytes = fs::read(source).with_context(|| format!("cannot read the component {}", source.display()))?;
+        let service =
+            compile(&bytes, is_metered).with_context(|| format!("cannot load the component {}", source.display()))?;
+        Ok(Self { manifest: Arc::new(manifest), service })
+    }
+
+    /// What it was loaded from.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Starts an instance.
+    pub(crate) async fn instantiate(&self, host: Arc<HostState>) -> wasmtime::Result<(Store<Instance>, Proxy)> {
+        let mut store = Store::new(self.service.engine(), Instance::new(host));
+        store.limiter(|instance| &mut instance.memory);
+        // Fails where fuel is not counted.
+        drop(store.set_fuel(u64::MAX));
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        let service = self.service.instantiate_async(&mut store).await?;
+        Ok((store, Proxy::P3(service)))
+    }
+}
+
+fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance>> {
+    let mut config = Config::new();
+    config.consume_fuel(is_metered);
+    config.wasm_component_model_async(true);
+    config.epoch_interruption(true);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    let engine = Engine::new(&config).or_else(|error| {
+        // Where there are fewer addresses, Spin has no pool either.
+        drop(writeln!(
+            io::stderr(),
+            "Instances start slower than on Spin: 4 TB of addresses are wanting (ulimit -v): {error}"
+        ));
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })?;
+    tick(&engine)?;
+    let component = Component::from_binary(&engine, bytes)?;
+
+    let mut linker = Linker::<Instance>::new(&engine);
+    // 0.2 for Rust's standard library, 0.3 for wasip3.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    bindings::Imports::add_to_linker::<_, HasSelf<Instance>>(&mut linker, |instance| instance)?;
+    // In the place of wasmtime's, to count them.
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, Timers>(&mut linker, |instance| instance)?;
+    linker.allow_shadowing(false);
+    Ok(ServicePre::new(linker.instantiate_pre(&component)?)?)
+}
+
+/// Where instances live: as many places, and as much memory that stays with each, as Spin has by default.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MOST_INSTANCES)
+        .total_memories(MOST_INSTANCES)
+        .total_stacks(MOST_INSTANCES)
+        .total_tables(2 * MOST_INSTANCES)
+        .total_core_instances(4 * MOST_INSTANCES)
+        .table_elements(100_000)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(1 << 19);
+    pool
+}
+
+/// Makes the components of `engine` yield at every tick, as long as there is one. A component that computes without
+/// end would otherwise keep a thread of the runtime to itself, and with it, at times, all timers and signals.
+fn tick(engine: &Engine) -> anyhow::Result<()> {
+    let engine = engine.weak();
+    let run = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new().name("epoch".into()).spawn(run).context("cannot start a thread")?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The host's side of one instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::clocks::HostWallClock;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::outbound::Outbound;
+use super::shared::HostState;
+use crate::counts::Counters;
+
+/// The host's side of one instance.
+pub(crate) struct Instance {
+    pub(crate) host: Arc<HostState>,
+    pub(crate) table: ResourceTable,
+    /// How many key-value stores the instance holds open.
+    pub(crate) open_stores: usize,
+    pub(super) memory: Memory,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+}
+
+impl Instance {
+    pub(super) fn new(host: Arc<HostState>) -> Self {
+        // The context grants nothing by itself: no files, no sockets, no environment.
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.wall_clock(Clock(host.counters.clone()));
+        host.output.connect(&mut wasi, &host.counters);
+        Self {
+            table: ResourceTable::new(),
+            open_stores: 0,
+            memory: Memory(host.clone()),
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound: Outbound(host.clone()),
+            host,
+        }
+    }
+}
+
+/// Limits nothing: it notes how far the linear memory grows.
+pub(super) struct Memory(Arc<HostState>);
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.0.counters.add(|counts| counts.memory_bytes = counts.memory_bytes.max(desired));
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, _: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true)
+    }
+}
+
+impl WasiView for Instance {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Instance {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
+
+/// The wall clock of this machine.
+struct Clock(Arc<Counters>);
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.add(|counts| counts.clock += 1);
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    }
+}

@@ -1,0 +1,20 @@
+//! What all instances on one server share.
+
+use std::sync::Arc;
+
+use crate::counts::Counters;
+use crate::output::Output;
+use crate::spin::allowed_hosts::AllowedHosts;
+use crate::spin::manifest::Manifest;
+use crate::spin::variables::Variables;
+use crate::store::KeyValue;
+
+/// What all instances on one server share.
+pub(crate) struct HostState {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) variables: Variables,
+    pub(crate) key_value: KeyValue,
+    pub(crate) allowed_hosts: AllowedHosts,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) output: Output,
+}

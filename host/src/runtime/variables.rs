@@ -1,0 +1,21 @@
+//! `spin:variables`.
+
+use wasmtime::component::{Accessor, HasSelf};
+
+use super::bindings::spin::variables::variables;
+use super::instance::Instance;
+use crate::spin::variables::Error;
+
+impl variables::Host for Instance {}
+
+impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
+    async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
+        let host = accessor.with(|mut access| access.get().host.clone());
+        host.counters.add(|counts| counts.variables += 1);
+        Ok(host.manifest.declarations.get(&name, &host.variables).map_err(|error| match error {
+            Error::InvalidName(text) => variables::Error::InvalidName(text),
+            Error::Undefined(text) => variables::Error::Undefined(text),
+            Error::Provider(text) => variables::Error::Provider(text),
+        }))
+    }
+}

@@ -1,0 +1,213 @@
+//! OfficeRnD's token endpoint, as the sandbox plays it. No socket.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use serde_json::json;
+
+/// The path of the token endpoint.
+const TOKEN_PATH: &str = "/oauth/token";
+
+pub(super) const JSON: &str = "application/json; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The window of the rate limit.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What the sandbox knows and how strict it is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The applications that may obtain tokens.
+    pub applications: Vec<Application>,
+    /// Calls a client may make in any 60 s, failed ones included. Calls that are refused for it do not count.
+    pub calls_per_minute: usize,
+    /// How long a token lives.
+    pub token_life: Duration,
+    /// Whether a repeated request gets the token it got before, with less time left, as long as that token lives.
+    pub reissue: bool,
+}
+
+impl Default for Config {
+    /// No application; OfficeRnD's 5 calls a minute and 3600 s; a new token each time.
+    fn default() -> Self {
+        Self { applications: Vec::new(), calls_per_minute: 5, token_life: Duration::from_secs(3600), reissue: false }
+    }
+}
+
+/// An OfficeRnD application.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// `client_id`.
+    pub id: String,
+    /// `client_secret`.
+    pub secret: String,
+    /// The scopes it has been granted.
+    pub scopes: Vec<String>,
+}
+
+/// The endpoint and what it remembers.
+pub(super) struct Endpoint {
+    config: Config,
+    limiter: Limiter,
+    /// By client id and scopes.
+    tokens: HashMap<(String, String), Token>,
+}
+
+#[derive(Clone)]
+struct Token {
+    text: String,
+    issued: Instant,
+}
+
+impl Endpoint {
+    pub(super) fn new(config: Config) -> Self {
+        Self { limiter: Limiter::new(config.calls_per_minute), config, tokens: HashMap::new() }
+    }
+
+    pub(super) fn set_applications(&mut self, applications: Vec<Application>) {
+        self.config.applications = applications;
+    }
+
+    /// The last token of each client and scopes.
+    pub(super) fn tokens(&self) -> Vec<String> {
+        self.tokens.values().map(|token| token.text.clone()).collect()
+    }
+
+    /// The client id that this token was issued to, if it is the last one for its client and scopes.
+    pub(super) fn owner(&self, token: &str) -> Option<String> {
+        self.tokens.iter().find(|(_, known)| known.text == token).map(|((client, _), _)| client.clone())
+    }
+
+    /// Forgets the calls that the rate limit counts.
+    pub(super) fn forget_limit(&mut self) {
+        self.limiter.calls.clear();
+    }
+
+    /// OfficeRnD's answer.
+    pub(super) fn answer(&mut self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
+        if path != TOKEN_PATH {
+            return response(StatusCode::NOT_FOUND, TEXT, "Not Found");
+        }
+        if method != Method::POST {
+            let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let fields: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+        let field = |name| fields.get(name).map_or("", String::as_str);
+        let client = field("client_id");
+        if !self.limiter.admits(client, Instant::now()) {
+            let text = "Too many requests, please try again later";
+            return response(StatusCode::TOO_MANY_REQUESTS, TEXT, text);
+        }
+        if !is_form(headers) {
+            return refusal(StatusCode::BAD_REQUEST, "invalid_request", "The body must be a form");
+        }
+        if field("grant_type") != "client_credentials" {
+            return refusal(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only client_credentials is supported");
+        }
+        let known =
+            |application: &&Application| application.id == client && application.secret == field("client_secret");
+        let Some(application) = self.config.applications.iter().find(known).cloned() else {
+            return refusal(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
+        };
+        let scopes: Vec<&str> = field("scope").split_ascii_whitespace().collect();
+        if scopes.iter().any(|scope| !application.scopes.iter().any(|granted| granted == scope)) {
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                "invalid_scope",
+                "The application does not have a requested scope",
+            );
+        }
+        // Without a scope: all that the application has.
+        let scope = if scopes.is_empty() { application.scopes.join(" ") } else { scopes.join(" ") };
+        self.token(client, &scope)
+    }
+
+    fn token(&mut self, client: &str, scope: &str) -> Response<Bytes> {
+        let life = self.config.token_life;
+        let key = (client.to_owned(), scope.to_owned());
+        let earlier =
+            self.tokens.get(&key).filter(|token| self.config.reissue && token.issued.elapsed() < life).cloned();
+        let token = earlier.unwrap_or_else(|| Token { text: random_token(), issued: Instant::now() });
+        // Whole seconds, rounded down: 3599 at once, as OfficeRnD's own example has it.
+        let expires_in = life.saturating_sub(token.issued.elapsed()).as_secs();
+        let body = json!({
+            "access_token": token.text,
+            "token_type": "Bearer",
+            "expires_in": expires_in,
+            "scope": scope,
+        });
+        self.tokens.insert(key, token);
+        response(StatusCode::OK, JSON, body.to_string())
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split_once(';').map_or(media_type, |(media_type, _)| media_type);
+    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn refusal(status: StatusCode, error: &str, description: &str) -> Response<Bytes> {
+    response(status, JSON, json!({ "error": error, "error_description": description }).to_string())
+}
+
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// 40 hex digits.
+fn random_token() -> String {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// So many calls a client in any [`WINDOW`].
+struct Limiter {
+    limit: usize,
+    calls: HashMap<String, VecDeque<Instant>>,
+}
+
+impl Limiter {
+    fn new(limit: usize) -> Self {
+        Self { limit, calls: HashMap::new() }
+    }
+
+    /// Whether a call is admitted, which then counts.
+    fn admits(&mut self, client: &str, now: Instant) -> bool {
+        let calls = self.calls.entry(client.to_owned()).or_default();
+        while calls.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+            calls.pop_front();
+        }
+        let admitted = calls.len() < self.limit;
+        if admitted {
+            calls.push_back(now);
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_rolls_and_refused_calls_do_not_extend_it() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(2);
+        let mut admits = |client, seconds| limiter.admits(client, start + Duration::from_secs(seconds));
+        assert!(admits("a", 0) && admits("a", 30));
+        assert!(!admits("a", 31) && !admits("a", 59));
+        assert!(admits("b", 59), "every client has a limit of its own");
+        assert!(admits("a", 60) && !admits("a", 61));
+        assert!(admits("a", 90));
+    }
+}

@@ -1,0 +1,207 @@
+//! The hosts of `allowed_outbound_hosts`.
+
+use std::ops::Range;
+
+use anyhow::{Context, bail, ensure};
+use http::Uri;
+use url::Host;
+
+use super::manifest::Manifest;
+use super::variables::Variables;
+
+/// The hosts a component may call.
+#[derive(Debug, Default)]
+pub(crate) struct AllowedHosts(Vec<AllowedHost>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct AllowedHost {
+    /// `None` is any.
+    scheme: Option<String>,
+    host: HostPattern,
+    /// `None` is any.
+    ports: Option<Range<u32>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum HostPattern {
+    Any,
+    /// The suffix with its leading dot: the domain itself is not meant.
+    Subdomain(String),
+    Exact(Host),
+}
+
+impl AllowedHosts {
+    /// The list of `manifest` with the values that `variables` has now: as in Spin, it does not change while the
+    /// application runs. An entry made of variables alone may turn out empty; it then allows nothing.
+    pub(crate) fn resolve(manifest: &Manifest, variables: &Variables) -> anyhow::Result<Self> {
+        let mut hosts = Self::default();
+        for template in &manifest.allowed_outbound_hosts {
+            let text = manifest.declarations.resolve(template, variables)?;
+            if template.is_literal() || !matches!(text.as_str(), "" | "http://" | "https://") {
+                hosts.push(&text)?;
+            }
+        }
+        Ok(hosts)
+    }
+
+    fn push(&mut self, text: &str) -> anyhow::Result<()> {
+        let host = AllowedHost::parse(text).with_context(|| format!("allowed_outbound_hosts: {text:?}"))?;
+        self.0.push(host);
+        Ok(())
+    }
+
+    pub(crate) fn allow(&self, uri: &Uri) -> bool {
+        let scheme = uri.scheme_str().unwrap_or("https");
+        let Some(Ok(host)) = uri.host().map(Host::parse) else {
+            return false;
+        };
+        let Some(port) = uri.port_u16().or_else(|| default_port(scheme)) else {
+            return false;
+        };
+        self.0.iter().any(|allowed| allowed.allows(scheme, &host, port))
+    }
+}
+
+impl AllowedHost {
+    /// `scheme://host[:port]`, each of them `*` for any, the port also as a range `from..to` without its end.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let (scheme, rest) = text.trim().split_once("://").context("must be scheme://host[:port]")?;
+        ensure!(scheme == "*" || scheme.chars().all(char::is_alphabetic), "the scheme must be letters, or *");
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        ensure!(!authority.contains('/'), "a path or an address range is not allowed");
+        // The colons of an IPv6 address are inside its brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        Ok(Self {
+            scheme: (scheme != "*").then(|| scheme.to_owned()),
+            host: HostPattern::parse(host)?,
+            ports: match port {
+                Some("*") => None,
+                Some(ports) => Some(parse_ports(ports)?),
+                None => {
+                    let port =
+                        default_port(scheme).context("only http and https have a default port: add one, or :*")?;
+                    Some(single(port))
+                }
+            },
+        })
+    }
+
+    fn allows(&self, scheme: &str, host: &Host, port: u16) -> bool {
+        self.scheme.as_deref().is_none_or(|allowed| allowed == scheme)
+            && self.host.allows(host)
+            && self.ports.as_ref().is_none_or(|ports| ports.contains(&port.into()))
+    }
+}
+
+impl HostPattern {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "*" => return Ok(Self::Any),
+            "self" | "self.alt" => bail!("requests to the application itself are not supported by this host"),
+            _ => {}
+        }
+        let (subdomain, name) = match text.strip_prefix("*.") {
+            Some(domain) => (true, domain),
+            None => (false, text),
+        };
+        ensure!(!name.contains('*'), "* is only known as the whole host or as *.domain");
+        match Host::parse(name)? {
+            Host::Domain(domain) if subdomain => Ok(Self::Subdomain(format!(".{domain}"))),
+            _ if subdomain => bail!("only a domain has subdomains"),
+            host => Ok(Self::Exact(host)),
+        }
+    }
+
+    fn allows(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Subdomain(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
+            (Self::Subdomain(_), _) => false,
+            (Self::Exact(exact), host) => exact == host,
+        }
+    }
+}
+
+fn parse_ports(text: &str) -> anyhow::Result<Range<u32>> {
+    let number = |text: &str| text.parse::<u16>().with_context(|| format!("{text:?} is not a port"));
+    Ok(match text.split_once("..") {
+        Some((from, to)) => number(from)?.into()..number(to)?.into(),
+        None => single(number(text)?),
+    })
+}
+
+fn single(port: u16) -> Range<u32> {
+    let port = u32::from(port);
+    port..port + 1
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_must_match_scheme_host_and_port() {
+        let cases = [
+            ("https://id.example", "https://id.example/oauth/token", true),
+            ("https://id.example/", "https://id.example/oauth/token", true),
+            ("https://id.example", "https://ID.example:443/", true),
+            ("https://id.example", "http://id.example/", false),
+            ("https://id.example", "https://id.example:8443/", false),
+            ("https://id.example", "https://sub.id.example/", false),
+            ("https://id.example", "https://id.example.evil.example/", false),
+            ("https://id.example", "https://id.example@evil.example/", false),
+            ("http://127.0.0.1:3001", "http://127.0.0.1:3001/x", true),
+            ("http://127.0.0.1:3001", "http://localhost:3001/x", false),
+            ("http://127.0.0.1:*", "http://127.0.0.1:9/x", true),
+            ("http://[::1]:3001", "http://[::1]:3001/x", true),
+            ("http://[::1]", "http://[::1]/x", true),
+            ("*://id.example:80", "http://id.example/", true),
+            ("*://*:*", "https://anything.example:1/", true),
+            ("https://*.example", "https://a.b.example/", true),
+            ("https://*.example", "https://example/", false),
+            ("https://*.example", "https://badexample/", false),
+            ("http://a.example:80..90", "http://a.example:89/", true),
+            ("http://a.example:80..90", "http://a.example:90/", false),
+        ];
+        for (allowed, uri, expected) in cases {
+            let mut hosts = AllowedHosts::default();
+            hosts.push(allowed).unwrap();
+            assert_eq!(hosts.allow(&uri.parse().unwrap()), expected, "{allowed} {uri}");
+        }
+        assert!(!AllowedHosts::default().allow(&"https://id.example/".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_entry_that_spin_would_not_take_or_this_host_does_not_know_is_an_error() {
+        let cases = [
+            "",
+            "*",
+            "id.example",
+            "https://",
+            "https://id.example/path",
+            "http://10.0.0.0/8",
+            "http://self",
+            "ht!tp://a",
+            "redis://a.example",
+            "*://a.example",
+            "http://a.example:x",
+            "http://a.example:99999",
+            "http://*.127.0.0.1",
+            "http://a.*.example",
+        ];
+        for text in cases {
+            AllowedHosts::default().push(text).expect_err(text);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! `spin.toml`, as far as this host runs it. What it does not run is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+use super::variables::{Declarations, Template, Variables};
+
+/// A `spin.toml` with one component behind one or more HTTP routes.
+#[derive(Debug)]
+pub struct Manifest {
+    /// The folder of `spin.toml`, where the build command runs.
+    pub(crate) folder: PathBuf,
+    /// The component's file.
+    pub(crate) source: PathBuf,
+    pub(crate) build_command: Option<String>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) declarations: Declarations,
+    pub(crate) allowed_outbound_hosts: Vec<Template>,
+    pub(crate) key_value_stores: BTreeSet<String>,
+}
+
+/// Which paths go to the component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// This path.
+    Exact(String),
+    /// This path, without a slash at its end, and everything below it.
+    Tree(String),
+}
+
+impl Manifest {
+    /// Reads the manifest at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no Spin manifest of version 2, or asks for something this host does not have.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        // An empty path is no folder to run a command in.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Self::parse(&text, folder).with_context(|| {
+            format!("{} is not a manifest this host can run (`spin up` may take more)", path.display())
+        })
+    }
+
+    /// Fails when a required variable has no value, and names it and the environment variable that gives it one.
+    ///
+    /// # Errors
+    ///
+    /// As said, and when `variables` cannot be read.
+    pub fn check_variables(&self, variables: &Variables) -> anyhow::Result<()> {
+        self.declarations.check_required(variables)
+    }
+
+    /// The value of the application's variable `name`: the one given, or else the default.
+    ///
+    /// # Errors
+    ///
+    /// When it is not declared, when it is required and has no value, and when `variables` cannot be read.
+    pub fn variable(&self, name: &str, variables: &Variables) -> anyhow::Result<String> {
+        Ok(self.declarations.application_value(name, variables)?)
+    }
+
+    pub(crate) fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
+        let File { spin_manifest_version, application: _, variables, trigger, mut component } = toml::from_str(text)?;
+        ensure!(spin_manifest_version == 2, "spin_manifest_version is {spin_manifest_version}; only 2 is known");
+
+        let triggers = trigger.http;
+        let name = triggers.first().context("there is no [[trigger.http]]")?.component.clone();
+        ensure!(triggers.iter().all(|trigger| trigger.component == name), "the routes lead to more than one component");
+        let routes = triggers.iter().map(|trigger| Route::parse(&trigger.route)).collect::<Result<_, _>>()?;
+        let component_table = component.remove(&name).with_context(|| format!("there is no [component.{name}]"))?;
+        if let Some(other) = component.keys().next() {
+            bail!("no route leads to [component.{other}]");
+        }
+
+        let application = variables.into_iter().map(|(name, variable)| Ok((name.clone(), variable.default(&name)?)));
+        let templates = component_table.variables.iter().map(|(name, text)| Ok((name.clone(), Template::parse(text)?)));
+        let declarations = Declarations::new(
+            name,
+            application.collect::<anyhow::Result<_>>()?,
+            templates.collect::<anyhow::Result<_>>()?,
+        )?;
+        let mut allowed_outbound_hosts = Vec::new();
+        for text in &component_table.allowed_outbound_hosts {
+            let template = Template::parse(text)?;
+            declarations.check(&template).context("allowed_outbound_hosts")?;
+            allowed_outbound_hosts.push(template);
+        }
+
+        Ok(Self {
+            folder: folder.to_owned(),
+            source: folder.join(component_table.source),
+            build_command: component_table.build.map(|build| build.command),
+            routes,
+            declarations,
+            allowed_outbound_hosts,
+            key_value_stores: component_table.key_value_stores,
+        })
+    }
+}
+
+impl Route {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        let (path, tree) = match text.strip_suffix("/...") {
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        let plain = !path.contains([':', '*']) && !path.contains("...");
+        ensure!(text.starts_with('/') && plain, "route {text:?}: only /path and /path/... are known");
+        Ok(if tree { Self::Tree(path.into()) } else { Self::Exact(path.into()) })
+    }
+
+    /// What of `path` is below the route: `/b` of `/a/b` for the route `/a/...`; `None` when the route does not lead
+    /// there.
+    pub(crate) fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Exact(exact) => (path == exact).then_some(""),
+            Self::Tree(root) => {
+                path.strip_prefix(root.as_str()).filter(|below| below.is_empty() || below.starts_with('/'))
+            }
+        }
+    }
+}
+
+/// The tables of the file. `deny_unknown_fields` makes everything that is not listed here an error with its line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct File {
+    spin_manifest_version: u32,
+    application: ApplicationTable,
+    #[serde(default)]
+    variables: BTreeMap<String, VariableTable>,
+    trigger: TriggerTables,
+    component: BTreeMap<String, ComponentTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct ApplicationTable {
+    name: String,
+    version: Option<String>,
+    description: Option<String>,
+    authors: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct VariableTable {
+    #[serde(default)]
+    required: bool,
+    default: Option<String>,
+    /// Spin redacts nothing by it, and neither does this host.
+    secret: Option<bool>,
+    description: Option<String>,
+}
+
+impl VariableTable {
+    /// The default value, or `None` when a value is required.
+    fn default(self, name: &str) -> anyhow::Result<Option<String>> {
+        ensure!(self.required == self.default.is_none(), "variable {name:?} must either be required or have a default");
+        Ok(self.default)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TriggerTables {
+    http: Vec<HttpTriggerTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct HttpTriggerTable {
+    id: Option<String>,
+    route: String,
+    component: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct ComponentTable {
+    description: Option<String>,
+    source: PathBuf,
+    #[serde(default)]
+    allowed_outbound_hosts: Vec<String>,
+    #[serde(default)]
+    key_value_stores: BTreeSet<String>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    build: Option<BuildTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "known, and without effect here")]
+struct BuildTable {
+    command: String,
+    /// For `spin watch`.
+    watch: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        spin_manifest_version = 2
+        [application]
+        name = "app"
+        [[trigger.http]]
+        route = "/..."
+        component = "one"
+        [component.one]
+        source = "one.wasm"
+    "#;
+
+    fn parse(text: &str) -> anyhow::Result<Manifest> {
+        Manifest::parse(text, Path::new("folder"))
+    }
+
+    #[test]
+    fn the_projects_own_manifest_is_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+        let manifest = Manifest::read(&path).unwrap();
+        assert_eq!(manifest.routes, [Route::Tree(String::new())]);
+        assert_eq!(manifest.key_value_stores, ["default".to_owned()].into());
+        assert!(manifest.build_command.is_some());
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_manifest() {
+        let manifest = parse(MINIMAL).unwrap();
+        assert_eq!(manifest.source, Path::new("folder/one.wasm"));
+        assert_eq!(manifest.build_command, None);
+    }
+
+    #[test]
+    fn what_this_host_does_not_have_is_an_error_that_names_it() {
+        let cases = [
+            ("[component.one]", "[component.one]\nfiles = [\"a\"]", "files"),
+            ("[component.one]", "[component.one]\nenvironment = { A = \"b\" }", "environment"),
+            ("[component.one]", "[component.one]\nsqlite_databases = [\"default\"]", "sqlite_databases"),
+            ("[component.one]", "[component.one.dependencies]\n[component.one]", "dependencies"),
+            ("[component.one]", "[component.two]\nsource = \"two.wasm\"\n[component.one]", "two"),
+            ("component = \"one\"", "component = \"one\"\nexecutor = { type = \"wagi\" }", "executor"),
+            ("component = \"one\"", "component = \"three\"", "three"),
+            ("[[trigger.http]]", "[[trigger.redis]]\nchannel = \"c\"\n[[trigger.http]]", "redis"),
+            ("\"/...\"", "\"/:user\"", "/:user"),
+            ("\"/...\"", "\"relative\"", "relative"),
+            ("spin_manifest_version = 2", "spin_manifest_version = 1", "spin_manifest_version"),
+            ("[application]", "[variables]\na = { secret = true }\n[application]", "\"a\""),
+            ("[application]", "[variables]\na = { required = true, default = \"\" }\n[application]", "\"a\""),
+            ("[application]", "[variables]\nA = { required = true }\n[application]", "\"A\""),
+            ("source = \"one.wasm\"", "source = { url = \"https://a.example\", digest = \"\" }", "source"),
+            ("[component.one]", "[component.one]\nallowed_outbound_hosts = [\"{{ url }}\"]", "url"),
+        ];
+        for (from, to, named) in cases {
+            let error = format!("{:#}", parse(&MINIMAL.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(named), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_route_leads_to_a_path_or_to_all_below_it() {
+        let cases = [
+            ("/...", "/", Some("/")),
+            ("/...", "/oauth/token", Some("/oauth/token")),
+            ("/api/...", "/api", Some("")),
+            ("/api/...", "/api/x", Some("/x")),
+            ("/api/...", "/apix", None),
+            ("/api", "/api", Some("")),
+            ("/api", "/api/x", None),
+        ];
+        for (route, path, below) in cases {
+            assert_eq!(Route::parse(route).unwrap().matches(path), below, "{route} {path}");
+        }
+    }
+
+    /// The project's own manifest, with lines taken out, doubled and moved, and pieces of syntax put anywhere.
+    fn mutilated() -> impl Strategy<Value = String> {
+        let piece = select(vec![
+            "[", "]", "\"", "'", "=", "{{ ", " }}", "{{", "...", "/", ":", "*", "\n", "\\", "\u{e9}", "\0", "9",
+        ]);
+        let change = (any::<Index>(), any::<Index>(), 0..4, piece);
+        prop::collection::vec(change, 0..4).prop_map(|changes| {
+            let mut lines: Vec<_> = include_str!("../../../spin.toml").lines().map(str::to_owned).collect();
+            for (from, to, kind, piece) in changes {
+                let (from, place) = (from.index(lines.len()), to.index(lines.len()));
+                match kind {
+                    0 if lines.len() > 1 => drop(lines.remove(from)),
+                    1 => lines.insert(place, lines[from].clone()),
+                    2 => lines.swap(from, place),
+                    _ => {
+                        let line = &mut lines[from];
+                        let ends: Vec<_> = line.char_indices().map(|(end, _)| end).chain([line.len()]).collect();
+                        line.insert_str(ends[to.index(ends.len())], piece);
+                    }
+                }
+            }
+            lines.join("\n")
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_a_manifest_says_it_is_refused_or_means_one_thing(text in mutilated()) {
+            let Ok(manifest) = parse(&text) else { return Ok(()) };
+            // It says the same when TOML prints it, and nothing unknown may be in it.
+            let table: toml::Table = text.parse().unwrap();
+            let printed = parse(&toml::to_string(&table).unwrap()).unwrap();
+            prop_assert_eq!(format!("{manifest:?}"), format!("{printed:?}"));
+            let component = table["trigger"]["http"][0]["component"].as_str().unwrap();
+            for path in [&["application"][..], &["component", component]] {
+                let mut more = table.clone();
+                let inner = path.iter().fold(&mut more, |table, name| table[*name].as_table_mut().unwrap());
+                inner.insert("surprise".into(), true.into());
+                prop_assert!(parse(&toml::to_string(&more).unwrap()).is_err(), "{path:?}");
+            }
+        }
+
+        #[test]
+        fn a_template_is_the_same_when_it_is_printed_and_read_again(text in "([a-z:/. ]|\\{\\{|\\}\\}|\u{e9}){0,12}") {
+            if let Ok(template) = Template::parse(&text) {
+                prop_assert_eq!(Template::parse(&template.to_string()).unwrap(), template, "{}", text);
+            }
+        }
+
+        #[test]
+        fn a_route_leads_below_itself_and_nowhere_else(route in "/?[a-b/.:*]{0,8}(/\\.\\.\\.)?", path in "/[a-b/.]{0,8}") {
+            let Ok(parsed) = Route::parse(&route) else { return Ok(()) };
+            let root = route.strip_suffix("/...");
+            let below = parsed.matches(&path);
+            let expected = root.map_or(path == route, |root| path == root || path.starts_with(&format!("{root}/")));
+            prop_assert_eq!(below.is_some(), expected);
+            let joined = |below| [root.unwrap_or(&route), below].concat();
+            prop_assert!(below.is_none_or(|below| joined(below) == path), "{}", path);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A fetch: from the lease to the stored token.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::flight::FetchOutcome;
+use super::instance::Broker;
+use super::lease::LeaseAttempt;
+use super::ports::Ports;
+use super::wanted::Wanted;
+use crate::error::{Cause, Error};
+use crate::gate::{Lease, Need};
+use crate::mutation::{self, Rule};
+use crate::scope::ScopeRefusal;
+use crate::token::{LEAST_REMAINING, Token};
+use crate::upstream::CALL_LIMIT;
+
+/// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
+
+const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
+const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
+
+/// A call for which there is less time is not begun.
+const SHORTEST_CALL: Duration = Duration::from_secs(2);
+
+/// What somebody is told who waited for a fetch that has not ended.
+pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
+
+impl<P: Ports> Broker<P> {
+    /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
+    /// brought or suffered meanwhile decides.
+    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
+        let wanted = &self.with_credential_in_use(wanted).await;
+        let known = self.instance.last_token(wanted);
+        let started = self.ports.now();
+        // Counted twice, because the clock may step back.
+        let mut waited = Duration::ZERO;
+        let mut pause = LEASE_POLL_FIRST;
+        loop {
+            let attempt = match self.settled_without_call(wanted, need, known.as_deref()).await {
+                None => self.acquire_lease().await,
+                // The call that took the last of the budget may be on its way for this very token.
+                Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
+                    match self.remaining_lease().await {
+                        Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
+                        _ => {
+                            return FetchOutcome::without_call(Err(Error::unavailable(
+                                Cause::QuotaUsedUp,
+                                retry_after,
+                            )));
+                        }
+                    }
+                }
+                Some(settled) => return FetchOutcome::without_call(settled),
+            };
+            match attempt {
+                LeaseAttempt::Won(lease) => {
+                    return self.call_and_release(wanted, need, known.as_deref(), Some(lease)).await;
+                }
+                // The instance still has its own flights and ledger to keep the limit with.
+                LeaseAttempt::NoStore => return self.call_and_release(wanted, need, known.as_deref(), None).await,
+                LeaseAttempt::Lost(remaining)
+                    if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
+                {
+                    return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, remaining)));
+                }
+                LeaseAttempt::Lost(_) => {}
+            }
+            self.ports.sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(LEASE_POLL_LONGEST);
+        }
+    }
+
+    /// With the lease, or without a store: makes the call, and gives the lease back.
+    async fn call_and_release(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+        lease: Option<Lease>,
+    ) -> FetchOutcome {
+        let mut outcome = self.call_once(wanted, need, known, lease).await;
+        if matches!(outcome.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
+            && outcome.upstream.is_some()
+            && let Some(other) = wanted.with_other_credential()
+            && Rc::ptr_eq(
+                self.instance.ledger.borrow().credential_in_use(&other.application, self.ports.now()),
+                &other.credential,
+            )
+        {
+            let second = self.call_once(&other, need, None, lease).await;
+            outcome = FetchOutcome { upstream: second.upstream.or(outcome.upstream), ..second };
+        }
+        self.release_lease(lease).await;
+        outcome
+    }
+
+    /// Looks once more, writes the call down, and makes it.
+    async fn call_once(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+        lease: Option<Lease>,
+    ) -> FetchOutcome {
+        if mutation::holds(Rule::SecondLook)
+            && let Some(settled) = self.settled_without_call(wanted, need, known).await
+        {
+            return FetchOutcome::without_call(settled);
+        }
+        let started = self.ports.now();
+        if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
+            // The store was too slow: a call now would reach into another's lease.
+            return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
+        }
+        let admitted = self.admit(wanted, need, started);
+        // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
+        let reserved = admitted.map(|()| self.instance.update_ledger(|ledger| ledger.reserve(started)));
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(error) => return FetchOutcome::without_call(Err(error)),
+        };
+        if lease.is_some() {
+            self.store_ledger().await;
+        }
+        let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
+        let (answer, call) = self.call(wanted, limit).await;
+        let ended = self.ports.now();
+        // The token first: others wait for it and not for the ledger.
+        let kept = self.keep_answer(wanted, answer, started, ended).await;
+        let token = self.settle(wanted, reservation, &kept, ended, lease.is_some()).await;
+        if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
+            self.advise_to_swap_secrets(&wanted.application.name);
+        }
+        FetchOutcome { token, upstream: Some(call) }
+    }
+
+    /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
+    async fn settled_without_call(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+    ) -> Option<Result<Rc<Token>, Error>> {
+        let (found, _) = self.load(wanted).await;
+        let now = self.ports.now();
+        if let Some(token) = found {
+            let lives = token.remaining(now) >= LEAST_REMAINING;
+            let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
+            let next_fetch = token.next_fetch(now);
+            if lives && (is_news || next_fetch > now) {
+                return Some(Ok(token));
+            }
+            if next_fetch > now {
+                return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
+            }
+        }
+        if self.is_refused(wanted, now).await {
+            return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
+        }
+        let _ = self.load_ledger().await;
+        self.admit(wanted, need, now).err().map(Err)
+    }
+}

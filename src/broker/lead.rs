@@ -1,0 +1,64 @@
+//! Who leads a flight, and who joins it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::flight::{FetchOutcome, Flight, Landing};
+use super::instance::{Broker, Instance};
+use super::ports::Ports;
+use super::wanted::Wanted;
+use crate::gate::Need;
+use crate::token::Key;
+
+/// How often a request looks whether the fetch it waits for has ended.
+const FLIGHT_POLL: Duration = Duration::from_millis(10);
+
+/// Leads a flight, and takes it off the board whatever happens: a host may drop a request at any await.
+pub(super) struct Lead {
+    instance: Rc<Instance>,
+    flight: Rc<Flight>,
+}
+
+impl Lead {
+    pub(super) fn start(instance: Rc<Instance>, key: Key, need: Need) -> Self {
+        let flight = Rc::new(Flight { key, need, landed: RefCell::new(None) });
+        instance.flights.borrow_mut().push(flight.clone());
+        Self { instance, flight }
+    }
+
+    pub(super) fn land(self, outcome: FetchOutcome) {
+        self.flight.landed.replace(Some(Landing::Ended(outcome)));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.instance.flights.borrow_mut().retain(|flight| !Rc::ptr_eq(flight, &self.flight));
+        self.flight.landed.borrow_mut().get_or_insert(Landing::Abandoned);
+    }
+}
+
+impl<P: Ports> Broker<P> {
+    /// Joins the fetch that is on its way, or leads one.
+    pub(super) async fn obtain(self, wanted: Wanted, need: Need) -> FetchOutcome {
+        loop {
+            let Some(flight) = self.instance.flight(wanted.key()) else {
+                let lead = Lead::start(self.instance.clone(), wanted.key(), need);
+                let outcome = self.fetch(&wanted, need).await;
+                lead.land(outcome.clone());
+                return outcome;
+            };
+            loop {
+                let landed = flight.landed.borrow().clone();
+                match landed {
+                    None => self.ports.sleep(FLIGHT_POLL).await,
+                    // A fetch that was less needed gave up sooner than this one would.
+                    Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
+                    Some(Landing::Ended(outcome)) => return FetchOutcome::without_call(outcome.token),
+                    Some(Landing::Abandoned) => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The ledger in memory, and in the store.
+
+use super::instance::Broker;
+use super::ports::Ports;
+use super::store::StoreFailed;
+use super::wanted::Wanted;
+use crate::config::Config;
+use crate::error::Error;
+use crate::gate::{LEDGER_KEY, Ledger, Need};
+use crate::time::Timestamp;
+
+impl<P: Ports> Broker<P> {
+    /// What keeps the broker from being of use, apart from its configuration: the store does not answer, or OfficeRnD has
+    /// just refused every application's credential.
+    pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
+        if self.load_ledger().await.is_err() {
+            return Some("store");
+        }
+        let ledger = self.instance.ledger.borrow();
+        let now = self.ports.now();
+        config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
+    }
+
+    /// Asks the ledger as this instance knows it.
+    pub(super) fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
+        let ledger = self.instance.ledger.borrow();
+        ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
+    }
+
+    /// While a secret rotates, another instance may have found the current one refused.
+    pub(super) async fn with_credential_in_use(&self, wanted: &Wanted) -> Wanted {
+        if wanted.application.next.is_some() {
+            let _ = self.load_ledger().await;
+        }
+        wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
+    }
+
+    /// Brings the ledger in memory up to what the store has. What cannot be read changes nothing.
+    pub(super) async fn load_ledger(&self) -> Result<(), StoreFailed> {
+        if let Some(bytes) = self.get(LEDGER_KEY).await? {
+            match Ledger::decode(&bytes) {
+                Some(mut ledger) => {
+                    ledger.absorb(&self.instance.unsaved_ledger.borrow());
+                    self.instance.ledger.replace(ledger);
+                }
+                None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn store_ledger(&self) {
+        let bytes = self.instance.ledger.borrow().encode();
+        if self.set(LEDGER_KEY, &bytes).await.is_ok() {
+            self.instance.unsaved_ledger.take();
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Revocation, RFC 7009.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::fetch::RETRY_SOON;
+use super::instance::Broker;
+use super::ports::Ports;
+use super::store::StoreFailed;
+use super::wanted::Wanted;
+use crate::config::Config;
+use crate::config::application::Credential;
+use crate::config::caller::Caller;
+use crate::error::{Cause, Error};
+use crate::time::is_recent;
+use crate::token::{Index, Token};
+
+/// A key is revoked no more often than this: jobs that revoke at every 401 must not spend the budget.
+const PAUSE_AFTER_REVOCATION: Duration = Duration::from_secs(60);
+
+impl<P: Ports> Broker<P> {
+    /// Forgets a token that a caller says does not work (RFC 7009), if it is one that the caller could have been given:
+    /// of its application, for scopes that it may have. The next request gets a new one, within 2 s on every instance.
+    ///
+    /// Whoever calls this has authenticated the caller.
+    ///
+    /// # Errors
+    /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
+    pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
+        let unavailable = |StoreFailed| Error::unavailable(Cause::StoreUnavailable, RETRY_SOON);
+        if self.instance.holds_unsaved(token) {
+            return Err(unavailable(StoreFailed));
+        }
+        let index = self.get(Index::KEY).await.map_err(unavailable)?;
+        let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
+            return Ok(());
+        };
+        let Some(bytes) = self.get(&key.of_token()).await.map_err(unavailable)? else { return Ok(()) };
+        let application = config.application(caller);
+        let open = |credential: &Rc<Credential>| {
+            let record = Token::open(&bytes, key, &credential.seal)?;
+            let scopes = record.requested.clone();
+            let wanted = Wanted::new(config.clone(), application.clone(), credential.clone(), scopes);
+            (wanted.key() == key && caller.scopes.permits(&record.requested)).then_some((wanted, record))
+        };
+        let Some((wanted, record)) = application.credentials().find_map(open) else { return Ok(()) };
+        if record.access_token.expose() != token {
+            return Ok(());
+        }
+        let now = self.ports.now();
+        if let Some(revoked_at) = record.revoked_at
+            && is_recent(revoked_at, now, PAUSE_AFTER_REVOCATION)
+        {
+            return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
+        }
+        let revoked = Rc::new(record.revoked(now));
+        self.save(&wanted, &revoked).await.map_err(unavailable)?;
+        // While a secret rotates, the other one may have brought the same token.
+        if let Some(other) = wanted.with_other_credential()
+            && self.load(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
+        {
+            self.save(&other, &revoked).await.map_err(unavailable)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! What a fetch is for.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use crate::config::Config;
+use crate::config::application::{Application, Credential};
+use crate::digest::in_memory_hash;
+use crate::scope::Scopes;
+use crate::token::Key;
+
+/// What a fetch is for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) config: Rc<Config>,
+    pub(super) application: Rc<Application>,
+    /// What it would be fetched with.
+    pub(super) credential: Rc<Credential>,
+    pub(super) scopes: Scopes,
+    /// As in [`Remembered`].
+    pub(super) hash: u64,
+    pub(super) key: OnceCell<Key>,
+}
+
+impl Wanted {
+    pub(super) fn new(
+        config: Rc<Config>,
+        application: Rc<Application>,
+        credential: Rc<Credential>,
+        scopes: Scopes,
+    ) -> Self {
+        let hash = in_memory_hash((&application.name, &credential.fingerprint, &scopes));
+        Self { config, application, credential, scopes, hash, key: OnceCell::new() }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        *self.key.get_or_init(|| Key::of(&self.application, &self.credential, &self.scopes))
+    }
+
+    /// The same with another credential.
+    pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
+        Self::new(self.config.clone(), self.application.clone(), credential.clone(), self.scopes.clone())
+    }
+
+    /// The same with the application's other credential, while its secret rotates.
+    pub(super) fn with_other_credential(&self) -> Option<Self> {
+        let is_other = |other: &&Rc<Credential>| !Rc::ptr_eq(other, &self.credential);
+        self.application.credentials().find(is_other).map(|other| self.with_credential(other))
+    }
+}

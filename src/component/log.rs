@@ -1,0 +1,98 @@
+//! Standard output in one call of the host for each line. Rust's library makes three: `check-write`, `write` and
+//! `blocking-flush`.
+
+use std::io::{self, Write};
+
+use self::wasi::cli::stdout::get_stdout;
+use self::wasi::io::streams::OutputStream;
+
+wasip3::wit_bindgen::generate!({
+    runtime_path: "wasip3::wit_bindgen::rt",
+    generate_all,
+    // The linker makes one interface of this and of what Rust's library imports: so it is of that version (`interfaces.rs` fails
+    // at another), and has the methods that nobody calls here.
+    inline: "
+        package officernd:token-broker;
+
+        world output {
+            import wasi:cli/stdout@0.2.6;
+        }
+
+        package wasi:cli@0.2.6 {
+            interface stdout {
+                use wasi:io/streams@0.2.6.{output-stream};
+                get-stdout: func() -> output-stream;
+            }
+        }
+
+        package wasi:io@0.2.6 {
+            interface error {
+                resource error {
+                    to-debug-string: func() -> string;
+                }
+            }
+            interface poll {
+                resource pollable {
+                    ready: func() -> bool;
+                    block: func();
+                }
+                poll: func(in: list<borrow<pollable>>) -> list<u32>;
+            }
+            interface streams {
+                use error.{error};
+                use poll.{pollable};
+                variant stream-error {
+                    last-operation-failed(error),
+                    closed,
+                }
+                resource input-stream {
+                    read: func(len: u64) -> result<list<u8>, stream-error>;
+                    blocking-read: func(len: u64) -> result<list<u8>, stream-error>;
+                    skip: func(len: u64) -> result<u64, stream-error>;
+                    blocking-skip: func(len: u64) -> result<u64, stream-error>;
+                    subscribe: func() -> pollable;
+                }
+                resource output-stream {
+                    check-write: func() -> result<u64, stream-error>;
+                    write: func(contents: list<u8>) -> result<_, stream-error>;
+                    blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+                    flush: func() -> result<_, stream-error>;
+                    blocking-flush: func() -> result<_, stream-error>;
+                    subscribe: func() -> pollable;
+                    write-zeroes: func(len: u64) -> result<_, stream-error>;
+                    blocking-write-zeroes-and-flush: func(len: u64) -> result<_, stream-error>;
+                    splice: func(src: borrow<input-stream>, len: u64) -> result<u64, stream-error>;
+                    blocking-splice: func(src: borrow<input-stream>, len: u64) -> result<u64, stream-error>;
+                }
+            }
+        }
+    ",
+});
+
+/// As much as a host takes at once.
+const LONGEST: usize = 4096;
+
+pub(super) struct Stdout(OutputStream);
+
+impl Stdout {
+    pub(super) fn open() -> Self {
+        Self(get_stdout())
+    }
+
+    /// In one piece, so that what several instances write does not mix. A line longer than a host takes at once goes through Rust's
+    /// library, as one write too wherever the host has room for it. What cannot be written stops nobody.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        if bytes.len() <= LONGEST {
+            let _ = self.0.blocking_write_and_flush(bytes);
+        } else {
+            let _ = io::stdout().write_all(bytes);
+        }
+    }
+}
+
+/// Tells the operator: on stderr, in one line.
+pub(super) fn warn(line: &str) {
+    // A provider's or a store's words must not begin a line of their own.
+    let line = line.replace(char::is_control, " ");
+    let _ = io::stderr().write_all(["officernd-token-broker: ", &line, "\n"].concat().as_bytes());
+}

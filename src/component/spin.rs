@@ -1,0 +1,59 @@
+//! What Spin has for the broker: variables, and the key-value store. No other file names `spin_sdk`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use spin_sdk::key_value::{self, Store};
+use spin_sdk::variables;
+
+#[derive(Default)]
+pub(super) struct Host {
+    /// The open store, which is not opened again for every request.
+    store: RefCell<Option<Rc<Store>>>,
+}
+
+impl Host {
+    /// How often the host gets a moment for a request's body before a timer is set, which costs as much as half of the request.
+    pub(super) const YIELDS_BEFORE_TIMER: usize = 4;
+
+    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
+        match variables::get(name).await {
+            Err(variables::Error::Undefined(_)) => Ok(String::new()),
+            result => result.map_err(|error| error.to_string()),
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let result = async { self.store().await?.get(key).await }.await;
+        self.reopen_after_failure(result)
+    }
+
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        let result = async { self.store().await?.set(key, value).await }.await;
+        self.reopen_after_failure(result)
+    }
+
+    pub(super) fn degradation(&self) -> Option<&'static str> {
+        None
+    }
+
+    async fn store(&self) -> Result<Rc<Store>, key_value::Error> {
+        let open = self.store.borrow().clone();
+        match open {
+            Some(store) => Ok(store),
+            None => {
+                let store = Rc::new(Store::open_default().await?);
+                self.store.replace(Some(store.clone()));
+                Ok(store)
+            }
+        }
+    }
+
+    /// After a failure the next operation opens the store again.
+    fn reopen_after_failure<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
+        result.map_err(|error| {
+            self.store.replace(None);
+            error.to_string()
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! What any other host has for the broker: the environment, and the store of `wasi:keyvalue`. Nothing here is Spin's.
+
+use std::cell::RefCell;
+use std::env;
+use std::rc::Rc;
+
+use self::wasi::keyvalue::store::{Bucket, Error, open};
+use super::log::warn;
+use crate::config::VARIABLES;
+
+wasip3::wit_bindgen::generate!({
+    runtime_path: "wasip3::wit_bindgen::rt",
+    generate_all,
+    // As much of the draft as is used here, in the version that hosts have. None of it is `async`: while the store works, all
+    // requests of the instance wait, and no deadline ends that.
+    inline: "
+        package officernd:token-broker;
+
+        world store {
+            import wasi:keyvalue/store@0.2.0-draft;
+        }
+
+        package wasi:keyvalue@0.2.0-draft {
+            interface store {
+                variant error {
+                    no-such-store,
+                    access-denied,
+                    other(string),
+                }
+                open: func(identifier: string) -> result<bucket, error>;
+                resource bucket {
+                    get: func(key: string) -> result<option<list<u8>>, error>;
+                    set: func(key: string, value: list<u8>) -> result<_, error>;
+                }
+            }
+        }
+    ",
+});
+
+/// The bucket's name: that of the store on Spin.
+const BUCKET: &str = "default";
+
+/// Most records that an instance keeps without a store. The one that was written longest ago makes room, which is never lease,
+/// ledger or index: those are written around each call.
+const RECORDS_KEPT: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Host {
+    /// The open store, which is not opened again for every request.
+    store: RefCell<Option<Store>>,
+}
+
+/// A key and its value.
+type Record = (String, Vec<u8>);
+
+#[derive(Clone)]
+enum Store {
+    Shared(Rc<Bucket>),
+    /// The host has none: the records of this instance, the one written last at the end.
+    InMemory(Rc<RefCell<Vec<Record>>>),
+}
+
+impl Host {
+    /// No moment for a request's body before a timer is set: while an instance yields, `wasmtime serve` starts another one, and
+    /// that would have a budget of its own.
+    pub(super) const YIELDS_BEFORE_TIMER: usize = 0;
+
+    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
+        // spin.toml has the defaults on Spin; here nobody else knows them.
+        let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
+        Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        match self.store()? {
+            Store::Shared(bucket) => self.reopen_after_failure(bucket.get(key)),
+            Store::InMemory(records) => {
+                let records = records.borrow();
+                Ok(records.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone()))
+            }
+        }
+    }
+
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        match self.store()? {
+            Store::Shared(bucket) => self.reopen_after_failure(bucket.set(key, value)),
+            Store::InMemory(records) => {
+                let mut records = records.borrow_mut();
+                records.retain(|(other, _)| other != key);
+                if records.len() >= RECORDS_KEPT {
+                    records.remove(0);
+                }
+                records.push((key.to_owned(), value.to_owned()));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn degradation(&self) -> Option<&'static str> {
+        matches!(&*self.store.borrow(), Some(Store::InMemory(_))).then_some("budget_per_instance")
+    }
+
+    fn store(&self) -> Result<Store, String> {
+        if let Some(store) = &*self.store.borrow() {
+            return Ok(store.clone());
+        }
+        let store = match open(BUCKET) {
+            Err(Error::NoSuchStore) => {
+                warn(
+                    "there is no key-value store `default`: this instance keeps tokens and counts the calls of a minute alone",
+                );
+                Store::InMemory(Rc::default())
+            }
+            opened => Store::Shared(Rc::new(opened.map_err(|error| error.to_string())?)),
+        };
+        self.store.replace(Some(store.clone()));
+        Ok(store)
+    }
+
+    /// After a failure the next operation opens the store again.
+    fn reopen_after_failure<T>(&self, result: Result<T, Error>) -> Result<T, String> {
+        result.map_err(|error| {
+            self.store.replace(None);
+            error.to_string()
+        })
+    }
+}

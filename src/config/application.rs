@@ -1,0 +1,218 @@
+//! The OfficeRnD applications whose tokens are handed out, and the credentials they have there.
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::grammar::is_name;
+use super::mistake::Mistakes;
+use super::origin::Origin;
+use crate::digest::{hex, sha256_of_fields};
+use crate::json::{Json, for_each_entry};
+use crate::seal::Seal;
+use crate::secret::ClientSecret;
+
+/// The application of a caller whose policy names none.
+pub const DEFAULT: &str = "default";
+
+/// An OfficeRnD application.
+#[derive(Debug)]
+pub struct Application {
+    /// Its name in the policy and the log.
+    pub name: String,
+    /// Its client id at OfficeRnD.
+    pub client_id: String,
+    /// What it proves itself with.
+    pub current: Rc<Credential>,
+    /// What it is to prove itself with once OfficeRnD refuses the current one.
+    pub next: Option<Rc<Credential>>,
+}
+
+/// What an application proves itself with at OfficeRnD.
+#[derive(Debug)]
+pub struct Credential {
+    /// Its client secret.
+    pub client_secret: ClientSecret,
+    /// Tells this credential from every other without telling what it is.
+    pub fingerprint: Fingerprint,
+    /// Seals the tokens that it brought.
+    pub seal: Seal,
+}
+
+/// Tells one credential from every other: the SHA-256 of identity host, client id and client secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Application {
+    /// An application. A next secret that is empty, or the current one, is none: while a secret is moved from one variable
+    /// to the other, both have it for a moment.
+    pub fn new(name: &str, client_id: &str, client_secret: &str, next: &str, identity: &Origin) -> Self {
+        let credential = |client_secret: &str| {
+            let client_secret = ClientSecret::new(client_secret);
+            let fingerprint = Fingerprint::of(identity, client_id, &client_secret);
+            Rc::new(Credential { seal: Seal::of(&client_secret), client_secret, fingerprint })
+        };
+        Self {
+            name: name.to_owned(),
+            client_id: client_id.to_owned(),
+            current: credential(client_secret),
+            next: (!next.is_empty() && next != client_secret).then(|| credential(next)),
+        }
+    }
+
+    /// Its credentials, the current one first.
+    pub fn credentials(&self) -> impl Iterator<Item = &Rc<Credential>> {
+        [&self.current].into_iter().chain(&self.next)
+    }
+}
+
+impl Fingerprint {
+    /// The fingerprint of a credential at an identity host.
+    pub fn of(identity: &Origin, client_id: &str, client_secret: &ClientSecret) -> Self {
+        Self(sha256_of_fields(["credential", identity.as_str(), client_id, client_secret.expose()].map(str::as_bytes)))
+    }
+
+    /// The whole of it, as a name.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", hex(&self.0[..4]))
+    }
+}
+
+/// Reads the variable `applications`, and notes every mistake in it.
+///
+/// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last field may be absent, and so
+/// may the whole.
+pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> Vec<Rc<Application>> {
+    let mut applications = Vec::new();
+    if text.is_empty() {
+        return applications;
+    }
+    let mut names = Vec::new();
+    let read = for_each_entry(
+        text,
+        |_| true,
+        |name, entry| {
+            if !is_name(&name) {
+                mistakes.add(&name, "a name is 1 to 128 characters of printable ASCII");
+            } else if name == DEFAULT {
+                mistakes.add(&name, "is the name of the application of officernd_client_id");
+            } else if names.contains(&name) {
+                mistakes.add(&name, "is there twice");
+            } else if let Some([client_id, client_secret, next]) = parse_application(&name, &entry, mistakes)
+                && let Some(identity) = identity
+            {
+                applications.push(Rc::new(Application::new(&name, &client_id, &client_secret, &next, identity)));
+            }
+            names.push(name);
+        },
+    );
+    if let Err(place) = read {
+        mistakes.replace(&place, "must be empty, or a JSON object of applications by name, {\"berlin\": {…}}");
+    }
+    applications
+}
+
+const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
+
+fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 3]> {
+    let Json::Object(fields) = entry else {
+        mistakes.add(name, "must be an object with client_id and client_secret");
+        return None;
+    };
+    let mut values: [Option<String>; 3] = Default::default();
+    for (field, value) in fields {
+        let place = format!("{name}.{field}");
+        let Some(index) = FIELDS.iter().position(|known| known == field) else {
+            mistakes.add(
+                &place,
+                "is not a field of an application, which has client_id, client_secret and client_secret_next",
+            );
+            continue;
+        };
+        match value.text().map(|text| text.trim().to_owned()) {
+            _ if values[index].is_some() => mistakes.add(&place, "is there twice"),
+            Some(text) if !text.is_empty() || index == 2 => values[index] = Some(text),
+            _ => mistakes.add(&place, "must be a text that is not empty"),
+        }
+    }
+    for (field, value) in FIELDS.iter().zip(&values).take(2) {
+        if value.is_none() && !fields.iter().any(|(found, _)| found == field) {
+            mistakes.add(&format!("{name}.{field}"), "is missing");
+        }
+    }
+    let [client_id, client_secret, next] = values;
+    Some([client_id?, client_secret?, next.unwrap_or_default()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Vec<Rc<Application>>, Vec<String>) {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let mut mistakes = Mistakes::of("applications");
+        let applications = parse(text, Some(&identity), &mut mistakes);
+        (applications, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
+    }
+
+    #[test]
+    fn applications_are_read_with_one_secret_or_two() {
+        let (applications, mistakes) = read(
+            r#"{"berlin": {"client_id": "i", "client_secret": "s"},
+                "oslo": {"client_id": "j", "client_secret": "t", "client_secret_next": "u"},
+                "rome": {"client_id": "k", "client_secret": "v", "client_secret_next": "v"}}"#,
+        );
+        assert_eq!(mistakes, Vec::<String>::new());
+        let secrets = |application: &Application| {
+            application.credentials().map(|credential| credential.client_secret.expose().to_owned()).collect::<Vec<_>>()
+        };
+        let found: Vec<_> = applications
+            .iter()
+            .map(|application| {
+                (application.name.as_str(), application.client_id.as_str(), secrets(application).join(" "))
+            })
+            .collect();
+        assert_eq!(found, [("berlin", "i", "s".into()), ("oslo", "j", "t u".into()), ("rome", "k", "v".into())]);
+        assert!(read("").0.is_empty());
+        assert!(read("{}").1.is_empty());
+    }
+
+    #[test]
+    fn every_mistake_names_the_application_and_the_field() {
+        let check = |text: &str, expected: &[&str]| {
+            let (_, mistakes) = read(text);
+            assert_eq!(mistakes.len(), expected.len(), "{text} {mistakes:?}");
+            for (mistake, expected) in mistakes.iter().zip(expected) {
+                assert!(
+                    mistake.starts_with(&format!("applications: {expected}")),
+                    "{text}: {mistake} is not {expected}"
+                );
+                assert!(!mistake.contains("hunter2"), "{mistake}");
+            }
+        };
+        check("[]", &["must be empty, or a JSON object"]);
+        check(r#"{"berlin": "hunter2"}"#, &["berlin: must be an object"]);
+        check(r#"{"berlin": {}}"#, &["berlin.client_id: is missing", "berlin.client_secret: is missing"]);
+        check(
+            r#"{"berlin": {"client_id": "", "client_secret": 1, "secret": "hunter2"}}"#,
+            &["berlin.client_id: must be", "berlin.client_secret: must be", "berlin.secret: is not a field"],
+        );
+        let good = r#"{"client_id": "i", "client_secret": "hunter2"}"#;
+        check(&format!(r#"{{"": {good}}}"#), &["a name is"]);
+        check(&format!(r#"{{"default": {good}}}"#), &["default: is the name"]);
+        check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["a: is there twice"]);
+        check(
+            r#"{"a": {"client_id": "i", "client_id": "j", "client_secret": "s", "client_secret_next": null}}"#,
+            &["a.client_id: is there twice", "a.client_secret_next: must be"],
+        );
+    }
+}

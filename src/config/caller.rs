@@ -1,0 +1,246 @@
+//! Who may call, and what each may have.
+
+mod parse;
+#[cfg(test)]
+mod properties;
+
+use std::borrow::Cow;
+use std::iter;
+use std::rc::Rc;
+
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::digest::in_memory_hash;
+use crate::scope::policy::ScopePolicy;
+use crate::scope::{ScopeRefusal, Scopes};
+use crate::secret::PresentedSecret;
+use crate::time::Timestamp;
+
+/// The SHA-256 of a caller's secret. The secret has 256 random bits, so the digest is no secret and needs no salt.
+type Digest = [u8; 32];
+
+/// A secret that opens, until it expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownSecret {
+    digest: Digest,
+    expires_at: Option<Timestamp>,
+}
+
+/// A caller of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its client id towards the broker.
+    pub name: String,
+    /// The name of the application that it gets tokens of.
+    pub application: Cow<'static, str>,
+    /// What it may have.
+    pub scopes: ScopePolicy,
+    /// Any of these opens: several while a secret rotates.
+    secrets: Box<[KnownSecret]>,
+}
+
+/// What the log calls a caller that is not established. No caller has this name.
+pub const UNKNOWN: &str = "unknown";
+
+/// The policy.
+///
+/// Whoever presents whatever, as many hashes of names and as many digests of secrets are compared: time tells no names.
+#[derive(Clone, Debug, Default)]
+pub struct Callers {
+    /// Sorted by the hash of the name, and then by the name.
+    known: Vec<(u64, Rc<Caller>)>,
+    most_secrets: usize,
+}
+
+/// Why a caller is not established. For the log alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unauthenticated {
+    /// Neither an `Authorization` header nor an id and a secret in the body.
+    NoCredentials,
+    /// The `Authorization` header is not readable HTTP Basic.
+    UnreadableCredentials,
+    /// The policy has no such caller.
+    UnknownCaller,
+    /// The secret is not one of the caller's.
+    WrongSecret,
+    /// The secret was one of the caller's until it expired.
+    ExpiredSecret,
+}
+
+/// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
+const NO_SECRET: KnownSecret = KnownSecret { digest: [0; 32], expires_at: Some(Timestamp::from_unix_ms(0)) };
+
+impl Unauthenticated {
+    /// The stable word for the log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no_credentials",
+            Self::UnreadableCredentials => "unreadable_credentials",
+            Self::UnknownCaller => "unknown_caller",
+            Self::WrongSecret => "wrong_secret",
+            Self::ExpiredSecret => "expired_secret",
+        }
+    }
+}
+
+impl Callers {
+    /// Establishes who calls.
+    ///
+    /// # Errors
+    /// When there is no such caller, or the secret is none of its own or no longer; which it is is for the log alone.
+    pub fn authenticate(
+        &self,
+        name: &str,
+        secret: &PresentedSecret,
+        now: Timestamp,
+    ) -> Result<Rc<Caller>, Unauthenticated> {
+        let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
+        let caller = self.find(name);
+        let secrets = caller.map_or(&[][..], |caller| &caller.secrets);
+        match (caller, self.matches_one_of(&presented, secrets, now)) {
+            (None, _) => Err(Unauthenticated::UnknownCaller),
+            (Some(caller), (_, true)) => Ok(caller.clone()),
+            (Some(_), (true, false)) => Err(Unauthenticated::ExpiredSecret),
+            (Some(_), (false, false)) => Err(Unauthenticated::WrongSecret),
+        }
+    }
+
+    /// The caller of a name, whoever presents it.
+    pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
+        let hash = in_memory_hash(name);
+        let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
+        let nearest = self.known.get(place..)?;
+        // One name is compared, whether it is the one or not; all of them, should two ever have the same hash.
+        let alike = nearest.iter().take_while(|(known, _)| *known == hash).count().max(1);
+        nearest.iter().take(alike).map(|(_, caller)| caller).find(|caller| is_same(&caller.name, name))
+    }
+
+    /// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
+    fn matches_one_of(&self, presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
+        let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
+        for place in 0..self.most_secrets {
+            let secret = secrets.get(place).unwrap_or(&NO_SECRET);
+            let matches = secret.digest.ct_eq(presented);
+            let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
+            is_known |= matches;
+            opens |= matches & Choice::from(u8::from(lives));
+        }
+        (is_known.into(), opens.into())
+    }
+}
+
+/// Whether a name is the one presented, at the cost of the one presented.
+fn is_same(known: &str, presented: &str) -> bool {
+    let known_bytes = known.bytes().chain(iter::repeat(0));
+    let difference =
+        presented.bytes().zip(known_bytes).fold(0, |difference, (left, right)| difference | (left ^ right));
+    difference == 0 && known.len() == presented.len()
+}
+
+impl Caller {
+    /// What a request is to get: what it asks for, or everything the caller may have when it names nothing.
+    ///
+    /// # Errors
+    /// When the caller may not have all of it, or has to name it.
+    pub fn authorize(&self, requested: Option<Scopes>) -> Result<Scopes, ScopeRefusal> {
+        match requested {
+            None => self.scopes.everything().cloned().ok_or(ScopeRefusal::Unnamed),
+            Some(requested) if self.scopes.permits(&requested) => Ok(requested),
+            Some(_) => Err(ScopeRefusal::OutsidePolicy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::mistake::Mistakes;
+
+    fn digest_of(secret: &str) -> String {
+        Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn parse(text: &str) -> (Callers, Vec<String>) {
+        let mut mistakes = Mistakes::of("callers");
+        let callers = Callers::parse(text, |name| ["default", "berlin"].contains(&name), &mut mistakes);
+        (callers, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
+    }
+
+    fn two_callers() -> Callers {
+        let (callers, mistakes) = parse(&format!(
+            r#"{{"a": {{"secret_sha256": ["{}", "{}"], "scopes": ["x", "y"]}},
+                 "b": {{"secret_sha256": ["{}"], "scopes": ["z", "z.*.read"], "application": "berlin"}}}}"#,
+            digest_of("old"),
+            digest_of("new"),
+            digest_of("other").to_uppercase(),
+        ));
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        callers
+    }
+
+    #[test]
+    fn a_caller_is_who_knows_one_of_its_secrets() {
+        let callers = two_callers();
+        let check = |name: &str, secret: &str, expected: Result<&str, Unauthenticated>| {
+            let found = callers.authenticate(name, &PresentedSecret::new(secret), Timestamp::from_unix_ms(0));
+            assert_eq!(
+                found.as_ref().map(|caller| caller.name.as_str()).map_err(|because| *because),
+                expected,
+                "{name} {secret}"
+            );
+        };
+        check("a", "old", Ok("a"));
+        check("a", "new", Ok("a"));
+        check("b", "other", Ok("b"));
+        check("a", "other", Err(Unauthenticated::WrongSecret));
+        check("a", "", Err(Unauthenticated::WrongSecret));
+        check("A", "old", Err(Unauthenticated::UnknownCaller));
+        check("", "old", Err(Unauthenticated::UnknownCaller));
+    }
+
+    #[test]
+    fn nothing_outside_the_policy_is_authorized() {
+        let callers = two_callers();
+        let check = |name: &str, requested: Option<&str>, expected: Result<&str, ScopeRefusal>| {
+            let caller = callers.find(name).unwrap();
+            let granted = caller.authorize(requested.map(|text| Scopes::parse(text).unwrap()));
+            let granted = granted.as_ref().map(Scopes::as_str).map_err(|because| *because);
+            assert_eq!(granted, expected, "{name} {requested:?}");
+        };
+        check("a", None, Ok("x y"));
+        check("a", Some("y x x"), Ok("x y"));
+        check("a", Some("y"), Ok("y"));
+        check("a", Some("z"), Err(ScopeRefusal::OutsidePolicy));
+        check("a", Some("x y z"), Err(ScopeRefusal::OutsidePolicy));
+        check("a", Some("X"), Err(ScopeRefusal::OutsidePolicy));
+        check("b", Some("z.members.read"), Ok("z.members.read"));
+        check("b", Some("z.members.write"), Err(ScopeRefusal::OutsidePolicy));
+        check("b", None, Err(ScopeRefusal::Unnamed));
+    }
+
+    #[test]
+    fn a_secret_opens_until_it_expires() {
+        let (callers, mistakes) = parse(&format!(
+            r#"{{"a": {{"scopes": ["x"], "secret_sha256": [
+                "{}",
+                {{"sha256": "{}", "expires": "2027-01-31"}},
+                {{"expires": "2027-01-31T12:00:00Z", "sha256": "{}"}}]}}}}"#,
+            digest_of("always"),
+            digest_of("day"),
+            digest_of("noon"),
+        ));
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        let check = |secret: &str, now: &str, expected: Result<(), Unauthenticated>| {
+            let now = Timestamp::parse_rfc3339(now).unwrap();
+            let found = callers.authenticate("a", &PresentedSecret::new(secret), now).map(drop);
+            assert_eq!(found, expected, "{secret} at {now:?}");
+        };
+        check("always", "2999-01-01", Ok(()));
+        check("day", "2027-01-30T23:59:59.999Z", Ok(()));
+        check("day", "2027-01-31", Err(Unauthenticated::ExpiredSecret));
+        check("noon", "2027-01-31T11:59:59Z", Ok(()));
+        check("noon", "2027-01-31T12:00:00Z", Err(Unauthenticated::ExpiredSecret));
+        check("other", "2027-01-31T12:00:00Z", Err(Unauthenticated::WrongSecret));
+    }
+}

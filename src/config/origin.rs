@@ -1,0 +1,94 @@
+//! The origin of a URL, as the variables have it.
+
+use super::grammar::parse_within;
+
+/// Scheme, host and port: `https`, or `http` on a loopback host; no path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let origin = text.strip_suffix('/').unwrap_or(text);
+        let uri: http::Uri = origin.parse().ok()?;
+        let authority = uri.authority()?;
+        let host = authority.host();
+        let scheme = uri.scheme_str()?;
+        let is_allowed = match scheme {
+            "https" => true,
+            "http" => matches!(host, "localhost" | "[::1]") || is_loopback_v4(host),
+            _ => false,
+        };
+        // `Uri` takes user information, a path, a query, a fragment and any port. The text must be an origin and nothing
+        // else, so that a credential goes nowhere by accident.
+        let is_origin =
+            origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority.as_str());
+        let port = authority.as_str().strip_prefix(host)?;
+        let is_port = |text: &str| parse_within(text, 1, u16::MAX).is_some();
+        let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| Self(origin.to_owned()))
+    }
+
+    /// The origin, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where tokens are to be had.
+    pub fn token_endpoint(&self) -> http::Uri {
+        format!("{}/oauth/token", self.0).parse().expect("an origin with a path is a URI")
+    }
+}
+
+/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of
+/// the standard library would be the largest function of this crate.
+fn is_loopback_v4(host: &str) -> bool {
+    let number = |part: &str| parse_within(part, 0, 255).filter(|_| part == "0" || !part.starts_with('0'));
+    let parts: Vec<_> = host.split('.').map(number).collect();
+    matches!(parts[..], [Some(127), Some(_), Some(_), Some(_)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_url_is_an_origin_that_keeps_the_credential_private() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(Origin::parse(text).as_ref().map(Origin::as_str), expected, "{text:?}");
+        };
+        check("https://identity.officernd.com", Some("https://identity.officernd.com"));
+        check("https://identity.officernd.com/", Some("https://identity.officernd.com"));
+        check("https://identity.officernd.com:8443", Some("https://identity.officernd.com:8443"));
+        check("http://127.0.0.1:9000", Some("http://127.0.0.1:9000"));
+        check("http://127.1.2.3:9000", Some("http://127.1.2.3:9000"));
+        check("http://localhost:9000/", Some("http://localhost:9000"));
+        check("http://[::1]:9000", Some("http://[::1]:9000"));
+        for text in [
+            "",
+            "identity.officernd.com",
+            "http://identity.officernd.com",
+            "http://127.0.0.1.evil.example",
+            "http://127.evil.0.1",
+            "http://127.0.0.256",
+            "http://0127.0.0.1",
+            "http://127.00.0.1",
+            "http://128.0.0.1",
+            "http://localhost.evil.example",
+            "http://0.0.0.0",
+            "ftp://127.0.0.1",
+            "https://",
+            "https:///",
+            "https://host/path",
+            "https://host/?query",
+            "https://host//",
+            "https://host#fragment",
+            "https://host:99999",
+            "https://host:",
+            "https://user:password@host",
+            "https://host evil",
+            "//host",
+        ] {
+            check(text, None);
+        }
+    }
+}

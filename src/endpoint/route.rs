@@ -1,0 +1,57 @@
+//! The paths that mean something, and their methods.
+
+use percent_encoding::percent_decode_str;
+
+/// The paths that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Token,
+    Revocation,
+    Metadata,
+    Health,
+    Readiness,
+    Unknown,
+}
+
+impl Route {
+    pub(super) fn of(path: &str) -> Self {
+        if !path.contains('%') {
+            return Self::of_decoded(path);
+        }
+        // RFC 3986 section 6.2.2.2: `%6F` is `o`; but an encoded slash is none.
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
+        if slashes(&decoded) == slashes(path) { Self::of_decoded(&decoded) } else { Self::Unknown }
+    }
+
+    fn of_decoded(path: &str) -> Self {
+        match path {
+            "/oauth/token" => Self::Token,
+            "/oauth/revoke" => Self::Revocation,
+            "/.well-known/oauth-authorization-server" => Self::Metadata,
+            "/healthz" => Self::Health,
+            "/readyz" => Self::Readiness,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// For the log: never what a caller wrote.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "/oauth/token",
+            Self::Revocation => "/oauth/revoke",
+            Self::Metadata => "/.well-known/oauth-authorization-server",
+            Self::Health => "/healthz",
+            Self::Readiness => "/readyz",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The methods it has, as `Allow` says them (RFC 9110 section 10.2.1).
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Token | Self::Revocation => "POST",
+            Self::Metadata | Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
+        }
+    }
+}

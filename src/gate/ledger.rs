@@ -1,0 +1,432 @@
+//! The ledger: the calls of the last minute, and what they taught.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, pause_after};
+use crate::config::application::{Application, Credential, Fingerprint};
+use crate::error::{Cause, Error};
+use crate::mutation::{self, Rule};
+use crate::record::{decode_whole, encode};
+use crate::scope::ScopeRefusal;
+use crate::time::{CLOCK_SKEW, Timestamp};
+use crate::upstream::{CALL_LIMIT, Failure};
+
+/// Where the store has the ledger.
+pub const LEDGER_KEY: &str = "gate/ledger";
+
+/// The window of OfficeRnD's limit.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Calls of a window that a token which still lives never takes.
+const CALLS_RESERVED: usize = 2;
+
+/// How long a credential that failed is remembered after its pause: so that its next failure pauses longer, and that a
+/// refused one is not tried again while the next one works.
+const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How badly a call is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The token still has `min_remaining`: only if the gate is free this moment.
+    Early,
+    /// The token still lives.
+    Late,
+    /// There is no token to hand out.
+    Now,
+}
+
+/// What the holders of the lease know about OfficeRnD. Only holders write it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    version: u32,
+    /// The latest moment at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest first.
+    calls_ms: Vec<Timestamp>,
+    /// The gate is, or was lately, closed for everybody.
+    pause: Option<Pause>,
+    /// The same for one credential each, by fingerprint.
+    pauses_by_credential: Vec<(String, Pause)>,
+}
+
+/// The version that this code writes and reads; another one is as good as none.
+const LEDGER_VERSION: u32 = 1;
+
+/// A call that is written down before it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation(Timestamp);
+
+impl Ledger {
+    /// The ledger of bytes from the store; nothing when they are not one of this version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        decode_whole(bytes).filter(|ledger: &Self| ledger.version == LEDGER_VERSION)
+    }
+
+    /// The bytes the store keeps.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(&Self { version: LEDGER_VERSION, ..self.clone() })
+    }
+
+    /// The credential to use: the current one, until OfficeRnD refuses it and there is a next one, which then stays in use
+    /// unless it is refused itself.
+    pub fn credential_in_use<'a>(&self, application: &'a Application, now: Timestamp) -> &'a Rc<Credential> {
+        let refusal = |credential: &Credential| {
+            self.pause_for(&credential.fingerprint).filter(|pause| pause.cause == Cause::CredentialRefused)
+        };
+        let current = &application.current;
+        match &application.next {
+            Some(next) if refusal(current).is_some() && !refusal(next).is_some_and(|pause| pause.is_active(now)) => {
+                next
+            }
+            _ => current,
+        }
+    }
+
+    /// Whether OfficeRnD has just refused the credential that would be used.
+    pub fn has_refused(&self, application: &Application, now: Timestamp) -> bool {
+        let pause = self.pause_for(&self.credential_in_use(application, now).fingerprint);
+        pause.is_some_and(|pause| pause.cause == Cause::CredentialRefused && pause.is_active(now))
+    }
+
+    /// Whether a call may be made now; `limit` calls fit in a window.
+    ///
+    /// # Errors
+    /// Why not, and after how long it may be.
+    pub fn admit(&self, now: Timestamp, limit: usize, need: Need, credential: &Fingerprint) -> Result<(), Error> {
+        if !mutation::holds(Rule::Ledger) {
+            return Ok(());
+        }
+        let quota_wait = self.wait_for_quota(now, limit, need);
+        let pauses = [self.pause_for(credential), self.pause];
+        let pause = pauses.into_iter().flatten().find(|pause| pause.is_active(now));
+        match pause {
+            // Who is told when to come back must find a call free then.
+            Some(pause) => {
+                Err(Error::unavailable(pause.cause, pause.until_ms.since(now).min(LONGEST_PAUSE).max(quota_wait)))
+            }
+            None if quota_wait.is_zero() => Ok(()),
+            None => Err(Error::unavailable(Cause::QuotaUsedUp, quota_wait)),
+        }
+    }
+
+    /// How long until a call fits in the window: zero when one fits now.
+    fn wait_for_quota(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
+        let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_RESERVED) };
+        let calls: Vec<_> = self.calls(now).collect();
+        match calls.len().checked_sub(usable) {
+            None => Duration::ZERO,
+            // Once this call and all before it have left the window, one fewer than `usable` are in it.
+            Some(surplus) => calls.get(surplus).map_or(WINDOW, |call| (*call + WINDOW).since(now)),
+        }
+    }
+
+    /// The calls that still count, oldest first. A call of the future was written by a clock that is wrong.
+    fn calls(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let latest = now + CALL_LIMIT;
+        let counts = move |call: &Timestamp| *call + WINDOW > now && call.since(latest) <= CLOCK_SKEW;
+        self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
+    }
+
+    /// Adds what `unsaved` has and this has not: calls and pauses of which the store does not know.
+    pub fn absorb(&mut self, unsaved: &Self) {
+        for call in &unsaved.calls_ms {
+            if !self.calls_ms.contains(call) {
+                self.insert(*call);
+            }
+        }
+        if self.pause.is_none_or(|known| unsaved.pause.is_some_and(|pause| pause.until_ms > known.until_ms)) {
+            self.pause = unsaved.pause;
+        }
+        for (credential, pause) in &unsaved.pauses_by_credential {
+            match self.pauses_by_credential.iter_mut().find(|(other, _)| other == credential) {
+                Some((_, known)) if known.until_ms < pause.until_ms => *known = *pause,
+                Some(_) => {}
+                None => self.pauses_by_credential.push((credential.clone(), *pause)),
+            }
+        }
+    }
+
+    /// Writes a call down before it is made. Until it is settled it counts as made at the last possible moment, so that
+    /// a holder that dies has spent it.
+    pub fn reserve(&mut self, now: Timestamp) -> Reservation {
+        self.calls_ms = self.calls(now).collect();
+        let reservation = Reservation(now + CALL_LIMIT);
+        self.insert(reservation.0);
+        reservation
+    }
+
+    /// Writes down that a reserved call ended well: OfficeRnD answers, and knows the credential.
+    pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
+        self.settle(reservation, now);
+        self.pause = None;
+        self.end_pause_for(credential);
+    }
+
+    /// Writes down how a reserved call failed, and says what to tell whoever wanted it. `random` spreads the pauses of a
+    /// fleet.
+    ///
+    /// There is one OfficeRnD and one budget: trouble that will pass by itself closes the gate for everybody. What is a
+    /// mistake about one application closes it for that application's credential alone.
+    pub fn settle_failure(
+        &mut self,
+        reservation: Reservation,
+        now: Timestamp,
+        failure: Failure,
+        credential: &Fingerprint,
+        random: u64,
+    ) -> Error {
+        let (cause, asked_for) = match failure {
+            // Whoever judges scopes has accepted the credential.
+            Failure::ScopeNotGranted => {
+                self.settle_success(reservation, now, credential);
+                return Error::InvalidScope(ScopeRefusal::NotGranted);
+            }
+            Failure::Unavailable(Cause::RateLimited, wait) => {
+                (Cause::RateLimited, Some(wait.unwrap_or(RATE_LIMIT_PAUSE)))
+            }
+            Failure::Unavailable(cause, wait) => (cause, wait),
+        };
+        self.settle(reservation, now);
+        let (previous, range) = match cause {
+            Cause::CredentialRefused => (self.pause_for(credential), REFUSED_PAUSE),
+            _ if cause.is_temporary() => (self.pause, FAILURE_PAUSE),
+            _ => (self.pause_for(credential), FAILURE_PAUSE),
+        };
+        let in_a_row = previous.map_or(1, |pause| pause.in_a_row.saturating_add(1));
+        let length = match asked_for {
+            Some(asked_for) => asked_for.clamp(Duration::from_secs(1), LONGEST_PAUSE),
+            None => pause_after(range, in_a_row, random),
+        };
+        let pause = Pause { until_ms: now + length, cause, in_a_row };
+        if cause.is_temporary() {
+            self.pause = Some(pause);
+        } else {
+            self.pause = None;
+            self.end_pause_for(credential);
+            self.pauses_by_credential.push((credential.to_hex(), pause));
+        }
+        Error::unavailable(cause, length)
+    }
+
+    fn insert(&mut self, call: Timestamp) {
+        let place = self.calls_ms.partition_point(|other| *other <= call);
+        self.calls_ms.insert(place, call);
+    }
+
+    fn pause_for(&self, credential: &Fingerprint) -> Option<Pause> {
+        let name = credential.to_hex();
+        self.pauses_by_credential.iter().find(|(other, _)| *other == name).map(|(_, pause)| *pause)
+    }
+
+    fn end_pause_for(&mut self, credential: &Fingerprint) {
+        let name = credential.to_hex();
+        self.pauses_by_credential.retain(|(other, _)| *other != name);
+    }
+
+    /// The call has ended, so it reached OfficeRnD no later than now.
+    fn settle(&mut self, reservation: Reservation, now: Timestamp) {
+        let place = self.calls_ms.iter().position(|call| *call == reservation.0);
+        place.map(|place| self.calls_ms.remove(place));
+        self.insert(now.min(reservation.0));
+        self.pauses_by_credential.retain(|(_, pause)| pause.until_ms + FAILURE_MEMORY > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+    use crate::secret::ClientSecret;
+
+    const LIMIT: usize = 5;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
+    }
+
+    fn credential(secret: &str) -> Fingerprint {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        Fingerprint::of(&identity, "id", &ClientSecret::new(secret))
+    }
+
+    /// A ledger with calls that took no time.
+    fn after_calls(seconds: &[u64]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for &second in seconds {
+            let reservation = ledger.reserve(at(second));
+            ledger.settle_success(reservation, at(second), &credential("s"));
+        }
+        ledger
+    }
+
+    /// How long the ledger says to wait, in seconds; zero is no wait.
+    fn wait(ledger: &Ledger, now: u64, need: Need, secret: &str) -> u64 {
+        match ledger.admit(at(now), LIMIT, need, &credential(secret)) {
+            Ok(()) => 0,
+            Err(Error::Unavailable { retry_after, .. }) => crate::time::retry_after_seconds(retry_after),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_budget_is_a_rolling_minute_and_the_wait_is_the_true_one() {
+        let check = |calls: &[u64], now: u64, need: Need, expected: u64| {
+            assert_eq!(wait(&after_calls(calls), now, need, "s"), expected, "{calls:?} at {now} for {need:?}");
+        };
+        check(&[], 0, Need::Now, 0);
+        check(&[0, 1, 2, 3], 4, Need::Now, 0);
+        check(&[0, 1, 2, 3, 4], 4, Need::Now, 56);
+        check(&[0, 1, 2, 3, 4], 59, Need::Now, 1);
+        check(&[0, 1, 2, 3, 4], 60, Need::Now, 0);
+        check(&[0, 30, 30, 30, 30, 30], 31, Need::Now, 59);
+        for need in [Need::Early, Need::Late] {
+            check(&[0, 1], 2, need, 0);
+            check(&[0, 1, 2], 3, need, 57);
+            check(&[0, 1, 2, 3, 4], 4, need, 58);
+        }
+    }
+
+    #[test]
+    fn a_budget_of_two_is_kept_for_need() {
+        let admitted = |need| Ledger::default().admit(at(0), 2, need, &credential("s")).is_ok();
+        assert!(admitted(Need::Now));
+        assert!(!admitted(Need::Late));
+        assert!(!admitted(Need::Early));
+    }
+
+    #[test]
+    fn a_call_under_way_counts_as_late_as_it_can_arrive() {
+        let mut ledger = Ledger::default();
+        let reservation = ledger.reserve(at(0));
+        assert_eq!(ledger.calls(at(69)).count(), 1, "its holder may have died");
+        assert_eq!(ledger.calls(at(70)).count(), 0);
+        ledger.settle_success(reservation, at(3), &credential("s"));
+        assert_eq!(ledger.calls(at(62)).count(), 1);
+        assert_eq!(ledger.calls(at(63)).count(), 0);
+    }
+
+    #[test]
+    fn a_wrong_clock_closes_nothing_for_long() {
+        let ledger = after_calls(&[100_000; 5]);
+        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
+        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 70, "but a clock may be a little ahead");
+        let mut ledger = Ledger::default();
+        let failure = Failure::Unavailable(Cause::RateLimited, None);
+        let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);
+        assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
+    }
+
+    #[test]
+    fn trouble_closes_the_gate_for_everybody_and_longer_each_time() {
+        let mut ledger = Ledger::default();
+        let mut now = 0;
+        for expected in [5, 10, 20, 40, 60, 60] {
+            let reservation = ledger.reserve(at(now));
+            let failure = Failure::Unavailable(Cause::ServerError, None);
+            let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
+            let told = wait(&ledger, now, Need::Now, "another");
+            assert!(told >= expected, "{told} s is less than the pause");
+            now += 100;
+            assert_eq!(wait(&ledger, now, Need::Now, "another"), 0, "after {expected} s");
+        }
+        ledger.settle_success(Reservation(at(now)), at(now), &credential("s"));
+        let _ = ledger.settle_failure(
+            Reservation(at(now)),
+            at(now),
+            Failure::Unavailable(Cause::TimedOut, None),
+            &credential("s"),
+            0,
+        );
+        assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success begins anew");
+    }
+
+    #[test]
+    fn officernd_says_when_to_come_back_and_is_believed_within_bounds() {
+        let check = |asked_for: Option<u64>, expected: u64| {
+            let mut ledger = Ledger::default();
+            let failure = Failure::Unavailable(Cause::RateLimited, asked_for.map(Duration::from_secs));
+            let _ = ledger.settle_failure(Reservation(at(0)), at(0), failure, &credential("s"), 255);
+            assert_eq!(wait(&ledger, 0, Need::Now, "s"), expected, "{asked_for:?}");
+        };
+        check(None, 60);
+        check(Some(0), 1);
+        check(Some(7), 7);
+        check(Some(900), 900);
+        check(Some(86_400), 900);
+    }
+
+    #[test]
+    fn a_refused_credential_closes_the_gate_for_itself_alone() {
+        let mut ledger = Ledger::default();
+        let mut now = 0;
+        for expected in [30, 60, 120, 240, 480, 900, 900] {
+            let failure = Failure::Unavailable(Cause::CredentialRefused, None);
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("old"), 0);
+            assert_eq!(wait(&ledger, now, Need::Now, "old"), expected);
+            assert_eq!(wait(&ledger, now, Need::Now, "new"), 0, "a new secret opens it at once");
+            now += 1000;
+        }
+        let ledger = Ledger::decode(&ledger.encode()).unwrap();
+        assert_eq!(ledger.pauses_by_credential.len(), 1);
+        assert!(Ledger::decode(&[1, 2, 3]).is_none());
+        assert!(Ledger::decode(b"").is_none());
+    }
+
+    #[test]
+    fn nonsense_about_one_application_is_no_pause_for_another() {
+        let mut ledger = Ledger::default();
+        let failure = Failure::Unavailable(Cause::BroaderScope, None);
+        for (now, expected) in [(0, 5), (100, 10)] {
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("a"), 0);
+            assert_eq!(wait(&ledger, now, Need::Now, "a"), expected);
+            assert_eq!(wait(&ledger, now, Need::Now, "b"), 0);
+        }
+    }
+
+    #[test]
+    fn the_next_secret_takes_over_when_the_current_one_is_refused() {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let alone = Application::new("default", "id", "old", "", &identity);
+        let rotating = Application::new("default", "id", "old", "new", &identity);
+        let fail = |ledger: &mut Ledger, now: u64, secret: &str, cause| {
+            let failure = Failure::Unavailable(cause, None);
+            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential(secret), 0);
+        };
+        let check = |ledger: &Ledger, now: u64, expected: &str| {
+            assert_eq!(ledger.credential_in_use(&alone, at(now)).client_secret.expose(), "old");
+            assert_eq!(ledger.credential_in_use(&rotating, at(now)).client_secret.expose(), expected, "at {now}");
+        };
+        let mut ledger = Ledger::default();
+        check(&ledger, 0, "old");
+        fail(&mut ledger, 0, "old", Cause::UnexpectedStatus);
+        check(&ledger, 0, "old");
+        fail(&mut ledger, 1, "old", Cause::CredentialRefused);
+        check(&ledger, 1, "new");
+        assert!(ledger.has_refused(&alone, at(1)) && !ledger.has_refused(&rotating, at(1)));
+        // What works is remembered for longer than a pause lasts.
+        ledger.settle_success(Reservation(at(2)), at(2), &credential("new"));
+        check(&ledger, 6 * 24 * 3600, "new");
+        // Both refused: each is tried again after its own pause.
+        fail(&mut ledger, 100, "new", Cause::CredentialRefused);
+        check(&ledger, 101, "old");
+        assert!(ledger.has_refused(&alone, at(20)));
+        check(&ledger, 130, "new");
+        // The current one works again.
+        ledger.settle_success(Reservation(at(200)), at(200), &credential("old"));
+        check(&ledger, 200, "old");
+    }
+
+    #[test]
+    fn what_the_store_does_not_know_is_added_once() {
+        let mut known = after_calls(&[0, 1]);
+        let mut unsaved = after_calls(&[1, 2, 3, 4]);
+        let failure = Failure::Unavailable(Cause::ServerError, None);
+        let _ = unsaved.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
+        for _ in 0..2 {
+            known.absorb(&unsaved);
+            assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");
+            assert_eq!(wait(&known, 5, Need::Now, "s"), 55, "neither the budget nor the pause is forgotten");
+        }
+    }
+}

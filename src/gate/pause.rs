@@ -1,0 +1,55 @@
+//! Pauses: how long no call is made after one that failed.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Cause;
+use crate::time::{Timestamp, is_pending};
+
+/// OfficeRnD said 429 without saying for how long.
+pub(super) const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
+
+/// Nothing closes the gate for longer.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// First and longest pause after a call that failed.
+pub(super) const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// First and longest pause after a refused credential.
+pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), LONGEST_PAUSE);
+
+/// A pause, its reason, and how many in a row there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pause {
+    pub(super) until_ms: Timestamp,
+    pub(super) cause: Cause,
+    pub(super) in_a_row: u32,
+}
+
+impl Pause {
+    /// Whether it holds now.
+    pub(super) fn is_active(&self, now: Timestamp) -> bool {
+        is_pending(self.until_ms, now, LONGEST_PAUSE)
+    }
+}
+
+/// Doubles from the first pause to the longest, and adds up to a fifth.
+pub(super) fn pause_after((first, longest): (Duration, Duration), in_a_row: u32, random: u64) -> Duration {
+    let pause = first.saturating_mul(1 << (in_a_row.clamp(1, 16) - 1)).min(longest);
+    let jitter = pause / 5 * u32::from(random as u8) / 255;
+    (pause + jitter).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_lengthened_by_a_fifth_at_most() {
+        let (first, longest) = (Duration::from_secs(5), Duration::from_secs(60));
+        assert_eq!(pause_after((first, longest), 1, 0), Duration::from_secs(5));
+        assert_eq!(pause_after((first, longest), 1, 255), Duration::from_secs(6));
+        assert_eq!(pause_after((first, longest), 99, 255), longest);
+    }
+}

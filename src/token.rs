@@ -1,0 +1,151 @@
+//! A token of OfficeRnD, and how much life it has left.
+
+mod index;
+mod key;
+mod record;
+
+use std::time::Duration;
+
+use crate::scope::Scopes;
+use crate::secret::AccessToken;
+use crate::time::Timestamp;
+
+pub use index::Index;
+pub use key::Key;
+
+/// A token with less life than this is handed to nobody: the caller could not use it before it ends.
+pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
+
+/// How long a key is left alone after a fetch that did not help.
+const PAUSE_AFTER_FETCH: Duration = Duration::from_secs(60);
+
+/// A token as OfficeRnD granted it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The token.
+    pub access_token: AccessToken,
+    /// What was asked for.
+    pub requested: Scopes,
+    /// What was granted: the requested scopes or fewer.
+    pub scopes: Scopes,
+    /// When it ends. Counted from before the request that brought it, so it never ends earlier.
+    pub expires_at: Timestamp,
+    /// When the last fetch for this key ended.
+    pub fetched_at: Timestamp,
+    /// The last fetch brought no later expiry: OfficeRnD re-issues what it has.
+    pub stalled: bool,
+    /// When a token of this key was last revoked by a caller.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// What a token's remaining life allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Serve it.
+    Fresh,
+    /// Serve it; a successor may be fetched.
+    Aging,
+    /// Try to get a successor; serve it if none comes.
+    Late,
+    /// Serve it to nobody.
+    Unusable,
+}
+
+impl Token {
+    /// What stands in a revoked token's place: nothing that anybody is given, and the time of the revocation.
+    pub fn revoked(self, now: Timestamp) -> Self {
+        let over = Timestamp::from_unix_ms(0);
+        Self { access_token: AccessToken::new(""), expires_at: over, stalled: false, revoked_at: Some(now), ..self }
+    }
+
+    /// What is left of it.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        self.expires_at.since(now)
+    }
+
+    /// Its life, as the policy sees it; `jitter` is how much later than twice `min_remaining` this instance renews.
+    pub fn life(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Life {
+        let remaining = self.remaining(now);
+        if remaining < LEAST_REMAINING {
+            Life::Unusable
+        } else if remaining < min_remaining {
+            Life::Late
+        } else if remaining < (min_remaining * 2).saturating_sub(jitter) {
+            Life::Aging
+        } else {
+            Life::Fresh
+        }
+    }
+
+    /// When OfficeRnD may be asked again for this key.
+    ///
+    /// A usable token is not renewed within 60 s of its last fetch, and nothing is fetched within 60 s of a fetch that
+    /// brought no later expiry. Where OfficeRnD re-issues a token until it ends, the last try waits for that end: a try
+    /// shortly before would forbid the one that helps.
+    pub fn next_fetch(&self, now: Timestamp) -> Timestamp {
+        let after_pause = self.fetched_at + PAUSE_AFTER_FETCH;
+        if self.stalled {
+            if after_pause + PAUSE_AFTER_FETCH > self.expires_at {
+                after_pause.max(self.expires_at)
+            } else {
+                after_pause
+            }
+        } else if self.remaining(now) < LEAST_REMAINING {
+            now
+        } else {
+            after_pause
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
+    }
+
+    fn token(expires_at: u64, fetched_at: u64, stalled: bool) -> Token {
+        Token {
+            access_token: AccessToken::new("t"),
+            requested: Scopes::parse("a b c").unwrap(),
+            scopes: Scopes::parse("a b").unwrap(),
+            expires_at: at(expires_at),
+            fetched_at: at(fetched_at),
+            stalled,
+            revoked_at: None,
+        }
+    }
+
+    #[test]
+    fn a_token_ages_by_the_table() {
+        let check = |now: u64, jitter: u64, expected: Life| {
+            assert_eq!(token(3600, 0, false).life(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
+        };
+        check(0, 0, Life::Fresh);
+        check(3000, 0, Life::Fresh);
+        check(3001, 0, Life::Aging);
+        check(3001, 100, Life::Fresh);
+        check(3101, 100, Life::Aging);
+        check(3300, 0, Life::Aging);
+        check(3301, 0, Life::Late);
+        check(3570, 0, Life::Late);
+        check(3571, 0, Life::Unusable);
+        check(9999, 0, Life::Unusable);
+    }
+
+    #[test]
+    fn the_next_fetch_waits_for_the_pause_or_the_end() {
+        let check =
+            |token: Token, now: u64, expected: u64| assert_eq!(token.next_fetch(at(now)), at(expected), "{token:?}");
+        check(token(3600, 3000, false), 3001, 3060);
+        check(token(3600, 3000, true), 3001, 3060);
+        // A try 10 s before the end would forbid the one right after it.
+        check(token(3600, 3530, true), 3531, 3600);
+        check(token(3600, 3590, true), 3591, 3650);
+        check(token(3600, 3000, false), 3580, 3580);
+    }
+}

@@ -1,0 +1,77 @@
+//! Which key a token is kept under.
+
+use sha2::{Digest, Sha256};
+
+use super::key::Key;
+
+/// Which key a token is kept under, for callers that know only the token: the latest [`INDEX_LIMIT`] tokens.
+///
+/// Entries of one length, oldest first: the first bytes of a token's SHA-256, and its key.
+#[derive(Debug, Default)]
+pub struct Index(Vec<u8>);
+
+const INDEX_NAME: usize = 8;
+const INDEX_ENTRY: usize = INDEX_NAME + 32;
+
+/// Most tokens in the index: more than 5 calls a minute bring in an hour. What is older cannot be revoked.
+const INDEX_LIMIT: usize = 400;
+
+impl Index {
+    /// Where the store has the index. Another layout gets another key, and so do other bytes of a [`Key`].
+    pub const KEY: &'static str = "token-index/2";
+
+    /// The index of bytes from the store; an empty one when they are none.
+    pub fn decode(bytes: Vec<u8>) -> Self {
+        if bytes.len().is_multiple_of(INDEX_ENTRY) { Self(bytes) } else { Self::default() }
+    }
+
+    /// The bytes the store keeps: 16 kB at most.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Notes the key of a token. The oldest makes room.
+    pub fn insert(&mut self, token: &str, key: Key) {
+        // OfficeRnD may hand out the same token again.
+        if self.find(token) == Some(key) {
+            return;
+        }
+        if self.0.len() >= INDEX_LIMIT * INDEX_ENTRY {
+            self.0.drain(..INDEX_ENTRY);
+        }
+        self.0.extend_from_slice(&Self::name(token)[..INDEX_NAME]);
+        self.0.extend_from_slice(&key.0);
+    }
+
+    /// The key of a token.
+    pub fn find(&self, token: &str) -> Option<Key> {
+        let name = Self::name(token);
+        let entry = self.0.chunks_exact(INDEX_ENTRY).rfind(|entry| entry[..INDEX_NAME] == name[..INDEX_NAME])?;
+        entry[INDEX_NAME..].try_into().ok().map(Key)
+    }
+
+    fn name(token: &str) -> [u8; 32] {
+        Sha256::digest(token.as_bytes()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::sha256_of_fields;
+
+    #[test]
+    fn the_index_knows_the_latest_tokens() {
+        let keys: Vec<_> = (0..=INDEX_LIMIT).map(|n| Key(sha256_of_fields([n.to_string().as_bytes()]))).collect();
+        let mut index = Index::default();
+        for (n, key) in keys.iter().enumerate() {
+            index.insert(&format!("token-{n}"), *key);
+        }
+        let index = Index::decode(index.as_bytes().to_vec());
+        assert_eq!(index.find("token-0"), None, "the oldest made room");
+        assert_eq!(index.find("token-1"), Some(keys[1]));
+        assert_eq!(index.find("another"), None);
+        assert_eq!(index.as_bytes().len(), 16_000);
+        assert_eq!(Index::decode(vec![0; 41]).find("token-1"), None, "bytes that are no index");
+    }
+}

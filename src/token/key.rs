@@ -1,0 +1,56 @@
+//! The one key that a token is kept under.
+
+use std::fmt;
+
+use crate::config::application::{Application, Credential};
+use crate::digest::{hex, sha256_of_fields};
+use crate::scope::Scopes;
+
+/// What a token is kept under, everywhere: in the store, in memory, and as the name of a fetch in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key(pub(super) [u8; 32]);
+
+impl Key {
+    /// The key of a set of scopes of an application, for one of its credentials.
+    pub fn of(application: &Application, credential: &Credential, scopes: &Scopes) -> Self {
+        let (name, scopes) = (application.name.as_bytes(), scopes.as_str().as_bytes());
+        Self(sha256_of_fields([b"token", name, credential.fingerprint.as_bytes(), scopes]))
+    }
+
+    /// Where the store has the token: 72 bytes. Another layout of the record gets another place, so that two versions side
+    /// by side do not write over what the other cannot read, and fetch in turn.
+    pub fn of_token(self) -> String {
+        ["token/2/", &hex(&self.0)].concat()
+    }
+
+    /// Where the store remembers that OfficeRnD does not grant these scopes: 72 bytes.
+    pub fn of_refusal(self) -> String {
+        ["refusal/", &hex(&self.0)].concat()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", hex(&self.0[..4]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+
+    #[test]
+    fn a_key_is_of_one_application_one_credential_and_one_set_of_scopes() {
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let key = |name: &str, secret: &str, scopes: &str| {
+            let application = Application::new(name, "id", secret, "", &identity);
+            Key::of(&application, &application.current, &Scopes::parse(scopes).unwrap())
+        };
+        let one = key("default", "secret", "a b");
+        assert_eq!(key("default", "secret", "b a"), one);
+        assert_ne!(key("berlin", "secret", "a b"), one);
+        assert_ne!(key("default", "another", "a b"), one);
+        assert_ne!(key("default", "secret", "a"), one);
+    }
+}
