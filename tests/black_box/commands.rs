@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::config::Mistakes;
+use officernd_token_broker::config::caller::Callers;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random};

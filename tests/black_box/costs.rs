@@ -9,7 +9,8 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret, token_request,
+    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret,
+    token_request, toolchain_note,
 };
 
 /// The component may have no more bytes, and an instance no more memory.
@@ -183,7 +184,9 @@ fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
             writeln!(wrong, "{row} is not what the page says").expect("a string takes everything");
         }
     }
-    assert!(wrong.is_empty() && on_page.len() == rows.len(), "{wrong}{page} should have\n{table}");
+    if !wrong.is_empty() || on_page.len() != rows.len() {
+        panic!("{}{wrong}{page} should have\n{table}", toolchain_note(&read("docs/testing.md")));
+    }
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::Full;
 use officernd_token_broker::config::application::{Application, Credential};
-use officernd_token_broker::token::{Key, Token};
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;
 use officernd_token_broker::secret::AccessToken;
 use officernd_token_broker::time::Timestamp;
+use officernd_token_broker::token::{Key, Token};
 use tokio::time::sleep;
 
 use crate::answer::{Answer, basic, exchange, form};

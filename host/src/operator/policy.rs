@@ -3,8 +3,8 @@
 use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
-use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::config::Mistakes;
+use officernd_token_broker::config::caller::Callers;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
