@@ -27,8 +27,8 @@ const CASES: [&str; 4] = ["memory hit", "memory hit, form", "denial", "a new ins
 const TOLERANCE: f64 = 0.03;
 
 /// Requests of two runs: what is between them is what so many requests cost, without the start of the program.
-const FEW: u64 = 200;
-const MANY: u64 = 1200;
+const REQUESTS_SHORT_RUN: u64 = 200;
+const REQUESTS_LONG_RUN: u64 = 1200;
 
 const SECRET: &str = "wfYuMUzF4UqcJ0cZ8VVcdbY4QmVRr0ZUO2XxJ4oB1Lw";
 const CALLERS: &str = r#"{"nightly-sync": {"scopes": ["flex.community.members.read", "flex.community.companies.read"],
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     };
     let mut code = ExitCode::SUCCESS;
     for case in CASES {
-        let cost = (count(case, MANY) - count(case, FEW)) / (MANY - FEW);
+        let cost = (count(case, REQUESTS_LONG_RUN) - count(case, REQUESTS_SHORT_RUN))
+            / (REQUESTS_LONG_RUN - REQUESTS_SHORT_RUN);
         write(&format!("| {case}, native | {cost} |"));
         if known(case).is_none_or(|known| (cost as f64 / known - 1.0).abs() > TOLERANCE) {
             write("docs/performance.md has another number: fix the code, or the page");

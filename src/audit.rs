@@ -1,4 +1,4 @@
-//! One JSON line per request.
+//! The audit line: one JSON object per request, written to the log.
 
 use std::rc::Rc;
 
@@ -11,28 +11,29 @@ use crate::scope::Scopes;
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// What the log says of a request: who got what, or why not. It has no field for a secret. `docs/audit.md` documents it.
+/// What the log says about a request: which caller got what, or why not. It has no field for a
+/// secret. `docs/audit.md` documents each field.
 #[derive(Debug)]
 pub struct Audit {
-    /// When the request came.
+    /// Time at which the request's headers arrived.
     pub time: Timestamp,
-    /// What the answer calls the request.
+    /// Name of the request, as in the answer's `X-Request-Id`.
     pub request_id: String,
-    /// The path it was for, as far as the broker knows it.
+    /// Path of the request, or `unknown` for a path that the broker does not serve.
     pub route: &'static str,
-    /// The caller, once it is established.
+    /// Caller, once it is authenticated.
     pub caller: Option<Rc<Caller>>,
-    /// The scopes that were authorized.
+    /// Scopes that were authorized.
     pub scopes: Option<Scopes>,
-    /// The status of the answer.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// Why there was no token.
+    /// Why the request got no token.
     pub reason: Option<&'static str>,
     /// Where the token came from.
     pub source: Option<Source>,
-    /// The call to OfficeRnD that the request led.
+    /// Call to OfficeRnD that this request led.
     pub upstream: Option<UpstreamCall>,
-    /// The token of the answer, of which the line has the name alone.
+    /// Token of the answer; the line contains only its name, never its text.
     pub token: Option<Rc<Token>>,
 }
 
@@ -60,11 +61,11 @@ struct Line<'a> {
     token: Option<&'a str>,
 }
 
-/// Room for what the line of a hit has besides names and scopes, in bytes.
+/// Length of a memory hit's line without its names and scopes, in bytes.
 const LINE_OVERHEAD: usize = 224;
 
 impl Audit {
-    /// Of a request of which nothing is known yet.
+    /// Starts the record of a request about which nothing is known yet.
     pub fn begin(time: Timestamp, request_id: String, route: &'static str) -> Self {
         Self {
             time,
@@ -80,12 +81,12 @@ impl Audit {
         }
     }
 
-    /// Whether a request as usual is all there is to tell: the cache could serve it.
+    /// Whether the cache served the request and nothing unusual happened.
     pub fn is_routine(&self) -> bool {
         self.source == Some(Source::Hit) && self.upstream.is_none() && self.reason.is_none()
     }
 
-    /// The line with its line break.
+    /// The line as JSON, with its line break.
     pub fn line(&self) -> Vec<u8> {
         let line = Line {
             time_ms: self.time,

@@ -1,4 +1,10 @@
-//! From an authorized request to a token: memory, store, and, through the gate, OfficeRnD.
+//! Turns an authorized request into a token: from memory, from the store, or through the gate
+//! from OfficeRnD.
+//!
+//! `issue` and `revoke` answer requests. `lead` makes requests share a fetch, `fetch` waits for
+//! the lease, and `call` asks OfficeRnD. `cache`, `ledger`, `lease` and `variables` read and
+//! write the store through `store`. `instance` is what an instance remembers, and `ports` is
+//! the outside world.
 
 mod cache;
 mod call;

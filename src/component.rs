@@ -1,8 +1,8 @@
-//! The component: its entry point, and what WASI 0.3 has of the core's ports. What differs between hosts, the variables and
-//! the store, is the [`Host`] of one of the two files that name one: `spin.rs`, `wasi.rs`.
+//! Entry point of the component: takes a request from the host, and returns the core's answer.
 //!
-//! It speaks `wasi:http` itself. The types of `http` would be had for less text, but a request's twenty headers would be
-//! copied and parsed for the three that the core reads, and an answer copied twice (docs/performance.md).
+//! It uses `wasi:http` directly. Conversions to the types of the crate `http` exist, but they
+//! would copy and parse all of a request's twenty headers for the three that the core reads,
+//! and copy an answer twice (docs/performance.md).
 
 mod clock;
 mod host;
@@ -30,7 +30,7 @@ use crate::endpoint;
 compile_error!("a component is for one kind of host: `wasi` is built with --no-default-features");
 
 thread_local! {
-    /// The broker of this component instance, which serves many requests, several at the same time.
+    /// The broker of this instance, which serves many requests concurrently.
     static BROKER: Rc<Broker<world::World>> = Rc::new(Broker {
         ports: world::World { host: Rc::default(), stdout: Rc::new(log::Stdout::open()) },
         instance: Rc::new(Instance::new(get_random_u64())),
@@ -52,7 +52,7 @@ impl Guest for Component {
         let handled = endpoint::handle(&broker, &incoming, arrived).await;
         if let Some(followup) = handled.followup {
             spawn::spawn(async {
-                // The answer first.
+                // Let the answer leave first.
                 clock::sleep(Duration::from_millis(1)).await;
                 followup.await;
             });

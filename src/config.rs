@@ -1,4 +1,4 @@
-//! Strings become a [`Config`] once; nothing is served from one that has a mistake.
+//! Parses the variables into a [`Config`], or into the list of all mistakes in them.
 
 pub mod application;
 pub mod caller;
@@ -19,14 +19,17 @@ pub use origin::Origin;
 /// A variable that the broker reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
-    /// Its name.
+    /// Name in lower case, as in `spin.toml`.
     pub name: &'static str,
-    /// What it is when nobody sets it; nothing when somebody must.
+    /// Value if it is not set; `None` if it is required.
     pub default: Option<&'static str>,
 }
 
-/// Every variable the broker reads, in the order in which it does. Variables may change between two reads: a next secret that
-/// is read before it becomes the current one is there twice, read after it, the old one would stand alone.
+/// All variables, in the order in which the broker reads them.
+///
+/// `…_secret_next` is read before `…_secret` on purpose. If an operator moves the new secret
+/// from one to the other between the two reads, this order sees it twice, which is harmless;
+/// the reverse order would see only the old one.
 pub const VARIABLES: [Variable; 10] = [
     Variable { name: "officernd_client_id", default: None },
     Variable { name: "officernd_client_secret_next", default: Some("") },
@@ -40,39 +43,42 @@ pub const VARIABLES: [Variable; 10] = [
     Variable { name: "audit", default: Some("all") },
 ];
 
-/// A configuration without a mistake.
+/// A configuration without mistakes.
 #[derive(Debug)]
 pub struct Config {
-    /// Where tokens come from.
+    /// Identity host: OfficeRnD's token server.
     pub identity: Origin,
-    /// The applications whose tokens are handed out, the default one first.
+    /// Applications, the default one first.
     pub applications: Vec<Rc<Application>>,
-    /// Who may call.
+    /// The policy.
     pub callers: Callers,
-    /// The remaining life below which a cached token is not handed out if a new one can be had: 30 s to 55 min.
+    /// Remaining lifetime below which the broker tries to renew a token before it returns it:
+    /// 30 s to 55 min.
     pub min_remaining: Duration,
-    /// How many calls OfficeRnD takes in 60 s: 1 to 100.
+    /// Call quota: how many calls OfficeRnD accepts in 60 s, from 1 to 100.
     pub calls_per_minute: usize,
-    /// Where callers reach the broker, if its own requests do not tell: behind a proxy that ends TLS.
+    /// Public origin of the broker, needed behind a proxy that terminates TLS. Otherwise the
+    /// requests tell it.
     pub public_url: Option<Origin>,
-    /// Which requests leave a line in the log.
+    /// Which requests leave an audit line.
     pub audited: Audited,
 }
 
-/// Which requests leave a line in the log.
+/// Which requests leave an audit line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audited {
-    /// All of them.
+    /// Every request.
     All,
-    /// All but those that the cache could serve.
+    /// Every request that the cache could not serve.
     Exceptions,
 }
 
 impl Config {
-    /// Reads the variables; `lookup` gives the value of one of [`VARIABLES`], or the empty text.
+    /// Parses the variables. `lookup` returns the value of one of [`VARIABLES`], or the empty
+    /// string.
     ///
     /// # Errors
-    /// Every mistake in them, at once.
+    /// All mistakes at once.
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
         let mut reader = Reader { lookup, found: Vec::new() };
         let client_id =
@@ -108,14 +114,14 @@ impl Config {
         }
     }
 
-    /// The application that `caller` gets tokens of.
+    /// The application whose tokens `caller` gets.
     pub fn application(&self, caller: &Caller) -> &Rc<Application> {
         let is_its_own = |application: &&Rc<Application>| application.name == caller.application;
         self.applications.iter().find(is_its_own).expect("a policy that names another application is a mistake")
     }
 }
 
-/// Reads one variable after the other, and collects the mistakes in them.
+/// Parses one variable after the other, and collects the mistakes.
 struct Reader<L> {
     lookup: L,
     found: Vec<Mistake>,
@@ -198,7 +204,7 @@ mod tests {
 
     const CALLERS: &str = r#"{"a": {"secret_sha256": ["0000000000000000000000000000000000000000000000000000000000000000"], "scopes": ["x"]}}"#;
 
-    /// A sound configuration but for one variable.
+    /// Parses a valid configuration in which one variable has another value.
     fn parse_with(variable: &str, value: &str) -> Result<Config, Vec<String>> {
         Config::parse(|name| {
             if name == variable {
@@ -274,7 +280,7 @@ mod tests {
             mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("; ")
         };
         assert!(mistakes("{}").starts_with("callers: a.application: "), "{}", mistakes("{}"));
-        // One mistake is one mistake.
+        // A mistake is reported once: not again by the caller that names the application.
         let broken = r#"{"berlin": {"client_id": "i"}}"#;
         assert_eq!(mistakes(broken), "applications: berlin.client_secret: is missing");
     }

@@ -1,10 +1,11 @@
-//! Hashes, and bytes as hexadecimal digits.
+//! Hashes, and hexadecimal digits to and from bytes.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over fields that cannot run into each other: each is preceded by its length (CVE-2023-35941 had none).
+/// SHA-256 over fields, each preceded by its length, so that two different lists never give the
+/// same input (CVE-2023-35941 had no lengths).
 pub(crate) fn sha256_of_fields<const N: usize>(fields: [&[u8]; N]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for field in fields {
@@ -14,7 +15,8 @@ pub(crate) fn sha256_of_fields<const N: usize>(fields: [&[u8]; N]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Where in memory something is found. Not for the store: another release of Rust may hash otherwise.
+/// A hash for lookups in memory. Never store it: another release of Rust may compute another
+/// one.
 pub(crate) fn in_memory_hash(value: impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
@@ -28,7 +30,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     String::from_utf8(digits).expect("digits")
 }
 
-/// What a byte is worth as a hexadecimal digit; [`NO_DIGIT`] when it is none.
+/// Value of each byte as a hexadecimal digit; [`NO_DIGIT`] for other bytes.
 static DIGITS: [u8; 256] = {
     let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
@@ -46,7 +48,7 @@ pub(crate) fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let text: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut digest = [0; 32];
     let mut seen = 0;
-    // Without a branch: what a digest's next digit is cannot be guessed, and a policy may have thousands.
+    // No branches: digits of a digest cannot be predicted, and a policy may have thousands.
     for (byte, &[high, low]) in digest.iter_mut().zip(text.as_chunks().0) {
         let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
         *byte = high << 4 | low;

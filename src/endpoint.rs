@@ -1,4 +1,4 @@
-//! HTTP in and out: routes, RFC 6749 forms and answers, and the one table from error to status.
+//! HTTP in and out: answers each path by authentication, authorization and the broker.
 
 mod answer;
 mod request;
@@ -27,24 +27,24 @@ use trace::{TRACEPARENT, request_id};
 
 pub use request::{BODY_LIMIT, Body, BodyError};
 
-/// The headers of a request that are read here or below. A port may leave out all others.
+/// Request headers that the core reads. A port may omit all others.
 pub static HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, TRACEPARENT];
 
-/// What the log calls the request.
+/// The request's name in the log.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// An answer, and what is still to be done after it.
+/// An answer, and the work to do after it.
 pub struct Handled {
-    /// The answer; every header is set, `Content-Length` included.
+    /// The answer, with every header including `Content-Length`.
     pub response: Response<String>,
-    /// Whoever sends the answer runs this to its end.
+    /// Follow-up, which the port must run to its end.
     pub followup: Option<Followup>,
 }
 
 /// Answers a request whose headers arrived at `arrived`.
 ///
-/// Most requests are for a token that memory has, and its future has room for those: what others need is boxed. It is no `async fn`
-/// because that would have its arguments twice.
+/// Most requests are memory hits, so the future has room for those only, and everything else is
+/// boxed. Not an `async fn`, because that would store its arguments twice.
 pub fn handle<P: Ports>(
     broker: &Broker<P>,
     request: &Request<Body>,
@@ -103,7 +103,8 @@ async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<
     }
 }
 
-/// The token endpoint, RFC 6749 section 4.4: authenticates, authorizes, and only then looks for a token.
+/// The token endpoint (RFC 6749 section 4.4): authenticates, authorizes, and only then looks
+/// for a token.
 fn authorize_and_issue<P: Ports>(
     broker: &Broker<P>,
     config: Result<Rc<Config>, Error>,
@@ -117,7 +118,7 @@ fn authorize_and_issue<P: Ports>(
     outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }
 
-/// Establishes who calls, and what that may have of what it asks for.
+/// Authenticates the caller, and determines the scopes that the request gets.
 fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Result<(Rc<Caller>, Scopes), Error> {
     let (token_request, caller) = authenticate(config, request, audit)?;
     match token_request.grant_type.as_deref() {
@@ -135,12 +136,12 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
     Ok((caller, scopes))
 }
 
-/// The answer of the token endpoint, and what is to be done after it.
+/// The token endpoint's answer, and the follow-up.
 fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
     audit.source = outcome.token.is_ok().then_some(outcome.source);
     audit.upstream = outcome.upstream;
     let response = match outcome.token {
-        // The store may have taken the last seconds it could be handed out in.
+        // The store may have taken the last seconds in which the token was usable.
         Ok(token) if token.remaining(outcome.at) < LEAST_REMAINING => {
             let retry_after = std::time::Duration::from_secs(1);
             refuse(Error::Unavailable { cause: Cause::TokenExpiring, retry_after }, audit)
@@ -155,7 +156,8 @@ fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, 
     (response, outcome.followup)
 }
 
-/// Establishes who calls: what both endpoints for clients begin with (RFC 6749 section 2.3, RFC 7009 section 2.1).
+/// Authenticates the caller, which is the first step of both client endpoints (RFC 6749 section
+/// 2.3, RFC 7009 section 2.1).
 fn authenticate<'a>(
     config: &Config,
     request: &'a Request<Body>,
@@ -167,7 +169,7 @@ fn authenticate<'a>(
     let caller = config.callers.authenticate(id, secret, audit.time);
     audit.caller = match &caller {
         Ok(caller) => Some(caller.clone()),
-        // The secret was its own: the log says which job still has it.
+        // The secret was valid once, so the log may name the job that still uses it.
         Err(Unauthenticated::ExpiredSecret) => config.callers.find(id).cloned(),
         Err(_) => None,
     };
@@ -175,7 +177,7 @@ fn authenticate<'a>(
     Ok((client_request, caller))
 }
 
-/// The revocation endpoint, RFC 7009.
+/// The revocation endpoint (RFC 7009).
 async fn revocation<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: &mut Audit) -> Response<String> {
     match authenticate_and_revoke(broker, request, audit).await {
         Ok(()) => answer(StatusCode::OK, "{}".to_owned()),
@@ -194,7 +196,8 @@ async fn authenticate_and_revoke<P: Ports>(
     broker.revoke(&config, &caller, token.expose()).await
 }
 
-/// RFC 8414. It says what the broker can do and where, and nothing of the policy.
+/// The metadata endpoint (RFC 8414): what the broker offers and where. It reveals nothing about
+/// the policy.
 async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: &mut Audit) -> Response<String> {
     let config = match broker.config(audit.time).await {
         Ok(config) => config,
@@ -202,7 +205,7 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
     };
     let issuer = match (&config.public_url, request.uri().scheme_str(), request.uri().authority()) {
         (Some(url), _, _) => url.as_str().to_owned(),
-        // RFC 9110 section 4.2.4: user information has no place here.
+        // RFC 9110 section 4.2.4: an authority with user information is refused.
         (None, Some(scheme), Some(authority)) if !authority.as_str().contains('@') => format!("{scheme}://{authority}"),
         (None, ..) => return refuse(Error::InvalidRequest("the request does not say which host it is for"), audit),
     };
@@ -221,10 +224,10 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
     )
 }
 
-/// RFC 7591 section 2: HTTP Basic, and the body.
+/// HTTP Basic, and id and secret in the body (RFC 7591 section 2).
 const AUTHENTICATION_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
-/// RFC 8414 section 2.
+/// Answer of the metadata endpoint, RFC 8414 section 2.
 #[derive(Serialize)]
 struct Metadata {
     issuer: String,

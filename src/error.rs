@@ -1,4 +1,5 @@
-//! What can go wrong with a request. [`endpoint`](crate::endpoint) has the one table that turns it into an answer.
+//! Everything that can go wrong with a request. The table in [`endpoint`](crate::endpoint)
+//! turns it into an answer.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,82 +8,84 @@ use crate::config::Mistake;
 use crate::config::caller::Unauthenticated;
 use crate::scope::ScopeRefusal;
 
-/// Why a request gets no token.
+/// Why a request fails.
 ///
-/// `Display` is for the log: it may name what the policy says. A caller is told the fixed sentence of
-/// [`Error::description`] and nothing else.
+/// `Display` is for the log, and may contain names of the policy. A caller reads only the fixed
+/// sentence of [`Error::description`].
 #[derive(Clone, Debug)]
 pub enum Error {
-    /// The request is not one that RFC 6749 knows. The sentence is fixed and may be told.
+    /// The request violates RFC 6749. The fixed sentence is safe to return.
     InvalidRequest(&'static str),
-    /// The caller is not established. Outside, the reasons are indistinguishable.
+    /// The caller is not authenticated. All reasons get the same answer.
     InvalidClient(Unauthenticated),
-    /// Another grant than `client_credentials`.
+    /// A grant type other than `client_credentials`.
     UnsupportedGrantType,
-    /// The requested scope is not to be had.
+    /// The caller cannot get the requested scopes.
     InvalidScope(ScopeRefusal),
     /// The body is larger than a token request can be.
     BodyTooLarge,
-    /// OfficeRnD issues no token now.
+    /// No token, or no revocation, at the moment.
     Unavailable {
-        /// Why.
+        /// Why the request cannot be served.
         cause: Cause,
-        /// When the broker itself will ask again, and it makes sense to ask the broker.
+        /// Time after which the broker will try again, so that a caller's retry makes sense.
         retry_after: Duration,
     },
-    /// The variables do not make a configuration.
+    /// The variables contain mistakes.
     Configuration(Vec<Mistake>),
-    /// The variables could not be read; the text is the provider's and only for the log.
+    /// The variable provider failed. Its text is only for the log.
     Variables(String),
 }
 
-/// Why OfficeRnD issues no token now.
+/// Why the broker cannot serve a request, although the request is valid.
+///
+/// The order of the variants is part of the ledger's record: add new ones at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// It answered 429.
+    /// OfficeRnD answered 429.
     RateLimited,
-    /// It answered 5xx, or 408.
+    /// OfficeRnD answered 5xx or 408.
     ServerError,
-    /// No answer within the limit.
+    /// OfficeRnD did not answer within the limit.
     TimedOut,
-    /// No connection, or one that broke.
+    /// No connection to OfficeRnD, or one that broke.
     Unreachable,
-    /// The calls of this minute are spent.
+    /// The call quota of this minute is used up.
     QuotaUsedUp,
-    /// Another request is asking, and this one has waited long enough.
+    /// Another request is still fetching the token, and this one has waited long enough.
     StillFetching,
-    /// OfficeRnD re-issues a token that is about to expire.
+    /// OfficeRnD issues the same token again, although it expires soon.
     TokenExpiring,
-    /// A caller revoked the same token less than a minute ago.
+    /// A caller revoked a token of this key less than a minute ago.
     RevokedRecently,
-    /// The store does not take a revocation.
+    /// The store does not accept a revocation.
     StoreUnavailable,
-    /// It refuses our client id and secret.
+    /// OfficeRnD refuses the application's credential.
     CredentialRefused,
-    /// The status is none that a token endpoint answers with.
+    /// OfficeRnD answered with a status that a token endpoint does not use.
     UnexpectedStatus,
-    /// A success that is not the JSON of RFC 6749 section 5.1.
+    /// A success, but not the JSON of RFC 6749 section 5.1.
     UnreadableAnswer,
-    /// The answer is longer than the limit.
+    /// The answer exceeds the limit.
     AnswerTooLong,
     /// A token type other than `Bearer`.
     UnknownTokenType,
-    /// No `expires_in`, or one that is no positive number.
+    /// `expires_in` is missing, or not a positive number.
     NoLifetime,
-    /// An access token that is empty or has characters that no header can carry.
+    /// The access token is empty, or has characters that a header cannot carry.
     UnusableToken,
-    /// More scope than was asked for.
+    /// More scopes than requested.
     BroaderScope,
 }
 
 impl Error {
-    /// No token now, and when to come back.
+    /// An [`Error::Unavailable`].
     pub(crate) fn unavailable(cause: Cause, retry_after: Duration) -> Self {
         Self::Unavailable { cause, retry_after }
     }
 
-    /// The sentence a caller may read: it tells that the request was refused, never what the policy says.
+    /// The sentence that a caller may read. It never says what the policy contains.
     pub fn description(&self) -> &'static str {
         match self {
             Self::InvalidRequest(sentence) => sentence,
@@ -100,7 +103,7 @@ impl Error {
         }
     }
 
-    /// The stable word for the log.
+    /// The value of the audit field `reason`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
@@ -116,7 +119,8 @@ impl Error {
 }
 
 impl Cause {
-    /// Whether OfficeRnD will be well again by itself. The rest is a mistake of somebody, and asking again does not help.
+    /// Whether the problem passes without anyone's action. Otherwise somebody has made a
+    /// mistake, and a retry does not help.
     pub fn is_temporary(self) -> bool {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
@@ -127,7 +131,7 @@ impl Cause {
         }
     }
 
-    /// The stable word for the log.
+    /// The value of the audit field `reason`.
     pub fn reason(self) -> &'static str {
         match self {
             Self::RateLimited => "upstream_rate_limited",

@@ -1,5 +1,8 @@
-//! When OfficeRnD may be called: the lease, the ledger of calls, and the back-off. Decisions only; the store is the
-//! broker's business.
+//! The gate decides when OfficeRnD may be called: one call at a time (lease), within the call
+//! quota and outside of pauses (ledger).
+//!
+//! Nothing here does I/O. `broker/lease.rs` and `broker/ledger.rs` read and write the two
+//! records.
 
 mod lease;
 mod ledger;

@@ -1,4 +1,4 @@
-//! JSON, read so that no repeated field is lost, and written.
+//! Reads and writes JSON; a reader sees repeated fields instead of losing them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,8 +6,9 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// A JSON value as it stands, with every key of an object, so that a repeated one can be refused instead of lost. It is read
-/// once and copies no text without an escape: a policy may have thousands of callers, and every instance reads it.
+/// A JSON value with every field of an object, so that a repeated one can be refused. Parsing
+/// takes one pass and copies no text without escapes: a policy may have thousands of callers,
+/// and every new instance parses it.
 pub(crate) enum Json<'a> {
     Null,
     Bool,
@@ -18,7 +19,7 @@ pub(crate) enum Json<'a> {
 }
 
 impl Json<'_> {
-    /// The text; nothing when it is something else.
+    /// The text, if the value is a string.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -27,11 +28,12 @@ impl Json<'_> {
     }
 }
 
-/// Gives each entry of a JSON object to `take`. What is not wanted is passed over: there half a surrogate pair and a number that
-/// is too large do no harm.
+/// Passes each entry of a JSON object to `take`. Unwanted entries are skipped unread, so that
+/// half a surrogate pair or an excessive number in them does no harm.
 ///
 /// # Errors
-/// When the text is no object: the empty place; when it is not JSON, the place where it ceases to be.
+/// The line and column at which the text ceases to be JSON; an empty place if it is not an
+/// object.
 pub(crate) fn for_each_entry<'a>(
     text: &'a str,
     is_wanted: impl Fn(&str) -> bool,
@@ -70,7 +72,7 @@ impl<'de, W: Fn(&str) -> bool, T: FnMut(Cow<'de, str>, Json<'de>)> Visitor<'de> 
     }
 }
 
-/// As many values as there mostly are within another: for these a list need not grow.
+/// Most lists and objects have no more entries, so their vectors need not grow.
 const TYPICAL_ENTRIES: usize = 4;
 
 #[derive(Deserialize)]
@@ -134,7 +136,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
     }
 }
 
-/// `value` as JSON, in memory that is allocated once if it takes no more than `capacity` bytes.
+/// Serializes `value`. Allocates once if the JSON takes at most `capacity` bytes.
 pub(crate) fn to_json(value: &impl Serialize, capacity: usize) -> Vec<u8> {
     let mut json = Vec::with_capacity(capacity);
     serde_json::to_writer(&mut json, value).expect("numbers and strings always serialize");

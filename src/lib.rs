@@ -1,14 +1,22 @@
-//! A token broker for OfficeRnD: a standard OAuth 2.0 token endpoint that holds an application's credential and hands
-//! backend jobs access tokens, each with no more scope than it may have.
+//! A token broker for OfficeRnD: a standard OAuth 2.0 token endpoint. It holds an application's
+//! credential, and serves access tokens to backend jobs, each with only the scopes that the
+//! job's policy permits.
 //!
-//! The modules in reading order. [`endpoint`] is HTTP in and out. [`caller`] says who may call and what each may have,
-//! [`scope`] what that means. [`broker`] finds a token: in memory, in the store ([`cache`]), or at OfficeRnD
-//! ([`upstream`]), with the credential of an [`application`], as far as the [`gate`] lets it. [`config`] reads the
-//! variables, [`audit`] writes the log, [`error`] lists what can go wrong, [`secret`] and [`seal`] keep secrets out of
-//! sight.
+//! Reading order: [`endpoint`] answers HTTP requests. [`config::caller`] authenticates a caller
+//! and authorizes its [`scope`]s. [`broker`] finds a [`token`]: in memory, in the store, or at
+//! OfficeRnD ([`upstream`]) with the credential of an [`application`](config::application),
+//! when the [`gate`] permits a call. [`config`] parses the variables, [`audit`] writes the log,
+//! [`error`] lists every failure, and [`secret`] and [`seal`] protect secrets.
 //!
-//! Nothing here does I/O or reads a clock: that comes in through [`broker::Ports`], which `component.rs` implements with
-//! WASI 0.3 and, for what WASI lacks, `spin.rs` or `wasi.rs`.
+//! The core does no I/O and reads no clock. Both come in through [`broker::Ports`], which
+//! `component/` implements with WASI 0.3 and the interfaces of the host.
+//!
+//! Each module imports only modules above it in this list, and a test checks it:
+//!
+//! - digest, record, time, json, mutation, scope
+//! - secret, seal, config, error
+//! - token, upstream, gate, broker
+//! - audit, endpoint, component
 
 pub mod audit;
 pub mod broker;

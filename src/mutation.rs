@@ -1,18 +1,18 @@
-//! The rules that the simulation switches off one by one, to see that it notices.
+//! Rules of the gate that the simulation breaks one by one, to check that it notices.
 //!
-//! Without the feature `breakable-rules`, which only the package `tests` enables, every rule holds and this compiles to
-//! nothing.
+//! Only the package `simulation` enables the feature `breakable-rules`. Without it every rule
+//! is in force and this module compiles to nothing.
 
-/// A rule of the gate that can be broken on purpose.
+/// A rule that the simulation can break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A lease is won only by reading back what was written.
+    /// A lease is acquired only by reading back what was written.
     ReadBack,
-    /// The holder of a lease looks at the cache before it calls.
+    /// The holder of the lease checks the cache again before it calls.
     SecondLook,
-    /// No call without room in the ledger.
+    /// Every call has room in the ledger.
     Ledger,
-    /// A lease ends by itself.
+    /// A lease expires automatically.
     LeaseDeadline,
 }
 
@@ -21,7 +21,7 @@ std::thread_local! {
     static BROKEN: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
 }
 
-/// Breaks one rule on this thread, or mends it with `None`.
+/// Breaks one rule on this thread; `None` restores all.
 #[cfg(feature = "breakable-rules")]
 pub fn break_rule(rule: Option<Rule>) {
     BROKEN.set(rule);

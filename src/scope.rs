@@ -1,13 +1,15 @@
-//! Scopes of RFC 6749 section 3.3: case-sensitive tokens whose order and repetition mean nothing.
+//! Scopes (RFC 6749 section 3.3): case-sensitive tokens, whose order and repetition do not
+//! matter.
 
 pub mod policy;
 
 use std::fmt;
 
-/// A non-empty set of scope tokens, sorted and without repetition.
+/// A scope set: at least one token, sorted and without repetition.
 ///
-/// Two requests for the same set are equal whatever they looked like, so everything that depends on scopes (policy, cache
-/// key, comparison with what was granted) compares values of this type and never the text of a request.
+/// Two requests for the same set are equal however they are written. Everything that depends on
+/// scopes therefore compares values of this type, and never the text of a request: policy,
+/// cache key, and the comparison of granted with requested scopes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scopes(String);
 
@@ -28,18 +30,19 @@ impl std::error::Error for MalformedScope {}
 /// Why a scope is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeRefusal {
-    /// It does not follow the grammar.
+    /// The scope violates the grammar.
     Malformed,
-    /// The caller's policy does not have it.
+    /// The caller's policy does not permit it.
     OutsidePolicy,
-    /// The request names none, and the caller's policy has a pattern, which does not say which there are.
+    /// The request names no scope, and the caller's policy has a pattern, so the broker cannot
+    /// list the permitted scopes.
     Unnamed,
-    /// OfficeRnD says the application does not have it; a policy entry asks for too much.
+    /// OfficeRnD did not grant it to the application: an entry of the policy asks for too much.
     NotGranted,
 }
 
 impl ScopeRefusal {
-    /// The stable word for the log.
+    /// The value of the audit field `reason`.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Malformed => "scope_malformed",
@@ -50,22 +53,22 @@ impl ScopeRefusal {
     }
 }
 
-/// Most different tokens in a set. OfficeRnD has about a hundred.
+/// Most tokens in a set. OfficeRnD has about a hundred.
 const TOKEN_LIMIT: usize = 512;
 
 impl Scopes {
-    /// Reads `scope-token *( SP scope-token )`.
+    /// Parses `scope-token *( SP scope-token )`.
     ///
     /// # Errors
-    /// When `text` does not follow that grammar (RFC 6749 section 3.3), the empty text included.
+    /// When `text` violates that grammar (RFC 6749 section 3.3), as the empty text does.
     pub fn parse(text: &str) -> Result<Self, MalformedScope> {
         Self::from_tokens(text.split(' '))
     }
 
-    /// The set of the given tokens.
+    /// Creates a set of the given tokens.
     ///
     /// # Errors
-    /// When there is none, or one of them is not a scope token, or there are more than 512 different ones.
+    /// When the list is empty, contains an invalid token, or has more than 512 different ones.
     pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedScope> {
         let mut tokens = tokens.into_iter();
         let first = tokens.next().filter(|token| is_scope_token(token)).ok_or(MalformedScope)?;
@@ -78,7 +81,8 @@ impl Scopes {
             if !is_scope_token(token) {
                 return Err(MalformedScope);
             }
-            // Kept in order as they come, mostly in order already: for so few, a sort would be more code than it saves time.
+            // Insertion in order: requests are mostly sorted already, and a sort would add more
+            // code than it saves time.
             if sorted.last().is_none_or(|last| *last < token) {
                 sorted.push(token);
             } else if let Err(place) = sorted.binary_search(&token) {
@@ -96,19 +100,19 @@ impl Scopes {
         self.0.split(' ')
     }
 
-    /// The tokens, sorted and separated by one space: as they go on the wire.
+    /// The tokens, sorted and separated by one space, as OfficeRnD gets them.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether every token of this set is one of `other`.
+    /// Whether every token of this set is also in `other`.
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.without(Some(other)).next().is_none()
     }
 
-    /// The tokens that are none of `other`.
+    /// The tokens that are not in `other`.
     fn without<'a>(&'a self, other: Option<&'a Self>) -> impl Iterator<Item = &'a str> {
-        // Both are sorted, so one pass over `other` meets every token of `self`.
+        // Both are sorted, so one pass over `other` suffices.
         let mut others = other.into_iter().flat_map(Self::tokens).peekable();
         self.tokens().filter(move |token| {
             while others.next_if(|candidate| candidate < token).is_some() {}
@@ -117,7 +121,7 @@ impl Scopes {
     }
 }
 
-/// `1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749 section 3.3.
+/// Whether a token matches `1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749 section 3.3.
 fn is_scope_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E))
 }

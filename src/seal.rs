@@ -1,4 +1,5 @@
-//! Tokens in the store are sealed: whoever reads the store learns none, and whoever writes to it makes none.
+//! Seals tokens for the store: a reader of the store learns no token, and a writer cannot forge
+//! one.
 
 use std::fmt;
 
@@ -9,18 +10,20 @@ use sha2::Sha256;
 
 use crate::secret::ClientSecret;
 
-/// Random bytes of a sealed value. So many that they may be random: no two are ever the same.
+/// Random bytes of a sealed value: enough of them that two values never share a nonce.
 pub const NONCE_LENGTH: usize = 24;
 
-/// Another use of the same secret gets another label (RFC 5869 section 3.2).
+/// Label of this key. Another use of the same secret must have another label (RFC 5869 section
+/// 3.2).
 const LABEL: &[u8] = b"officernd-token-broker/token";
 
-/// Seals and opens with a key that follows from a client secret, so that there is nothing more to configure or to keep.
+/// Encrypts and decrypts with a key derived from a client secret, so that no other key has to
+/// be configured or kept.
 #[derive(Clone)]
 pub struct Seal(XChaCha20Poly1305);
 
 impl Seal {
-    /// The seal of a client secret, by HKDF-SHA256 (RFC 5869).
+    /// Derives the key of a client secret, by HKDF-SHA256 (RFC 5869).
     pub fn of(client_secret: &ClientSecret) -> Self {
         let mut key = Key::default();
         Hkdf::<Sha256>::new(None, client_secret.expose().as_bytes())
@@ -29,14 +32,16 @@ impl Seal {
         Self(XChaCha20Poly1305::new(&key))
     }
 
-    /// `plain` encrypted and authenticated, good for `place` alone. `nonce` must be random.
+    /// Encrypts and authenticates `plain` so that it opens only at `place`. `nonce` must be
+    /// random.
     pub fn seal(&self, plain: &[u8], place: &str, nonce: [u8; NONCE_LENGTH]) -> Vec<u8> {
         let payload = Payload { msg: plain, aad: place.as_bytes() };
         let sealed = self.0.encrypt(&nonce.into(), payload).expect("a value is shorter than 256 GB");
         [&nonce[..], &sealed].concat()
     }
 
-    /// What was sealed for `place`; nothing when these bytes were not, or not with this secret.
+    /// Decrypts bytes that were sealed for `place`; `None` if they were not, or with another
+    /// secret.
     pub fn open(&self, bytes: &[u8], place: &str) -> Option<Vec<u8>> {
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LENGTH>()?;
         self.0.decrypt(&(*nonce).into(), Payload { msg: sealed, aad: place.as_bytes() }).ok()

@@ -1,7 +1,8 @@
-//! One type per secret.
+//! One type per kind of secret, so that none is printed by accident.
 //!
-//! `Debug` prints `[redacted]`; there is no `Display`, no `Serialize` and no `PartialEq`. The text leaves only through
-//! `expose()`, so that `grep 'expose()'` lists every place where a secret becomes plain text.
+//! `Debug` prints `[redacted]`; `Display`, `Serialize` and `PartialEq` are not implemented.
+//! Only `expose()` returns the text, so `grep 'expose()'` lists every place where a secret
+//! becomes plain text.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -17,12 +18,12 @@ macro_rules! secrets {
         pub struct $name(String);
 
         impl $name {
-            /// Takes the text into safe keeping.
+            /// Wraps a secret text.
             pub fn new(text: impl Into<String>) -> Self {
                 Self(text.into())
             }
 
-            /// The secret itself. The caller answers for where it goes.
+            /// The secret text. The calling code is responsible for where it goes.
             pub fn expose(&self) -> &str {
                 &self.0
             }
@@ -37,15 +38,15 @@ macro_rules! secrets {
 }
 
 secrets! {
-    /// What our credential proves itself with at OfficeRnD.
+    /// Client secret of an application at OfficeRnD.
     ClientSecret;
-    /// What a caller presented. Nothing is known about it yet.
+    /// Secret or token that a caller presents, not yet verified.
     PresentedSecret;
-    /// The text of a token.
+    /// Text of an access token.
     TokenText;
 }
 
-/// A token that OfficeRnD issued.
+/// Access token as issued by OfficeRnD.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
     text: TokenText,
@@ -53,17 +54,18 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// Takes the text into safe keeping.
+    /// Wraps the text of a token.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: TokenText::new(text), name: OnceCell::new() }
     }
 
-    /// The token itself. The caller answers for where it goes.
+    /// The token's text. The calling code is responsible for where it goes.
     pub fn expose(&self) -> &str {
         self.text.expose()
     }
 
-    /// What the log calls it: the first 16 hexadecimal digits of its SHA-256, which tell it from others and not what it is.
+    /// The token's name in the log: the first 16 hexadecimal digits of its SHA-256, which
+    /// identify it without revealing it.
     pub fn name(&self) -> &str {
         self.name.get_or_init(|| hex(&Sha256::digest(self.expose())[..8]))
     }

@@ -1,18 +1,19 @@
-//! Points in time, as an argument: nothing in the core reads a clock.
+//! Points in time, which the core gets as arguments because it reads no clock.
 
 use std::ops::Add;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A wall-clock time in milliseconds since the Unix epoch. It may step backwards between two readings, and two nodes may
-/// disagree about it by some seconds.
+/// Wall-clock time in milliseconds since the Unix epoch. It may step back between two readings,
+/// and the clocks of two nodes may differ by several seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
-/// How far the clocks of two nodes may be apart. What is further in the future was written by a clock that is wrong, and
-/// counts as absent: it must not close anything for as long as the clock was ahead.
+/// Largest accepted difference between the clocks of two nodes. The broker treats records from
+/// further in the future as absent: the clock that wrote them was wrong, and must not block
+/// anything for as long as it was ahead.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 impl Timestamp {
@@ -26,9 +27,11 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads a date of RFC 9110 section 5.6.7, in the form of today or in one of the two that are obsolete.
+    /// Parses an HTTP date (RFC 9110 section 5.6.7), in the current format or one of the two
+    /// obsolete ones.
     ///
-    /// The crate `httpdate`, which the tests compare this with, makes the component 7 KB larger.
+    /// The crate `httpdate`, with which the tests compare this function, would add 7 KB to the
+    /// component.
     pub fn parse_http_date(text: &str) -> Option<Self> {
         let parts: Vec<_> = text.split([' ', ',', '-', ':']).filter(|part| !part.is_empty()).collect();
         let (&[_, day, month, year, hour, minute, second, "GMT"] | &[_, month, day, hour, minute, second, year]) =
@@ -49,8 +52,8 @@ impl Timestamp {
         u64::try_from((days * 24 * 3600 + seconds) * 1000).ok().map(Self)
     }
 
-    /// Reads a date or a time of RFC 3339 (section 5.6, `full-date` or `date-time`); a date is its first moment in UTC, and
-    /// a time before 1970 is none.
+    /// Parses a date or a time of RFC 3339 (section 5.6, `full-date` or `date-time`). A date
+    /// means its first moment in UTC; a time before 1970 gives `None`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let (date, time) = match text.split_once(['T', 't']) {
             Some((date, time)) => (date, Some(time)),
@@ -65,7 +68,7 @@ impl Timestamp {
         u64::try_from(seconds * 1000).ok().filter(|_| is_of_month).map(Self)
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Time passed since `earlier`; zero if `earlier` lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -79,7 +82,8 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-/// `full-time` of RFC 3339 in seconds after midnight in UTC; a fraction of a second is cut off.
+/// Parses `full-time` of RFC 3339 into seconds after midnight in UTC, and drops fractions of a
+/// second.
 fn second_of_day(text: &str) -> Option<i64> {
     let (time, zone) = text.split_at_checked(text.find(['Z', 'z', '+', '-'])?)?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -101,7 +105,7 @@ fn minute_of_day(hour: &str, minute: &str) -> Option<i64> {
     Some(digits(hour, 2, 0, 23)? * 60 + digits(minute, 2, 0, 59)?)
 }
 
-/// A number of exactly so many decimal digits, within bounds.
+/// Parses exactly `length` decimal digits between two bounds.
 fn digits(text: &str, length: usize, low: i64, high: i64) -> Option<i64> {
     let is_plain = text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
@@ -109,26 +113,29 @@ fn digits(text: &str, length: usize, low: i64, high: i64) -> Option<i64> {
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar, whose years begin in March here, so that the day that comes
-/// and goes is the last of a year.
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years begin in March here, so that
+/// the leap day is the last day of a year.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 
-/// Whether `until` is still to come, and no further away than something that lasts `longest` can end.
+/// Whether `until` lies in the future, but no further than something that lasts `longest` can
+/// end.
 pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
     let remaining = until.since(now);
     !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
 }
 
-/// Whether `then` is no longer ago than `age`. A clock that stepped back makes it not recent, never everlasting.
+/// Whether `then` is less than `age` ago. If the clock has stepped back behind `then`, the
+/// answer is no, so nothing stays recent forever.
 pub(crate) fn is_recent(then: Timestamp, now: Timestamp, age: Duration) -> bool {
     then <= now && now.since(then) < age
 }
 
-/// Whole seconds, rounded up and at least one: what `Retry-After` may say without sending anybody too early.
+/// Whole seconds, rounded up and at least one: a `Retry-After` that never asks for a retry too
+/// early.
 pub fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }

@@ -1,4 +1,4 @@
-//! A token of OfficeRnD, and how much life it has left.
+//! A token that OfficeRnD granted, its remaining lifetime, and when to renew it.
 
 mod index;
 mod key;
@@ -13,57 +13,62 @@ use crate::time::Timestamp;
 pub use index::Index;
 pub use key::Key;
 
-/// A token with less life than this is handed to nobody: the caller could not use it before it ends.
+/// The broker returns no token with less remaining lifetime than this: it could expire before
+/// the caller uses it.
 pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
 
-/// How long a key is left alone after a fetch that did not help.
+/// Time during which a key is not fetched again after a fetch.
 const PAUSE_AFTER_FETCH: Duration = Duration::from_secs(60);
 
-/// A token as OfficeRnD granted it.
+/// A token as OfficeRnD granted it, and what the broker knows about its key.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The token.
+    /// Access token as issued; never logged.
     pub access_token: AccessToken,
-    /// What was asked for.
+    /// Scopes that were requested.
     pub requested: Scopes,
-    /// What was granted: the requested scopes or fewer.
+    /// Scopes that were granted: the requested ones, or fewer.
     pub scopes: Scopes,
-    /// When it ends. Counted from before the request that brought it, so it never ends earlier.
+    /// When the token expires. Counted from the start of its request, so it never expires
+    /// earlier.
     pub expires_at: Timestamp,
     /// When the last fetch for this key ended.
     pub fetched_at: Timestamp,
-    /// The last fetch brought no later expiry: OfficeRnD re-issues what it has.
+    /// Whether the last fetch brought no later expiry, because OfficeRnD issues the same token
+    /// again.
     pub stalled: bool,
-    /// When a token of this key was last revoked by a caller.
+    /// When a caller last revoked a token of this key.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// What a token's remaining life allows.
+/// The stages of a token's remaining lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// Serve it.
+    /// Serve the token.
     Fresh,
-    /// Serve it; a successor may be fetched.
+    /// Serve the token, and renew it after the answer.
     Aging,
-    /// Try to get a successor; serve it if none comes.
+    /// Try to renew the token before the answer; serve it if that fails.
     Late,
-    /// Serve it to nobody.
+    /// Never serve the token: it has less than 30 s left, or was revoked.
     Unusable,
 }
 
 impl Token {
-    /// What stands in a revoked token's place: nothing that anybody is given, and the time of the revocation.
+    /// Replaces a revoked token: keeps the time of the revocation, and nothing that could be
+    /// served.
     pub fn revoked(self, now: Timestamp) -> Self {
         let over = Timestamp::from_unix_ms(0);
         Self { access_token: AccessToken::new(""), expires_at: over, stalled: false, revoked_at: Some(now), ..self }
     }
 
-    /// What is left of it.
+    /// Remaining lifetime.
     pub fn remaining(&self, now: Timestamp) -> Duration {
         self.expires_at.since(now)
     }
 
-    /// Its life, as the policy sees it; `jitter` is how much later than twice `min_remaining` this instance renews.
+    /// Stage of the remaining lifetime. `jitter` is how much later than at twice
+    /// `min_remaining` this instance renews.
     pub fn life(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Life {
         let remaining = self.remaining(now);
         if remaining < LEAST_REMAINING {
@@ -77,11 +82,12 @@ impl Token {
         }
     }
 
-    /// When OfficeRnD may be asked again for this key.
+    /// Time from which OfficeRnD may be asked again for this key.
     ///
-    /// A usable token is not renewed within 60 s of its last fetch, and nothing is fetched within 60 s of a fetch that
-    /// brought no later expiry. Where OfficeRnD re-issues a token until it ends, the last try waits for that end: a try
-    /// shortly before would forbid the one that helps.
+    /// A usable token is not renewed within 60 s of its last fetch, and a key is not fetched
+    /// within 60 s of a fetch that brought no later expiry. If OfficeRnD issues the same token
+    /// until it expires, the last try waits for that expiry: a try shortly before would delay
+    /// the one that helps.
     pub fn next_fetch(&self, now: Timestamp) -> Timestamp {
         let after_pause = self.fetched_at + PAUSE_AFTER_FETCH;
         if self.stalled {
@@ -143,7 +149,7 @@ mod tests {
             |token: Token, now: u64, expected: u64| assert_eq!(token.next_fetch(at(now)), at(expected), "{token:?}");
         check(token(3600, 3000, false), 3001, 3060);
         check(token(3600, 3000, true), 3001, 3060);
-        // A try 10 s before the end would forbid the one right after it.
+        // A try 10 s before the expiry would delay the one right after it.
         check(token(3600, 3530, true), 3531, 3600);
         check(token(3600, 3590, true), 3591, 3650);
         check(token(3600, 3000, false), 3580, 3580);

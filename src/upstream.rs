@@ -1,4 +1,5 @@
-//! RFC 6749 section 4.4 towards OfficeRnD: what is sent, and what an answer means. Nothing here touches a socket.
+//! The token request to OfficeRnD (RFC 6749 section 4.4), and the meaning of its answer. Does
+//! no I/O.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,40 +15,41 @@ use crate::scope::Scopes;
 use crate::secret::AccessToken;
 use crate::time::Timestamp;
 
-/// The headers of an answer that are read here. A port may leave out all others.
+/// Answer headers that the core reads. A port may omit all others.
 pub static HEADERS: [HeaderName; 1] = [RETRY_AFTER];
 
-/// Longest answer that is read, in bytes.
+/// Longest accepted answer, in bytes.
 pub const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// A call to OfficeRnD takes no longer than this in all: connecting, sending, and reading the answer.
+/// Longest duration of a call to OfficeRnD: connecting, sending, and reading the answer.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Longest lifetime that is believed. Tokens live an hour; a caller that is told less than the truth asks again sooner.
+/// Longest lifetime that is believed. Tokens live an hour; a shorter lifetime than the true one
+/// only makes callers ask again sooner.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// What OfficeRnD granted.
 #[derive(Debug)]
 pub struct Grant {
-    /// The token.
+    /// Access token as issued; never logged.
     pub access_token: AccessToken,
-    /// What it may do: the requested scopes or fewer.
+    /// Granted scopes: the requested ones, or fewer.
     pub scopes: Scopes,
-    /// How long it lives from the moment of the request, at least 1 s.
+    /// Lifetime from the start of the request, at least 1 s.
     pub expires_in: Duration,
 }
 
-/// Why there is no grant.
+/// Why OfficeRnD granted nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// OfficeRnD issues none now; it may have said when to come back.
+    /// OfficeRnD issues no token now, and may have said when to try again.
     Unavailable(Cause, Option<Duration>),
-    /// The application does not have one of the scopes.
+    /// OfficeRnD refuses one of the scopes to the application.
     ScopeNotGranted,
 }
 
 impl Failure {
-    /// The stable word for the log.
+    /// The value of the audit field `reason`.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unavailable(cause, _) => cause.reason(),
@@ -56,7 +58,8 @@ impl Failure {
     }
 }
 
-/// The token request: the documented form, with the credential in the body (RFC 6749 section 2.3.1).
+/// Builds the token request in its documented form, with the credential in the body (RFC 6749
+/// section 2.3.1).
 pub fn token_request(
     identity: &Origin,
     application: &Application,
@@ -79,10 +82,11 @@ pub fn token_request(
     request
 }
 
-/// What is read of an answer. In all else it may have what it likes.
+/// Fields that are read. All others are ignored.
 const FIELDS: [&str; 5] = ["access_token", "token_type", "expires_in", "scope", "error"];
 
-/// RFC 6749 sections 5.1 and 5.2, every field optional: what is missing is judged, not unreadable.
+/// An answer by RFC 6749 sections 5.1 and 5.2. Every field is optional, because a missing one
+/// has a cause of its own.
 #[derive(Default)]
 struct Answer<'a> {
     access_token: Option<Cow<'a, str>>,
@@ -93,7 +97,8 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Nothing when it is no JSON object, a field has another type, or is there twice.
+    /// Parses an answer; `None` if it is not a JSON object, or a field is repeated or of
+    /// another type.
     fn parse(body: &'a [u8]) -> Option<Self> {
         let mut answer = Self::default();
         let mut is_readable = true;
@@ -102,7 +107,8 @@ impl<'a> Answer<'a> {
         is_readable.then_some(answer)
     }
 
-    /// Takes a field over; null is as good as absent. Whether it is of the right type, and the first of its name.
+    /// Takes over one field; null counts as absent. Returns whether it has the right type and
+    /// is the first of its name.
     fn take(&mut self, name: &str, value: Json<'a>) -> bool {
         let place = match name {
             "access_token" => &mut self.access_token,
@@ -124,10 +130,11 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Reads an answer to [`token_request`] for `requested`.
+/// Reads the answer to [`token_request`] for `requested`.
 ///
 /// # Errors
-/// Whatever is not a grant of the requested scopes or fewer. No byte of the answer gets into the error.
+/// Anything but a grant of the requested scopes or fewer. No byte of the answer enters the
+/// error.
 pub fn read_answer(
     status: StatusCode,
     headers: &HeaderMap,
@@ -147,7 +154,8 @@ pub fn read_answer(
     let error = Answer::parse(body).and_then(|answer| answer.error);
     Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
         (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
-        // A 400 that does not say why: the form is always the same, so it is the credential that OfficeRnD does not like.
+        // A 400 without a reason: the form is always the same, so OfficeRnD objects to the
+        // credential.
         (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) | (400, "") => {
             Failure::Unavailable(Cause::CredentialRefused, None)
         }
@@ -161,13 +169,13 @@ fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Cause> {
     if !answer.token_type.is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
         return Err(Cause::UnknownTokenType);
     }
-    // RFC 6749 appendix A.12 says 1*VSCHAR; RFC 6750 section 2.1 leaves no room for a space in a header.
+    // RFC 6749 appendix A.12 says 1*VSCHAR; RFC 6750 section 2.1 permits no space in a header.
     if token.is_empty() || !token.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
         return Err(Cause::UnusableToken);
     }
     let expires_in = answer.expires_in.and_then(read_lifetime).ok_or(Cause::NoLifetime)?;
     let scopes = match answer.scope {
-        // RFC 6749 section 5.1: absent means as requested.
+        // RFC 6749 section 5.1: an absent scope means the requested ones.
         None => requested.clone(),
         Some(text) => Scopes::from_tokens(text.split_ascii_whitespace()).map_err(|_| Cause::UnreadableAnswer)?,
     };
@@ -177,17 +185,19 @@ fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Cause> {
     Ok(Grant { access_token: AccessToken::new(token), scopes, expires_in })
 }
 
-/// Whole seconds, at least one, no more than [`LONGEST_LIFE`].
+/// Converts to whole seconds, at least one and at most [`LONGEST_LIFE`].
 fn read_lifetime(seconds: f64) -> Option<Duration> {
-    // Below the bound a cast cuts the fraction and nothing else; what is above it is no lifetime that anybody meant.
+    // Below this bound, the cast only drops the fraction. A larger number is not a plausible
+    // lifetime.
     (1.0..1e15).contains(&seconds).then(|| Duration::from_secs(seconds as u64).min(LONGEST_LIFE))
 }
 
-/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3); nothing when absent or unreadable.
+/// Parses `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3); `None` if it is
+/// absent or malformed.
 fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit mean "very long"; the gate has the cap.
+        // Too many digits mean a very long time; the gate has an upper bound.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX / 1000)));
     }
     Some(Timestamp::parse_http_date(text)?.since(now))

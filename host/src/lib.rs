@@ -12,7 +12,7 @@
 //! Everything a component may not do under Spin fails here too. What Spin has and this host lacks (other triggers,
 //! files, SQLite, service chaining, TLS inbound) is an error when `spin.toml` asks for it, never ignored.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod build;
 mod counts;

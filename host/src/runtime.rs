@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod bindings;
+mod cache;
 pub(crate) mod instance;
 mod key_value;
 mod outbound;

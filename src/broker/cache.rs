@@ -1,4 +1,4 @@
-//! Tokens in memory and in the store.
+//! Caches tokens and scope refusals, in memory and in the store.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,15 +11,16 @@ use crate::record::{decode_whole, encode};
 use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
 use crate::token::{Index, Key, LEAST_REMAINING, Token};
 
-/// How long a token is served from memory before the store is asked again, so that a token that another instance
-/// fetched, or forgot, gets around.
+/// How long an instance serves a token from memory before it asks the store again. This bounds
+/// how late it notices a token that another instance fetched or revoked.
 const TOKEN_MEMORY: Duration = Duration::from_secs(2);
 
-/// How long OfficeRnD is believed that the application does not have a scope.
+/// How long the broker remembers that OfficeRnD refused these scopes.
 const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
 impl<P: Ports> Broker<P> {
-    /// What memory has, if that is recent. While a secret rotates, a token that the other one brought is as good.
+    /// Returns the remembered token if the store was asked recently. During a rotation the
+    /// token of the other credential is as good.
     pub(super) fn from_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
         let recent_of = |wanted: &Wanted| {
             let known = |known: &Remembered| (known.looked_at, known.token.clone());
@@ -29,21 +30,24 @@ impl<P: Ports> Broker<P> {
         recent_of(wanted).or_else(|| recent_of(&wanted.with_other_credential()?))
     }
 
-    /// What the store has, and when: it may take a second of a token's life.
+    /// Returns the token that the store holds, and the time of its answer: a store operation
+    /// can take a second of a token's life. During a rotation a usable token of the other
+    /// credential is as good.
     pub(super) async fn load_any(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let (found, now) = self.load(wanted).await;
-        let lives = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
+        let is_usable = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
         match wanted.with_other_credential() {
-            Some(other) if !found.as_ref().is_some_and(|token| lives(token, now)) => {
+            Some(other) if !found.as_ref().is_some_and(|token| is_usable(token, now)) => {
                 let (others, now) = self.load(&other).await;
-                (others.filter(|token| lives(token, now)).or(found), now)
+                (others.filter(|token| is_usable(token, now)).or(found), now)
             }
             _ => (found, now),
         }
     }
 
-    /// Asks the store, and remembers what it says. Where it cannot answer, or did not take what it was told, memory
-    /// stands in for it. The time is that of its answer.
+    /// Asks the store for the token of one credential, and remembers the answer. Memory stands
+    /// in when the store fails, or when the store did not accept the token. Also returns the
+    /// time of the answer.
     pub(super) async fn load(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
         let found = self.get(&wanted.key().of_token()).await;
         let now = self.ports.now();
@@ -54,7 +58,8 @@ impl<P: Ports> Broker<P> {
             Ok(None) if is_unsaved => (remembered, true),
             Ok(None) => (None, false),
             Ok(Some(bytes)) => {
-                // A record of the future was written by a clock that is wrong, and so is what it says of the token's life.
+                // A clock that was wrong wrote a record from the future, so its expiry is wrong
+                // as well.
                 let latest = now + CLOCK_SKEW;
                 let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
                 let token = self.open_record(&bytes, wanted).filter(is_ours);
@@ -78,7 +83,7 @@ impl<P: Ports> Broker<P> {
         token
     }
 
-    /// Writes a token to the store, and remembers that it is there.
+    /// Writes a token to the store, and remembers that the store has it.
     pub(super) async fn save(&self, wanted: &Wanted, token: &Rc<Token>) -> Result<(), StoreFailed> {
         let sealed = token.seal(wanted.key(), &wanted.credential.seal, self.nonce());
         self.set(&wanted.key().of_token(), &sealed).await?;
@@ -86,7 +91,7 @@ impl<P: Ports> Broker<P> {
         Ok(())
     }
 
-    /// For revocation. Only a holder of the lease writes the index.
+    /// Lets a revocation find the key of a token. Only a holder of the lease writes the index.
     pub(super) async fn note_in_index(&self, token: &str, key: Key) {
         if let Ok(bytes) = self.get(Index::KEY).await {
             let mut index = Index::decode(bytes.unwrap_or_default());
@@ -95,14 +100,13 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Whether OfficeRnD has refused these scopes a short while ago.
-    pub(super) async fn is_refused(&self, wanted: &Wanted, now: Timestamp) -> bool {
-        let refusal = self.get(&wanted.key().of_refusal()).await;
-        let is_pending = |until| is_pending(until, now, SCOPE_REFUSAL_LIFE);
-        matches!(refusal, Ok(Some(bytes)) if decode_whole(&bytes).is_some_and(is_pending))
-    }
-
+    /// Remembers for [`SCOPE_REFUSAL_LIFE`] that OfficeRnD refused these scopes.
     pub(super) async fn keep_refusal(&self, wanted: &Wanted, now: Timestamp) {
         let _ = self.set(&wanted.key().of_refusal(), &encode(&(now + SCOPE_REFUSAL_LIFE))).await;
     }
+}
+
+/// Whether a record of a refusal is still in force.
+pub(super) fn is_refusal(bytes: &[u8], now: Timestamp) -> bool {
+    decode_whole(bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
 }

@@ -1,4 +1,4 @@
-//! A call to OfficeRnD, and what it brings.
+//! Makes one call to OfficeRnD, and records in cache and ledger what it brought.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{self, ANSWER_LIMIT, Failure};
 
 impl<P: Ports> Broker<P> {
-    /// Calls OfficeRnD, within `limit`.
+    /// Sends the token request, and reads the answer. Takes at most `limit`.
     pub(super) async fn call(
         &self,
         wanted: &Wanted,
@@ -42,35 +42,11 @@ impl<P: Ports> Broker<P> {
         (grant, UpstreamCall { status, ms })
     }
 
-    /// Stores and remembers a grant, or that OfficeRnD does not grant these scopes.
+    /// Caches the token that OfficeRnD granted between `started` and `now`.
     ///
     /// # Errors
-    /// The failure; within a success, that the token has too little life to be handed out.
-    pub(super) async fn keep_answer(
-        &self,
-        wanted: &Wanted,
-        answer: Result<upstream::Grant, Failure>,
-        started: Timestamp,
-        ended: Timestamp,
-    ) -> Result<Result<Rc<Token>, Error>, Failure> {
-        match answer {
-            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
-            Err(failure) => {
-                let application = &wanted.application.name;
-                self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
-                if failure == Failure::ScopeNotGranted {
-                    self.keep_refusal(wanted, ended).await;
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    /// Stores and remembers what OfficeRnD granted between `started` and `now`.
-    ///
-    /// # Errors
-    /// When it has too little life to be handed out.
-    async fn keep_grant(
+    /// When its remaining lifetime is too short to return it.
+    pub(super) async fn keep_grant(
         &self,
         wanted: &Wanted,
         grant: upstream::Grant,
@@ -86,7 +62,7 @@ impl<P: Ports> Broker<P> {
             stalled: false,
             revoked_at: None,
         };
-        // Asked anew: it may have been revoked meanwhile.
+        // Read again, because a caller may have revoked the token during the call.
         if let (Some(previous), _) = self.load(wanted).await {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
@@ -95,46 +71,47 @@ impl<P: Ports> Broker<P> {
             }
             token.revoked_at = previous.revoked_at;
         }
-        let lives = token.remaining(now) >= LEAST_REMAINING;
-        token.stalled |= !lives;
+        let is_usable = token.remaining(now) >= LEAST_REMAINING;
+        token.stalled |= !is_usable;
         let token = Rc::new(token);
-        // Before the write: a request that comes meanwhile is served.
+        // Before the write to the store, so that a request that arrives during the write is
+        // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
         let _ = self.save(wanted, &token).await;
-        if lives { Ok(token) } else { Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now))) }
+        if is_usable {
+            Ok(token)
+        } else {
+            Err(Error::unavailable(Cause::TokenExpiring, token.next_fetch(now).since(now)))
+        }
     }
 
-    /// Writes down how a reserved call ended, and says what whoever wanted it is told.
-    pub(super) async fn settle(
+    /// Records in the ledger how a reserved call ended. Returns the token, or the error for the
+    /// requests that wait for it.
+    pub(super) fn settle(
         &self,
         wanted: &Wanted,
         reservation: Reservation,
         kept: &Result<Result<Rc<Token>, Error>, Failure>,
         ended: Timestamp,
-        has_lease: bool,
     ) -> Result<Rc<Token>, Error> {
-        if has_lease {
-            let _ = self.load_ledger().await;
-        }
-        let random = self.ports.random();
         let credential = &wanted.credential.fingerprint;
-        let token = self.instance.update_ledger(|ledger| match kept {
+        let random = self.ports.random();
+        self.instance.update_ledger(|ledger| match kept {
             Ok(kept) => {
                 ledger.settle_success(reservation, ended, credential);
                 kept.clone()
             }
             Err(failure) => Err(ledger.settle_failure(reservation, ended, *failure, credential, random)),
-        });
-        if has_lease {
-            self.store_ledger().await;
-            if let Ok(token) = &token {
-                self.note_in_index(token.access_token.expose(), wanted.key()).await;
-            }
-        }
-        token
+        })
     }
 
-    /// Tells the operator that an application's next secret is the one that works.
+    /// Tells the operator that a call failed.
+    pub(super) fn warn_of_failure(&self, wanted: &Wanted, failure: Failure) {
+        let application = &wanted.application.name;
+        self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
+    }
+
+    /// Tells the operator to make the next secret of an application the current one.
     pub(super) fn advise_to_swap_secrets(&self, application: &str) {
         let (variable, place) = match application {
             application::DEFAULT => ("officernd_", String::new()),

@@ -1,8 +1,9 @@
-//! A fetch: from the lease to the stored token.
+//! A fetch: everything from the lease to the stored token.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::cache::is_refusal;
 use super::flight::FetchOutcome;
 use super::instance::Broker;
 use super::lease::LeaseAttempt;
@@ -13,34 +14,34 @@ use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
 use crate::scope::ScopeRefusal;
 use crate::token::{LEAST_REMAINING, Token};
-use crate::upstream::CALL_LIMIT;
+use crate::upstream::{CALL_LIMIT, Failure};
 
-/// A request waits no longer than this for a token, and a fetch no longer than this for the lease.
+/// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
 const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
 const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
 
-/// A call for which there is less time is not begun.
+/// A call does not begin if the lease leaves it less time than this.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
-/// What somebody is told who waited for a fetch that has not ended.
+/// `Retry-After` for a request whose fetch has not ended in time.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
 
 impl<P: Ports> Broker<P> {
-    /// Waits for the lease, then calls. After every wait the cache and the ledger are looked at again: what others have
-    /// brought or suffered meanwhile decides.
+    /// Waits for the lease, then calls. After every wait it reads cache and ledger again,
+    /// because another instance may have fetched the token, or met a failure, in the meantime.
     pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
         let started = self.ports.now();
-        // Counted twice, because the clock may step back.
+        // Measured in two ways, because the clock may step back.
         let mut waited = Duration::ZERO;
         let mut pause = LEASE_POLL_FIRST;
         loop {
             let attempt = match self.settled_without_call(wanted, need, known.as_deref()).await {
                 None => self.acquire_lease().await,
-                // The call that took the last of the budget may be on its way for this very token.
+                // The call that used up the quota may be fetching this very token.
                 Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
                     match self.remaining_lease().await {
                         Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
@@ -58,7 +59,8 @@ impl<P: Ports> Broker<P> {
                 LeaseAttempt::Won(lease) => {
                     return self.call_and_release(wanted, need, known.as_deref(), Some(lease)).await;
                 }
-                // The instance still has its own flights and ledger to keep the limit with.
+                // Without a store, the instance keeps the quota with its own flights and
+                // ledger.
                 LeaseAttempt::NoStore => return self.call_and_release(wanted, need, known.as_deref(), None).await,
                 LeaseAttempt::Lost(remaining)
                     if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
@@ -73,7 +75,8 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// With the lease, or without a store: makes the call, and gives the lease back.
+    /// Makes the call with the lease, or without one if the store fails; then releases the
+    /// lease. If OfficeRnD refuses the credential, tries the application's other one.
     async fn call_and_release(
         &self,
         wanted: &Wanted,
@@ -97,7 +100,7 @@ impl<P: Ports> Broker<P> {
         outcome
     }
 
-    /// Looks once more, writes the call down, and makes it.
+    /// Checks the cache again, records the call, and makes it.
     async fn call_once(
         &self,
         wanted: &Wanted,
@@ -112,13 +115,11 @@ impl<P: Ports> Broker<P> {
         }
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
-            // The store was too slow: a call now would reach into another's lease.
+            // The store was too slow: a call now could still run when another request has the
+            // lease.
             return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
         }
-        let admitted = self.admit(wanted, need, started);
-        // Nothing comes between the decision and writing it down in memory, which is all there is without a store.
-        let reserved = admitted.map(|()| self.instance.update_ledger(|ledger| ledger.reserve(started)));
-        let reservation = match reserved {
+        let reservation = match self.reserve(wanted, need, started) {
             Ok(reservation) => reservation,
             Err(error) => return FetchOutcome::without_call(Err(error)),
         };
@@ -128,16 +129,35 @@ impl<P: Ports> Broker<P> {
         let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
-        // The token first: others wait for it and not for the ledger.
-        let kept = self.keep_answer(wanted, answer, started, ended).await;
-        let token = self.settle(wanted, reservation, &kept, ended, lease.is_some()).await;
+        // The token before the ledger, because other requests wait for the token.
+        let kept = match answer {
+            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
+            Err(failure) => {
+                self.warn_of_failure(wanted, failure);
+                if failure == Failure::ScopeNotGranted {
+                    self.keep_refusal(wanted, ended).await;
+                }
+                Err(failure)
+            }
+        };
+        if lease.is_some() {
+            let _ = self.load_ledger().await;
+        }
+        let token = self.settle(wanted, reservation, &kept, ended);
+        if lease.is_some() {
+            self.store_ledger().await;
+            if let Ok(token) = &token {
+                self.note_in_index(token.access_token.expose(), wanted.key()).await;
+            }
+        }
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
             self.advise_to_swap_secrets(&wanted.application.name);
         }
         FetchOutcome { token, upstream: Some(call) }
     }
 
-    /// What there is no need to call for: a token that somebody else brought, or a reason not to call.
+    /// The outcome of a fetch that needs no call: a token that another request fetched, or a
+    /// reason not to call.
     async fn settled_without_call(
         &self,
         wanted: &Wanted,
@@ -147,17 +167,19 @@ impl<P: Ports> Broker<P> {
         let (found, _) = self.load(wanted).await;
         let now = self.ports.now();
         if let Some(token) = found {
-            let lives = token.remaining(now) >= LEAST_REMAINING;
+            let is_usable = token.remaining(now) >= LEAST_REMAINING;
             let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
             let next_fetch = token.next_fetch(now);
-            if lives && (is_news || next_fetch > now) {
+            if is_usable && (is_news || next_fetch > now) {
                 return Some(Ok(token));
             }
             if next_fetch > now {
                 return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
             }
         }
-        if self.is_refused(wanted, now).await {
+        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
+            && is_refusal(&bytes, now)
+        {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
         }
         let _ = self.load_ledger().await;

@@ -1,4 +1,4 @@
-//! A fetch that requests of one instance share, and how it ended.
+//! Flights: fetches that several requests of one instance share, and how they end.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::gate::Need;
 use crate::token::{Key, Token};
 
-/// A fetch that requests of one instance share.
+/// A running fetch, and its outcome once it has ended.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) key: Key,
@@ -18,7 +18,7 @@ pub(super) struct Flight {
 #[derive(Clone, Debug)]
 pub(super) enum Landing {
     Ended(FetchOutcome),
-    /// The request that led the fetch was dropped on the way.
+    /// The host dropped the request that led the fetch.
     Abandoned,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Landing {
 #[derive(Clone, Debug)]
 pub(super) struct FetchOutcome {
     pub(super) token: Result<Rc<Token>, Error>,
-    /// The call it made, if it made one: it may as well find what another one brought.
+    /// Call that the fetch made; `None` if it found a token that another request had fetched.
     pub(super) upstream: Option<UpstreamCall>,
 }
 
@@ -36,11 +36,11 @@ impl FetchOutcome {
     }
 }
 
-/// What a call to OfficeRnD looked like, for the audit line.
+/// Result of a call to OfficeRnD, for the audit line.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamCall {
-    /// The HTTP status, if there was an answer.
+    /// HTTP status, if OfficeRnD answered.
     pub status: Option<u16>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub ms: u64,
 }

@@ -1,4 +1,4 @@
-//! What outlives a request.
+//! What an instance remembers between requests: configuration, tokens, flights and ledger.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,54 +14,57 @@ use crate::scope::Scopes;
 use crate::time::{Timestamp, is_recent};
 use crate::token::{Key, Token};
 
-/// How long a configuration is remembered, so that a changed variable is heeded without a restart.
+/// How long a configuration is remembered. A changed variable takes effect after this time,
+/// without a restart.
 const CONFIG_MEMORY: Duration = Duration::from_secs(10);
 
-/// Most tokens an instance remembers. The one that was looked up longest ago makes room.
+/// Most tokens that an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
 
-/// What outlives a request. Nothing in it tells who called.
+/// State that outlives a request. It contains no caller.
 ///
-/// Requests of an instance run interleaved: no borrow of a cell may cross an await.
+/// Requests of an instance run interleaved, so no borrow of a cell may cross an await.
 #[derive(Debug)]
 pub struct Instance {
     pub(super) config: RefCell<Option<ReadConfig>>,
-    /// A short list: a search through it costs less than the code of a map.
+    /// A list: at this length, searching it takes less time and less code than a map.
     pub(super) tokens: RefCell<Vec<Remembered>>,
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
-    /// The ledger as last seen or written, with what is in `unsaved_ledger`.
+    /// Ledger as last read or written, merged with `unsaved_ledger`.
     pub(super) ledger: RefCell<Ledger>,
-    /// What the store does not know, because it did not take the ledger since: it may be read all the same.
+    /// Changes since the store last accepted the ledger. The store can lack them, even if it
+    /// can be read.
     pub(super) unsaved_ledger: RefCell<Ledger>,
-    /// Sets this instance apart from the others of a fleet: in when it renews, and in the names of its requests.
+    /// Differs between the instances of a fleet, so that they renew at different times and name
+    /// their requests differently.
     pub(super) random: u64,
-    /// How many requests got a name.
+    /// Number of requests that got a name.
     pub(super) requests_named: Cell<u64>,
 }
 
 #[derive(Debug)]
 pub(super) struct ReadConfig {
-    /// When the variables were last asked for.
+    /// When the variables were last read, with or without success.
     pub(super) read_at: Timestamp,
-    /// When they last answered.
+    /// When the variables were last read successfully.
     pub(super) answered_at: Timestamp,
     pub(super) outcome: Result<Rc<Config>, Error>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
-    /// Of the next three, and compared first: scopes are alike to the last letters, and as many as are remembered would be
-    /// compared to the end.
+    /// Hash of the next three fields, compared first: scope strings share long prefixes, so
+    /// comparing all 256 remembered entries in full would be slow.
     pub(super) hash: u64,
-    /// What [`Key`] hashes, compared as it is: a request that memory can serve needs no digest for it.
+    /// The inputs of [`Key`], compared as they are, so that a memory hit computes no SHA-256.
     pub(super) application: Rc<Application>,
     pub(super) credential: Rc<Credential>,
     pub(super) scopes: Scopes,
-    /// When the store was last asked, or told.
+    /// When the store last answered for this token, or accepted it.
     pub(super) looked_at: Timestamp,
-    /// What it had, or what it would not keep.
+    /// Token that the store held then, or that it did not accept; `None` if it held none.
     pub(super) token: Option<Rc<Token>>,
-    /// The store did not take the token: it is here or nowhere.
+    /// The store did not accept the token, so no other instance has it.
     pub(super) is_unsaved: bool,
 }
 
@@ -79,14 +82,14 @@ impl Instance {
         }
     }
 
-    /// A name that no other request has, of this instance or another.
+    /// A name that no other request of the fleet has.
     pub fn name_request(&self) -> u128 {
         let number = self.requests_named.get();
         self.requests_named.set(number + 1);
         u128::from(self.random) << 64 | u128::from(number)
     }
 
-    /// The configuration, if it was read within 10 s.
+    /// The configuration, if it was read less than 10 s ago.
     pub(super) fn recent_config(&self, now: Timestamp) -> Option<Result<Rc<Config>, Error>> {
         let config = self.config.borrow();
         config
@@ -95,7 +98,7 @@ impl Instance {
             .map(|config| config.outcome.clone())
     }
 
-    /// Which requests the configuration wants in the log; all of them, while there is none.
+    /// Which requests leave an audit line; all of them while no configuration is known.
     pub fn audited(&self) -> Audited {
         match &*self.config.borrow() {
             Some(ReadConfig { outcome: Ok(config), .. }) => config.audited,
@@ -103,7 +106,7 @@ impl Instance {
         }
     }
 
-    /// From none up to a quarter of `min_remaining`.
+    /// How much later this instance renews: between zero and a quarter of `min_remaining`.
     pub(super) fn jitter(&self, min_remaining: Duration) -> Duration {
         min_remaining / 4 * u32::from(self.random as u8) / 255
     }
@@ -112,7 +115,7 @@ impl Instance {
         let mut tokens = self.tokens.borrow_mut();
         tokens.retain(|remembered| !remembered.is_for(wanted));
         if tokens.len() >= TOKENS_REMEMBERED {
-            // Every look is written at the end, so the first is the one that was looked up longest ago.
+            // Each lookup appends its entry, so the first entry was looked up longest ago.
             tokens.remove(0);
         }
         let Wanted { hash, application, credential, scopes, .. } = wanted.clone();
@@ -123,18 +126,18 @@ impl Instance {
         self.tokens.borrow().iter().find(|remembered| remembered.is_for(wanted)).map(read)
     }
 
-    /// Whether this token is one that the store did not take.
+    /// Whether `token` is one that the store did not accept.
     pub(super) fn holds_unsaved(&self, token: &str) -> bool {
         let is_token = |known: &Rc<Token>| known.access_token.expose() == token;
         self.tokens.borrow().iter().any(|remembered| remembered.is_unsaved && remembered.token.iter().any(is_token))
     }
 
-    /// The token as last seen.
+    /// The remembered token, however old the memory is.
     pub(super) fn last_token(&self, wanted: &Wanted) -> Option<Rc<Token>> {
         self.remembered(wanted, |remembered| remembered.token.clone())?
     }
 
-    /// Changes the ledger. Until the store has taken it, the change is unsaved.
+    /// Changes the ledger, and notes the change as unsaved until the store accepts it.
     pub(super) fn update_ledger<T>(&self, change: impl Fn(&mut Ledger) -> T) -> T {
         change(&mut self.unsaved_ledger.borrow_mut());
         change(&mut self.ledger.borrow_mut())
@@ -145,12 +148,12 @@ impl Instance {
     }
 }
 
-/// The broker of one instance.
+/// One instance's broker: its memory, and its way to the outside world.
 #[derive(Clone, Debug)]
 pub struct Broker<P> {
-    /// The world.
+    /// Clock, store, variables and OfficeRnD.
     pub ports: P,
-    /// What outlives a request.
+    /// State that outlives a request.
     pub instance: Rc<Instance>,
 }
 

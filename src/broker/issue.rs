@@ -1,4 +1,5 @@
-//! From an authorized request to a token.
+//! Answers an authorized request with a token: from the cache if one has enough life, otherwise
+//! by a fetch.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,28 +21,28 @@ use crate::scope::Scopes;
 use crate::time::Timestamp;
 use crate::token::{LEAST_REMAINING, Life, Token};
 
-/// A request whose token still lives waits no longer than this for the next one.
+/// Longest time that a request waits for a renewal while its current token is still usable.
 const WAIT_LIMIT_LATE: Duration = Duration::from_secs(4);
 
 /// How a request for a token ends.
 pub struct TokenOutcome {
-    /// The token, or why there is none.
+    /// The token, or why the request gets none.
     pub token: Result<Rc<Token>, Error>,
     /// Where the token came from.
     pub source: Source,
-    /// The call to OfficeRnD that this request waited for and led.
+    /// Call to OfficeRnD, if this request led it and waited for it.
     pub upstream: Option<UpstreamCall>,
-    /// What is still to be done.
+    /// Work to do after the answer.
     pub followup: Option<Followup>,
-    /// The clock when that was decided: nothing was waited for since.
+    /// Time of the outcome; no await happened since, so it also serves as the present.
     pub at: Timestamp,
 }
 
-/// A [`TokenOutcome`] that is there at once, or one that has to wait and takes the room for it.
+/// A [`TokenOutcome`]: ready at once after a memory hit, otherwise a boxed future.
 pub type TokenFuture = Either<Ready<TokenOutcome>, Pin<Box<dyn Future<Output = TokenOutcome>>>>;
 
 impl TokenOutcome {
-    /// Of a request that nothing was looked up for.
+    /// The outcome of a request that was refused before any lookup.
     pub(crate) fn refused(error: Error, at: Timestamp) -> Self {
         Self { token: Err(error), source: Source::Miss, upstream: None, followup: None, at }
     }
@@ -51,21 +52,21 @@ impl TokenOutcome {
     }
 }
 
-/// Where the token of an answer came from, in the words of RFC 9211.
+/// Where an answer's token came from, in the terms of RFC 9211.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The cache.
+    /// From the cache.
     Hit,
-    /// OfficeRnD: nothing was cached.
+    /// From OfficeRnD, because the cache had no token.
     Miss,
-    /// OfficeRnD: what was cached had too little life.
+    /// From OfficeRnD, because the cached token had too little remaining lifetime.
     Stale,
-    /// Another request's fetch.
+    /// From a fetch that another request led.
     Collapsed,
 }
 
 impl Source {
-    /// The word for the log.
+    /// The value of the audit field `cache`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -77,9 +78,11 @@ impl Source {
 }
 
 impl<P: Ports> Broker<P> {
-    /// A token of `scopes` for a caller that is known and may have them, for a request that came at `arrived`.
+    /// Finds a token of `scopes` for `caller`. The request arrived at `arrived`, from which its
+    /// longest wait counts.
     ///
-    /// Whoever calls this has authenticated the caller and authorized the scopes: from here on nobody asks.
+    /// The function must be called only after authentication and authorization: nothing below
+    /// checks them again.
     pub fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> TokenFuture {
         let application = config.application(caller).clone();
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
@@ -92,7 +95,7 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// The same where memory has nothing, or something with too little life.
+    /// Continues after memory had no token, or one with too little remaining lifetime.
     async fn issue_after_lookup(
         self,
         wanted: Wanted,
@@ -115,7 +118,7 @@ impl<P: Ports> Broker<P> {
         };
         let need = if token.remaining(now) < LEAST_REMAINING { Need::Now } else { Need::Late };
         let outcome = self.issue_by_fetching(wanted, need, Source::Stale, arrived).await;
-        // A token that lives outlives any trouble with OfficeRnD.
+        // The current token is still usable, so a failed renewal does not matter yet.
         match outcome.token {
             Err(_) if need == Need::Late && token.remaining(outcome.at) >= LEAST_REMAINING => {
                 TokenOutcome { token: Ok(token), source: Source::Hit, ..outcome }
@@ -124,14 +127,15 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Serves a cached token, if its life allows that without a wait for its successor.
+    /// Serves a cached token, unless its remaining lifetime requires waiting for a renewal.
     fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<TokenOutcome> {
         let min_remaining = wanted.config.min_remaining;
         let life = token.life(now, min_remaining, self.instance.jitter(min_remaining));
         let in_flight = || self.instance.flight(wanted.key()).is_some();
         match life {
             Life::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {
-                // In flight from now on, whenever the followup begins: who comes in between does not try as well.
+                // Register the flight now rather than when the follow-up starts, so that
+                // requests arriving in between do not start a second renewal.
                 let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
                 let (broker, wanted) = (self.clone(), wanted.clone());
                 let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
@@ -143,13 +147,13 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Whether it makes sense to ask for a successor, as far as this instance knows.
+    /// Whether a renewal is due and the gate, as this instance knows it, is free.
     fn may_renew(&self, wanted: &Wanted, token: &Token, need: Need, now: Timestamp) -> bool {
         token.next_fetch(now) <= now && self.admit(wanted, need, now).is_ok()
     }
 
     async fn issue_by_fetching(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> TokenOutcome {
-        // What the body and the store took is part of the wait.
+        // The time for reading the body and the store counts towards the longest wait.
         let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
         let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
         let in_flight = self.instance.flight(wanted.key()).is_some();
@@ -162,7 +166,8 @@ impl<P: Ports> Broker<P> {
                 let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
                 TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
             }
-            // A call may be on its way and its token must not be lost: the fetch ends after the answer.
+            // A call may be in progress, and its token must not be lost: the fetch continues as
+            // follow-up.
             Either::Right(((), fetch)) => TokenOutcome {
                 token: Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)),
                 source,

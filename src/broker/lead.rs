@@ -1,4 +1,5 @@
-//! Who leads a flight, and who joins it.
+//! Lets requests of an instance share one fetch: the first leads it, the others wait for its
+//! outcome.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,10 +12,11 @@ use super::wanted::Wanted;
 use crate::gate::Need;
 use crate::token::Key;
 
-/// How often a request looks whether the fetch it waits for has ended.
+/// How often a request checks whether the fetch that it waits for has ended.
 const FLIGHT_POLL: Duration = Duration::from_millis(10);
 
-/// Leads a flight, and takes it off the board whatever happens: a host may drop a request at any await.
+/// The leading side of a flight. Dropping it removes the flight, because a host may drop a
+/// request at any await.
 pub(super) struct Lead {
     instance: Rc<Instance>,
     flight: Rc<Flight>,
@@ -40,7 +42,7 @@ impl Drop for Lead {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Joins the fetch that is on its way, or leads one.
+    /// Waits for the running fetch of the same key, or leads a new one.
     pub(super) async fn obtain(self, wanted: Wanted, need: Need) -> FetchOutcome {
         loop {
             let Some(flight) = self.instance.flight(wanted.key()) else {
@@ -53,7 +55,8 @@ impl<P: Ports> Broker<P> {
                 let landed = flight.landed.borrow().clone();
                 match landed {
                     None => self.ports.sleep(FLIGHT_POLL).await,
-                    // A fetch that was less needed gave up sooner than this one would.
+                    // That fetch gave up early because it needed the token less. This request
+                    // tries again.
                     Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
                     Some(Landing::Ended(outcome)) => return FetchOutcome::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,

@@ -1,4 +1,4 @@
-//! The lease in the store.
+//! Acquires and releases the lease in the store, by Fischer's algorithm on plain get and set.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use super::store::{STORE_LIMIT, StoreFailed};
 use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, Lease};
 use crate::mutation::{self, Rule};
 
-/// How often the read-back of a lease is tried on a store that fails.
+/// How often reading back a written lease is tried while the store fails.
 const READ_BACK_TRIES: usize = 3;
 
 pub(super) enum LeaseAttempt {
     Won(Lease),
-    /// Somebody else has it, for this long at most.
+    /// Another request holds the lease, for at most this long.
     Lost(Duration),
     NoStore,
 }
 
 impl<P: Ports> Broker<P> {
-    /// Fischer's mutual exclusion on plain get and set.
+    /// Tries once to acquire the lease, by Fischer's algorithm.
     pub(super) async fn acquire_lease(&self) -> LeaseAttempt {
         let started = self.ports.now();
         match self.remaining_lease().await {
@@ -32,13 +32,15 @@ impl<P: Ports> Broker<P> {
         if self.set(LEASE_KEY, &bytes).await.is_err() {
             return LeaseAttempt::NoStore;
         }
-        // Where the store is slow for us, it is slow for the others: give their writes time to land.
+        // A store that is slow for this request is slow for others as well: wait until their
+        // writes have landed.
         let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
         self.ports.sleep(LEASE_SETTLE.max(took * 2)).await;
         if !mutation::holds(Rule::ReadBack) {
             return LeaseAttempt::Won(lease);
         }
-        // A lease that was written must be read: given up here, it would bar everybody until it ends.
+        // Giving up after the write would leave a lease without a holder, which blocks every
+        // request until it expires.
         for _ in 0..READ_BACK_TRIES {
             match self.get(LEASE_KEY).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
@@ -49,7 +51,7 @@ impl<P: Ports> Broker<P> {
         LeaseAttempt::NoStore
     }
 
-    /// How long the lease that somebody has will last; nothing when it is free.
+    /// The remaining time of another request's lease; `None` if the lease is free.
     pub(super) async fn remaining_lease(&self) -> Result<Option<Duration>, StoreFailed> {
         let bytes = self.get(LEASE_KEY).await?.unwrap_or_default();
         if bytes.is_empty() {
@@ -62,10 +64,10 @@ impl<P: Ports> Broker<P> {
         Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
     }
 
-    /// Gives the lease back, unless it is another's by now.
+    /// Releases the lease, unless another request has it by now.
     pub(super) async fn release_lease(&self, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
-        // If the store does not take it, it ends by itself.
+        // If this write fails, the lease expires automatically.
         if matches!(self.get(LEASE_KEY).await, Ok(Some(found)) if found == lease.encode()) {
             let _ = self.set(LEASE_KEY, &[]).await;
         }

@@ -1,4 +1,4 @@
-//! The ledger in memory, and in the store.
+//! Keeps the ledger in memory and in the store alike, and asks it whether a call may be made.
 
 use super::instance::Broker;
 use super::ports::Ports;
@@ -6,12 +6,12 @@ use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::error::Error;
-use crate::gate::{LEDGER_KEY, Ledger, Need};
+use crate::gate::{LEDGER_KEY, Ledger, Need, Reservation};
 use crate::time::Timestamp;
 
 impl<P: Ports> Broker<P> {
-    /// What keeps the broker from being of use, apart from its configuration: the store does not answer, or OfficeRnD has
-    /// just refused every application's credential.
+    /// The problem that `/readyz` reports apart from the configuration: the store does not
+    /// answer, or OfficeRnD has just refused every application's credential.
     pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
         if self.load_ledger().await.is_err() {
             return Some("store");
@@ -21,13 +21,21 @@ impl<P: Ports> Broker<P> {
         config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
     }
 
-    /// Asks the ledger as this instance knows it.
+    /// Whether the ledger, as this instance knows it, admits a call.
     pub(super) fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
         let ledger = self.instance.ledger.borrow();
         ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
     }
 
-    /// While a secret rotates, another instance may have found the current one refused.
+    /// Records a call if the ledger admits it. No await lies between the decision and the record:
+    /// without a store, only this record in memory keeps the quota.
+    pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
+        self.admit(wanted, need, now)?;
+        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now)))
+    }
+
+    /// Switches to the credential in use. During a rotation, another instance may have found
+    /// the current one refused.
     pub(super) async fn with_credential_in_use(&self, wanted: &Wanted) -> Wanted {
         if wanted.application.next.is_some() {
             let _ = self.load_ledger().await;
@@ -35,7 +43,7 @@ impl<P: Ports> Broker<P> {
         wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
     }
 
-    /// Brings the ledger in memory up to what the store has. What cannot be read changes nothing.
+    /// Merges the store's ledger into the one in memory. An unreadable ledger changes nothing.
     pub(super) async fn load_ledger(&self) -> Result<(), StoreFailed> {
         if let Some(bytes) = self.get(LEDGER_KEY).await? {
             match Ledger::decode(&bytes) {

@@ -1,4 +1,4 @@
-//! What the core needs of the world.
+//! The ports: everything that the core needs from the outside world.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,58 +8,62 @@ use http::{Request, Response};
 
 use crate::time::Timestamp;
 
-/// Everything the core needs of the world. One implementation per kind of host, and one for the simulation.
+/// Clock, randomness, variables, store, OfficeRnD and logs. Each kind of host implements it,
+/// and so does the simulation.
 ///
-/// Clones share what they stand on. No method may wake another request: waiting is [`Ports::sleep`].
+/// Clones share their state. No method may wake another request: the only way to wait is
+/// [`Ports::sleep`].
 pub trait Ports: Clone + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
-    /// Unpredictable bits.
+    /// 64 unpredictable bits.
     fn random(&self) -> u64;
-    /// Ends after `duration`.
+    /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
-    /// The value of a variable; the empty text when it has none.
+    /// Reads a variable; the empty string if it is not set.
     ///
     /// # Errors
-    /// When the provider fails, in its words.
+    /// When the variable provider fails, in its own words.
     fn variable(&self, name: &'static str) -> impl Future<Output = Result<String, String>>;
-    /// A value of the store.
+    /// Reads a value from the store.
     ///
     /// # Errors
-    /// When the store fails, in its words.
+    /// When the store fails, in its own words.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, String>>;
     /// Writes a value to the store.
     ///
     /// # Errors
-    /// When the store fails, in its words.
+    /// When the store fails, in its own words.
     fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), String>>;
-    /// Sends a request to OfficeRnD, and reads at most `limit` bytes of the answer. Redirects are not followed.
+    /// Sends a request to OfficeRnD, and reads at most `limit` bytes of the answer. Does not
+    /// follow redirects.
     ///
     /// # Errors
-    /// When there is no whole answer, or a longer one.
+    /// When no complete answer arrives, or a longer one.
     fn send(
         &self,
         request: Request<String>,
         limit: usize,
     ) -> impl Future<Output = Result<Response<Vec<u8>>, SendError>>;
-    /// The class of what the host lacks, for `/readyz`, where the broker is of use without it.
+    /// The word that `/readyz` reports if the host lacks something that the broker can work
+    /// without.
     fn degradation(&self) -> Option<&'static str> {
         None
     }
-    /// Writes the audit line of a request, which ends with its only line break.
+    /// Writes a request's audit line, which ends with its only line break.
     fn audit(&self, line: Vec<u8>);
-    /// Tells the operator about something that is amiss and was coped with.
+    /// Tells the operator about a problem that the broker has worked around.
     fn warn(&self, line: &str);
 }
 
-/// Why there is no answer to read.
+/// Why no answer can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// No connection, or one that broke.
+    /// No connection, or a connection that broke.
     Unreachable,
-    /// More bytes than the limit.
+    /// The answer exceeds the limit.
     TooLong,
 }
 
-/// Work that goes on after the answer. Whoever runs the request runs this to its end, which is bounded.
+/// Work to do after the answer. The host's side must run it to its end, which has a deadline.
 pub type Followup = Pin<Box<dyn Future<Output = ()>>>;

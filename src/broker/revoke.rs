@@ -1,4 +1,4 @@
-//! Revocation, RFC 7009.
+//! Revokes a token on behalf of a caller (RFC 7009).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,17 +15,21 @@ use crate::error::{Cause, Error};
 use crate::time::is_recent;
 use crate::token::{Index, Token};
 
-/// A key is revoked no more often than this: jobs that revoke at every 401 must not spend the budget.
+/// Shortest time between two revocations of one key: a job that revokes at every 401 must not
+/// use up the call quota.
 const PAUSE_AFTER_REVOCATION: Duration = Duration::from_secs(60);
 
 impl<P: Ports> Broker<P> {
-    /// Forgets a token that a caller says does not work (RFC 7009), if it is one that the caller could have been given:
-    /// of its application, for scopes that it may have. The next request gets a new one, within 2 s on every instance.
+    /// Makes the broker forget a token that does not work. The next request gets a new one,
+    /// within 2 s on every instance.
     ///
-    /// Whoever calls this has authenticated the caller.
+    /// Only a token that the caller could have got is revoked: one of its application, for
+    /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
+    /// unknown one. The function must be called only after authentication.
     ///
     /// # Errors
-    /// When a token of the same key was revoked less than a minute ago, or the store does not take it.
+    /// When a token of the same key was revoked less than a minute ago, or the store does not
+    /// accept the revocation.
     pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
         let unavailable = |StoreFailed| Error::unavailable(Cause::StoreUnavailable, RETRY_SOON);
         if self.instance.holds_unsaved(token) {
@@ -55,7 +59,7 @@ impl<P: Ports> Broker<P> {
         }
         let revoked = Rc::new(record.revoked(now));
         self.save(&wanted, &revoked).await.map_err(unavailable)?;
-        // While a secret rotates, the other one may have brought the same token.
+        // During a rotation, both credentials may have brought the same token.
         if let Some(other) = wanted.with_other_credential()
             && self.load(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
         {

@@ -1,4 +1,4 @@
-//! The store, as far as it answers in time.
+//! Reads and writes the store with a deadline and one retry.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use crate::seal::NONCE_LENGTH;
 /// A store operation that takes longer has failed.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The store failed; the log has said so. Whoever meets this goes on as if there were nothing.
+/// The store failed, and a warning is logged. The broker goes on as if the store were empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreFailed;
 
@@ -34,7 +34,8 @@ impl<P: Ports> Broker<P> {
         self.try_twice("set", || self.ports.set(key, value)).await
     }
 
-    /// A store that fails at once gets a second chance: a connection that broke is made anew. One that is slow does not.
+    /// Retries once after an immediate failure, because a broken connection is replaced. A slow
+    /// store gets no second try.
     pub(super) async fn try_twice<T, F>(&self, operation: &str, attempt: impl Fn() -> F) -> Result<T, StoreFailed>
     where
         F: Future<Output = Result<T, String>>,
@@ -52,7 +53,7 @@ impl<P: Ports> Broker<P> {
         Err(StoreFailed)
     }
 
-    /// The future's output, unless `limit` passes first.
+    /// Returns the future's output, or `None` after `limit`.
     pub(super) async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         match select(pin!(future), pin!(self.ports.sleep(limit))).await {
             Either::Left((output, _)) => Some(output),

@@ -1,4 +1,4 @@
-//! The variables, read again from time to time.
+//! Reads the variables into a configuration, again every 10 s.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::config::{Config, VARIABLES};
 use crate::error::Error;
 use crate::time::{Timestamp, is_recent};
 
-/// The variables that take longer, all together, have failed.
+/// Longest time for reading all variables.
 const VARIABLES_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a configuration is good for while the variables cannot be read.
+/// How long the last configuration stays in use while the variables cannot be read.
 const CONFIG_LIFE: Duration = Duration::from_secs(300);
 
 impl<P: Ports> Broker<P> {
-    /// The configuration, read again when what is remembered is older than 10 s.
+    /// The configuration, read again if the remembered one is older than 10 s.
     ///
     /// # Errors
-    /// When the variables cannot be read, or have mistakes.
+    /// When the variables cannot be read, or contain mistakes.
     pub async fn config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
         match self.instance.recent_config(now) {
             Some(outcome) => outcome,
@@ -32,7 +32,7 @@ impl<P: Ports> Broker<P> {
         if let Err(error) = &read.outcome {
             self.ports.warn(&error.to_string());
         }
-        // A provider that fails for a while is no reason to fail with it.
+        // While the variable provider fails, keep the last good configuration.
         if matches!(read.outcome, Err(Error::Variables(_)))
             && let Some(last) = &*self.instance.config.borrow()
             && last.outcome.is_ok()

@@ -1,4 +1,4 @@
-//! What a fetch is for.
+//! What a request wants: scopes of an application, fetched with one of its credentials.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -9,15 +9,15 @@ use crate::digest::in_memory_hash;
 use crate::scope::Scopes;
 use crate::token::Key;
 
-/// What a fetch is for.
+/// The token that a request wants, before it is found.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) config: Rc<Config>,
     pub(super) application: Rc<Application>,
-    /// What it would be fetched with.
+    /// Credential that a fetch would use.
     pub(super) credential: Rc<Credential>,
     pub(super) scopes: Scopes,
-    /// As in [`Remembered`].
+    /// Hash of application, credential and scopes, as in `Remembered`.
     pub(super) hash: u64,
     pub(super) key: OnceCell<Key>,
 }
@@ -37,12 +37,12 @@ impl Wanted {
         *self.key.get_or_init(|| Key::of(&self.application, &self.credential, &self.scopes))
     }
 
-    /// The same with another credential.
+    /// The same scopes and application with another credential.
     pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
         Self::new(self.config.clone(), self.application.clone(), credential.clone(), self.scopes.clone())
     }
 
-    /// The same with the application's other credential, while its secret rotates.
+    /// The same with the application's other credential, if a rotation is in progress.
     pub(super) fn with_other_credential(&self) -> Option<Self> {
         let is_other = |other: &&Rc<Credential>| !Rc::ptr_eq(other, &self.credential);
         self.application.credentials().find(is_other).map(|other| self.with_credential(other))

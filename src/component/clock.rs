@@ -1,4 +1,4 @@
-//! The time, and waiting for it.
+//! The clock: current time and sleep.
 
 use std::time::{Duration, SystemTime};
 

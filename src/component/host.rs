@@ -1,4 +1,4 @@
-//! The kind of host that this component is built for.
+//! Selects the host that this component is built for: Spin, or any other host with WASI 0.3.
 
 #[cfg(feature = "spin")]
 pub(super) use super::spin::Host;

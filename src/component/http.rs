@@ -1,4 +1,4 @@
-//! Requests, answers and bodies between `wasi:http` and the types of `http`.
+//! Converts requests, answers and bodies between `wasi:http` and the crate `http`.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,24 +17,25 @@ use super::spawn::spawn;
 use crate::broker::SendError;
 use crate::endpoint::{self, BODY_LIMIT, Body, BodyError};
 
-/// A body that takes longer to arrive is given up.
+/// Longest time for a request body to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(4);
 
-/// Room for a body that does not say how long it is. A longer one gets twice as much, again and again, and never more than the
-/// limit and the byte that is over it.
+/// First buffer for a body of unknown length. The buffer doubles as the body grows, up to one
+/// byte over the limit.
 const UNANNOUNCED_BODY_CAPACITY: usize = 256;
 
-/// How a body ends: with trailers, or in the middle.
+/// How a body ends: complete, perhaps with trailers, or broken off.
 type End = Result<Option<Trailers>, ErrorCode>;
 
-/// Everything but the body, as far as the core reads it, and how long that is.
+/// Request line and headers, as far as the core reads them, and the announced length of the
+/// body.
 pub(super) fn head(request: &types::Request) -> Option<(Request<Body>, Option<usize>)> {
     let mut head = Request::new(Ok(Vec::new()));
     *head.method_mut() = match request.get_method() {
         types::Method::Get => Method::GET,
         types::Method::Head => Method::HEAD,
         types::Method::Post => Method::POST,
-        // No path has any other: it does not matter which it is.
+        // No path accepts another method, so any stand-in gets the same answer.
         _ => Method::OPTIONS,
     };
     *head.uri_mut() = uri(request, head.method() != Method::POST)?;
@@ -44,7 +45,7 @@ pub(super) fn head(request: &types::Request) -> Option<(Request<Body>, Option<us
     Some((head, length))
 }
 
-/// What the request is for; where it was sent to is of interest only for what is read.
+/// The URI. Only the metadata endpoint needs the origin, so a POST omits it.
 fn uri(request: &types::Request, with_origin: bool) -> Option<Uri> {
     let path = request.get_path_with_query();
     let path = path.as_deref().map_or(Ok(PathAndQuery::from_static("/")), PathAndQuery::try_from).ok()?;
@@ -62,7 +63,8 @@ fn uri(request: &types::Request, with_origin: bool) -> Option<Uri> {
     uri.build().ok()
 }
 
-/// Those of the names. A value that cannot be one counts as absent: no host lets it through.
+/// Copies the headers of these names. A malformed value counts as absent; no host lets one
+/// through.
 pub(super) fn headers(fields: &Fields, names: &[HeaderName]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(names.len());
     for name in names {
@@ -73,7 +75,7 @@ pub(super) fn headers(fields: &Fields, names: &[HeaderName]) -> HeaderMap {
     headers
 }
 
-/// How long the body is, if its head says so (RFC 9110 section 8.6).
+/// The announced length of the body (RFC 9110 section 8.6).
 fn content_length(fields: &Fields) -> Option<usize> {
     match &fields.get("content-length")[..] {
         [length] => str::from_utf8(length).ok()?.parse().ok(),
@@ -84,11 +86,12 @@ fn content_length(fields: &Fields) -> Option<usize> {
 pub(super) async fn read_body(request: types::Request, length: Option<usize>) -> Body {
     let body = read(|end| types::Request::consume_body(request, end), length, BODY_LIMIT);
     let patience = async {
-        // Mostly it is there as soon as the host has had a moment.
+        // Usually the body arrives during these yields, and no timer is needed.
         for () in std::iter::repeat_n((), Host::YIELDS_BEFORE_TIMER) {
             yield_async().await;
         }
-        // Boxed because it is seldom needed.
+        // Boxed: most bodies arrive before the timer is set, so its state should not enlarge
+        // every future.
         Box::pin(sleep(BODY_PATIENCE)).await;
     };
     match select(pin!(body), pin!(patience)).await {
@@ -98,7 +101,8 @@ pub(super) async fn read_body(request: types::Request, length: Option<usize>) ->
     }
 }
 
-/// Reads a body to its end, and stops at the first byte over `limit`. No `async fn`, which would have its arguments twice.
+/// Reads a whole body, and stops at the first byte over `limit`. Not an `async fn`, because
+/// that would store its arguments twice.
 pub(super) fn read(
     consume: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, FutureReader<End>),
     length: Option<usize>,
@@ -107,7 +111,8 @@ pub(super) fn read(
     let (receipt, received) = wit_future::new(|| Ok(()));
     let (mut stream, end) = consume(received);
     async move {
-        // Kept until this ends: a receipt that is dropped is given.
+        // Hold the receipt until the body is read: dropping the writer sends its default,
+        // `Ok(())`, which acknowledges the body.
         let _receipt = &receipt;
         let mut whole = Vec::with_capacity(length.map_or(UNANNOUNCED_BODY_CAPACITY, |length| length.min(limit) + 1));
         loop {
@@ -120,8 +125,9 @@ pub(super) fn read(
             let (result, read) = stream.read(whole).await;
             whole = read;
             if result == StreamResult::Dropped {
-                // Nothing broke off. To be told so would take a turn of the host, or two. Trailers, which HTTP/2 may have all
-                // the same, stay with the host as long as the instance.
+                // The body is complete. Waiting for the host to confirm it would cost one or
+                // two more turns of the host. Trailers, which HTTP/2 may still send, stay with
+                // the host for as long as the instance lives.
                 if length == Some(whole.len()) {
                     return Ok(whole);
                 }
@@ -131,12 +137,12 @@ pub(super) fn read(
     }
 }
 
-/// The answer as the host takes it. Its body goes out after it.
+/// Hands the answer to the host; its body follows afterwards.
 pub(super) fn outgoing(answer: Response<String>) -> Result<types::Response, ErrorCode> {
     let (head, body) = answer.into_parts();
     let (contents, trailers) = write(body);
     let (response, _) = types::Response::new(fields(&head.headers)?, contents, trailers);
-    // A new one has 200: that call of the host is saved.
+    // A new response has status 200, so this saves a host call.
     if head.status != StatusCode::OK {
         response.set_status_code(head.status.as_u16()).map_err(|()| ErrorCode::InternalError(None))?;
     }
@@ -149,26 +155,27 @@ fn fields(headers: &HeaderMap) -> Result<Fields, ErrorCode> {
     Fields::from_list(&list).map_err(|_| ErrorCode::InternalError(None))
 }
 
-/// A body, as the host reads it.
+/// The stream from which the host reads a body.
 fn write(body: String) -> (Option<StreamReader<u8>>, FutureReader<End>) {
-    // A writer that is dropped writes this: there are no trailers.
+    // Dropping the writer sends its default: no trailers.
     let (no_trailers, trailers) = wit_future::new(|| Ok(None));
     if body.is_empty() {
         return (None, trailers);
     }
     let (mut writer, contents) = wit_stream::new();
     spawn(async move {
-        // What is left when the host reads no further is nobody's.
+        // If the host stops reading, the rest is discarded.
         drop(writer.write_all(body.into_bytes()).await);
         drop(writer);
-        // By now the host waits for them. Before, it would have to tell when it has taken them.
+        // By now the host waits for the trailers. Earlier, it would have to report that it has
+        // taken them.
         drop(no_trailers);
     });
     (Some(contents), trailers)
 }
 
-/// A request whose body is sent as it is taken, and how its transmission ends; nothing when the host refuses a part of it. It is
-/// a POST: the core sends no other.
+/// A POST request whose body is sent while the host takes it, and the result of its
+/// transmission. `None` if the host refuses a part of it. The core sends no other method.
 pub(super) fn to_send(request: Request<String>) -> Option<(types::Request, FutureReader<Result<(), ErrorCode>>)> {
     let (head, body) = request.into_parts();
     let (contents, trailers) = write(body);

@@ -1,5 +1,7 @@
-//! Standard output in one call of the host for each line. Rust's library makes three: `check-write`, `write` and
-//! `blocking-flush`.
+//! Writes audit lines to stdout and warnings to stderr.
+//!
+//! An audit line takes one host call. Rust's standard library would make three: `check-write`,
+//! `write` and `blocking-flush`.
 
 use std::io::{self, Write};
 
@@ -9,8 +11,9 @@ use self::wasi::io::streams::OutputStream;
 wasip3::wit_bindgen::generate!({
     runtime_path: "wasip3::wit_bindgen::rt",
     generate_all,
-    // The linker makes one interface of this and of what Rust's library imports: so it is of that version (`interfaces.rs` fails
-    // at another), and has the methods that nobody calls here.
+    // The linker merges this interface with the one that Rust's standard library imports. It
+    // therefore has the same version (`interfaces.rs` fails at another) and the methods that
+    // this component never calls.
     inline: "
         package officernd:token-broker;
 
@@ -69,7 +72,7 @@ wasip3::wit_bindgen::generate!({
     ",
 });
 
-/// As much as a host takes at once.
+/// Most bytes that a host accepts in one call.
 const LONGEST: usize = 4096;
 
 pub(super) struct Stdout(OutputStream);
@@ -79,8 +82,9 @@ impl Stdout {
         Self(get_stdout())
     }
 
-    /// In one piece, so that what several instances write does not mix. A line longer than a host takes at once goes through Rust's
-    /// library, as one write too wherever the host has room for it. What cannot be written stops nobody.
+    /// Writes in one piece, so that lines of several instances do not mix. A line longer than
+    /// [`LONGEST`] goes through Rust's standard library, which also writes it in one piece if
+    /// the host can take it. A failed write is ignored: a broken log must not stop requests.
     pub(super) fn write(&self, bytes: &[u8]) {
         if bytes.len() <= LONGEST {
             let _ = self.0.blocking_write_and_flush(bytes);
@@ -90,9 +94,9 @@ impl Stdout {
     }
 }
 
-/// Tells the operator: on stderr, in one line.
+/// Writes a warning to stderr, in one line.
 pub(super) fn warn(line: &str) {
-    // A provider's or a store's words must not begin a line of their own.
+    // The text of a provider or a store must not forge a line of its own.
     let line = line.replace(char::is_control, " ");
     let _ = io::stderr().write_all(["officernd-token-broker: ", &line, "\n"].concat().as_bytes());
 }

@@ -1,7 +1,8 @@
-//! Work that goes on after the answer, or beside what leads to it.
+//! Runs work in the background: answer bodies while they are sent, and follow-ups.
 //!
-//! `wasip3::spawn` would do, and every request would pay: the list that it keeps wakes itself whenever something on it waits, and
-//! that is one more turn of the host. Here nothing is woken but by what it waits for: never by another request.
+//! `wasip3::spawn` would cost every request one more turn of the host, because its task list
+//! wakes itself whenever a task waits. Here a task is woken only by what it waits for, and
+//! never by another request.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -12,13 +13,14 @@ use std::task::{Context, Wake, Waker};
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 thread_local! {
-    /// What waits, each with a number of its own. A waker must be `Send`, and so it has the number alone.
+    /// Waiting tasks by number. A waker must be `Send`, so it holds only the number.
     static WAITING: RefCell<Vec<(u64, Work)>> = const { RefCell::new(Vec::new()) };
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Begins `work` at once, and goes on with it when what it waits for is there: within the turns of the request that began it,
-/// which lasts until then. It must wait for the host alone, and not yield: it would be polled again without end.
+/// Starts `work` immediately, and continues it within the turns of the request that started it,
+/// which the host keeps alive until then. The work may wait only for the host; if it yielded,
+/// it would be polled forever.
 pub(super) fn spawn(work: impl Future<Output = ()> + 'static) {
     let number = NUMBER.get();
     NUMBER.set(number + 1);
@@ -34,7 +36,9 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         self.rings.store(true, Ordering::Relaxed);
-        // Taken out: nothing is borrowed while it is polled. What is not there has ended, or is being polled and is polled again.
+        // Take the task out of the list, so that the list is not borrowed during the poll. If
+        // it is missing, it has finished, or it is being polled right now and the loop below
+        // will poll it again.
         let taken = WAITING.with_borrow_mut(|waiting| {
             let place = waiting.iter().position(|(number, _)| *number == self.number)?;
             Some(waiting.swap_remove(place))

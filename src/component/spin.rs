@@ -1,4 +1,4 @@
-//! What Spin has for the broker: variables, and the key-value store. No other file names `spin_sdk`.
+//! Spin as host: its variables and its key-value store. No other file names `spin_sdk`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,12 +8,13 @@ use spin_sdk::variables;
 
 #[derive(Default)]
 pub(super) struct Host {
-    /// The open store, which is not opened again for every request.
+    /// The open store, kept between requests.
     store: RefCell<Option<Rc<Store>>>,
 }
 
 impl Host {
-    /// How often the host gets a moment for a request's body before a timer is set, which costs as much as half of the request.
+    /// How often to yield to the host for a request's body before setting a timer. A timer
+    /// costs half as much as a whole request.
     pub(super) const YIELDS_BEFORE_TIMER: usize = 4;
 
     pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
@@ -49,7 +50,7 @@ impl Host {
         }
     }
 
-    /// After a failure the next operation opens the store again.
+    /// Makes the next operation open the store again after a failure.
     fn reopen_after_failure<T>(&self, result: Result<T, key_value::Error>) -> Result<T, String> {
         result.map_err(|error| {
             self.store.replace(None);

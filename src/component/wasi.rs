@@ -1,4 +1,5 @@
-//! What any other host has for the broker: the environment, and the store of `wasi:keyvalue`. Nothing here is Spin's.
+//! Any other host with WASI 0.3: the environment and the store of `wasi:keyvalue`. Nothing here
+//! depends on Spin.
 
 use std::cell::RefCell;
 use std::env;
@@ -11,8 +12,9 @@ use crate::config::VARIABLES;
 wasip3::wit_bindgen::generate!({
     runtime_path: "wasip3::wit_bindgen::rt",
     generate_all,
-    // As much of the draft as is used here, in the version that hosts have. None of it is `async`: while the store works, all
-    // requests of the instance wait, and no deadline ends that.
+    // The part of the draft that is used here, in the version that hosts implement. None of it
+    // is `async`: while the store works, all requests of the instance wait, and no deadline
+    // applies.
     inline: "
         package officernd:token-broker;
 
@@ -37,16 +39,16 @@ wasip3::wit_bindgen::generate!({
     ",
 });
 
-/// The bucket's name: that of the store on Spin.
+/// Name of the bucket, the same as that of the store on Spin.
 const BUCKET: &str = "default";
 
-/// Most records that an instance keeps without a store. The one that was written longest ago makes room, which is never lease,
-/// ledger or index: those are written around each call.
+/// Most records that an instance keeps if the host has no store. The record that was written
+/// longest ago makes room. That is never lease, ledger or index, which every call writes.
 const RECORDS_KEPT: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Host {
-    /// The open store, which is not opened again for every request.
+    /// The open store, kept between requests.
     store: RefCell<Option<Store>>,
 }
 
@@ -56,17 +58,18 @@ type Record = (String, Vec<u8>);
 #[derive(Clone)]
 enum Store {
     Shared(Rc<Bucket>),
-    /// The host has none: the records of this instance, the one written last at the end.
+    /// The host has no store, so this instance keeps its own records, the last written one at
+    /// the end.
     InMemory(Rc<RefCell<Vec<Record>>>),
 }
 
 impl Host {
-    /// No moment for a request's body before a timer is set: while an instance yields, `wasmtime serve` starts another one, and
-    /// that would have a budget of its own.
+    /// No yields before the timer: while an instance yields, `wasmtime serve` starts another
+    /// one, which would keep its own count of the call quota.
     pub(super) const YIELDS_BEFORE_TIMER: usize = 0;
 
     pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
-        // spin.toml has the defaults on Spin; here nobody else knows them.
+        // On Spin, spin.toml contains the defaults; other hosts do not know them.
         let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
         Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
     }
@@ -117,7 +120,7 @@ impl Host {
         Ok(store)
     }
 
-    /// After a failure the next operation opens the store again.
+    /// Makes the next operation open the store again after a failure.
     fn reopen_after_failure<T>(&self, result: Result<T, Error>) -> Result<T, String> {
         result.map_err(|error| {
             self.store.replace(None);

@@ -1,4 +1,4 @@
-//! WASI 0.3 and a host's own interfaces as the core's ports.
+//! Implements the core's ports with WASI 0.3 and the host's own interfaces.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::broker::{Ports, SendError};
 use crate::time::Timestamp;
 use crate::upstream;
 
-/// WASI 0.3 and a host's own interfaces as the core's ports.
+/// The outside world of one instance.
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) host: Rc<Host>,
@@ -49,8 +49,9 @@ impl Ports for World {
     }
 
     async fn send(&self, request: Request<String>, limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-        // `_transmitted` lives until the answer is read: Wasmtime 49.0 closes the connection when it is dropped
-        // (bytecodealliance/wasmtime#14227), and a body that comes after its head would be lost.
+        // `_transmitted` lives until the answer is read: Wasmtime 49.0 closes the connection
+        // when it is dropped (bytecodealliance/wasmtime#14227), and a body that follows its
+        // head would be lost.
         let (request, _transmitted) = to_send(request).ok_or(SendError::Unreachable)?;
         let response = client::send(request).await.map_err(|_| SendError::Unreachable)?;
         let mut answer = Response::new(Vec::new());

@@ -1,4 +1,5 @@
-//! The OfficeRnD applications whose tokens are handed out, and the credentials they have there.
+//! OfficeRnD applications and their credentials, and the variable `applications` that lists
+//! them.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,40 +12,41 @@ use crate::json::{Json, for_each_entry};
 use crate::seal::Seal;
 use crate::secret::ClientSecret;
 
-/// The application of a caller whose policy names none.
+/// Name of the application whose tokens a caller gets if its policy names none.
 pub const DEFAULT: &str = "default";
 
-/// An OfficeRnD application.
+/// An OfficeRnD application: the broker fetches tokens on its behalf.
 #[derive(Debug)]
 pub struct Application {
-    /// Its name in the policy and the log.
+    /// Name in the policy and in the log.
     pub name: String,
-    /// Its client id at OfficeRnD.
+    /// Client id at OfficeRnD.
     pub client_id: String,
-    /// What it proves itself with.
+    /// Credential in use until OfficeRnD refuses it.
     pub current: Rc<Credential>,
-    /// What it is to prove itself with once OfficeRnD refuses the current one.
+    /// Credential that replaces the current one once OfficeRnD refuses it.
     pub next: Option<Rc<Credential>>,
 }
 
-/// What an application proves itself with at OfficeRnD.
+/// One of an application's client secrets, with what is derived from it.
 #[derive(Debug)]
 pub struct Credential {
-    /// Its client secret.
+    /// Client secret at OfficeRnD.
     pub client_secret: ClientSecret,
-    /// Tells this credential from every other without telling what it is.
+    /// Identifies the credential without revealing it.
     pub fingerprint: Fingerprint,
-    /// Seals the tokens that it brought.
+    /// Seals the tokens that this credential fetched.
     pub seal: Seal,
 }
 
-/// Tells one credential from every other: the SHA-256 of identity host, client id and client secret.
+/// Identifies a credential: SHA-256 of identity host, client id and client secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Application {
-    /// An application. A next secret that is empty, or the current one, is none: while a secret is moved from one variable
-    /// to the other, both have it for a moment.
+    /// Creates an application. An empty next secret is ignored, and so is one equal to the
+    /// current secret: an operator who moves a secret between the two variables briefly sets
+    /// both.
     pub fn new(name: &str, client_id: &str, client_secret: &str, next: &str, identity: &Origin) -> Self {
         let credential = |client_secret: &str| {
             let client_secret = ClientSecret::new(client_secret);
@@ -59,19 +61,19 @@ impl Application {
         }
     }
 
-    /// Its credentials, the current one first.
+    /// The credentials, the current one first.
     pub fn credentials(&self) -> impl Iterator<Item = &Rc<Credential>> {
         [&self.current].into_iter().chain(&self.next)
     }
 }
 
 impl Fingerprint {
-    /// The fingerprint of a credential at an identity host.
+    /// Computes the fingerprint of a credential at an identity host.
     pub fn of(identity: &Origin, client_id: &str, client_secret: &ClientSecret) -> Self {
         Self(sha256_of_fields(["credential", identity.as_str(), client_id, client_secret.expose()].map(str::as_bytes)))
     }
 
-    /// The whole of it, as a name.
+    /// All 64 hexadecimal digits, which name the credential in the ledger.
     pub fn to_hex(self) -> String {
         hex(&self.0)
     }
@@ -87,10 +89,10 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Reads the variable `applications`, and notes every mistake in it.
+/// Parses the variable `applications`, and adds every mistake in it to `mistakes`.
 ///
-/// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last field may be absent, and so
-/// may the whole.
+/// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last
+/// field is optional, and so is the variable.
 pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> Vec<Rc<Application>> {
     let mut applications = Vec::new();
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! Who may call, and what each may have.
+//! The policy: who may call, how a caller authenticates, and which scopes it may have.
 
 mod parse;
 #[cfg(test)]
@@ -17,62 +17,65 @@ use crate::scope::{ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;
 
-/// The SHA-256 of a caller's secret. The secret has 256 random bits, so the digest is no secret and needs no salt.
+/// SHA-256 of a caller's secret. A secret has 256 random bits, so its digest reveals nothing
+/// and needs no salt.
 type Digest = [u8; 32];
 
-/// A secret that opens, until it expires.
+/// A secret that authenticates a caller, until it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownSecret {
     digest: Digest,
     expires_at: Option<Timestamp>,
 }
 
-/// A caller of the policy.
+/// A client of the broker, as the policy describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its client id towards the broker.
+    /// Client id at the broker.
     pub name: String,
-    /// The name of the application that it gets tokens of.
+    /// Name of the application whose tokens it gets.
     pub application: Cow<'static, str>,
-    /// What it may have.
+    /// Scopes that it may have.
     pub scopes: ScopePolicy,
-    /// Any of these opens: several while a secret rotates.
+    /// Secrets, any of which authenticates; several while one is being rotated.
     secrets: Box<[KnownSecret]>,
 }
 
-/// What the log calls a caller that is not established. No caller has this name.
+/// Name of an unauthenticated caller in the log. No caller may have it.
 pub const UNKNOWN: &str = "unknown";
 
-/// The policy.
+/// All callers of the policy.
 ///
-/// Whoever presents whatever, as many hashes of names and as many digests of secrets are compared: time tells no names.
+/// Authentication takes the same number of name hashes and digest comparisons for every
+/// request, so its duration reveals no name.
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
-    /// Sorted by the hash of the name, and then by the name.
+    /// Sorted by the hash of the name, then by the name.
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
 }
 
-/// Why a caller is not established. For the log alone.
+/// Why a caller is not authenticated. Only the log tells the reasons apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unauthenticated {
     /// Neither an `Authorization` header nor an id and a secret in the body.
     NoCredentials,
-    /// The `Authorization` header is not readable HTTP Basic.
+    /// The `Authorization` header is not valid HTTP Basic.
     UnreadableCredentials,
-    /// The policy has no such caller.
+    /// The policy has no caller of this name.
     UnknownCaller,
     /// The secret is not one of the caller's.
     WrongSecret,
-    /// The secret was one of the caller's until it expired.
+    /// The secret is one of the caller's, but has expired.
     ExpiredSecret,
 }
 
-/// What makes the number of secrets up. Nobody knows a text with this digest, and it would not open.
+/// Padding for callers with fewer secrets, so that every lookup compares equally many digests.
+/// No known input has this SHA-256, and the entry has already expired.
 const NO_SECRET: KnownSecret = KnownSecret { digest: [0; 32], expires_at: Some(Timestamp::from_unix_ms(0)) };
 
 impl Unauthenticated {
-    /// The stable word for the log.
+    /// The value of the audit field `reason`.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
@@ -85,10 +88,11 @@ impl Unauthenticated {
 }
 
 impl Callers {
-    /// Establishes who calls.
+    /// Authenticates a caller by name and secret.
     ///
     /// # Errors
-    /// When there is no such caller, or the secret is none of its own or no longer; which it is is for the log alone.
+    /// When the name is unknown, or the secret is wrong or has expired. Only the log may tell
+    /// which.
     pub fn authenticate(
         &self,
         name: &str,
@@ -106,31 +110,33 @@ impl Callers {
         }
     }
 
-    /// The caller of a name, whoever presents it.
+    /// Finds a caller by name, without authentication.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let hash = in_memory_hash(name);
         let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
         let nearest = self.known.get(place..)?;
-        // One name is compared, whether it is the one or not; all of them, should two ever have the same hash.
+        // Compares exactly one name, even if no hash matches; more only if two names have the
+        // same hash.
         let alike = nearest.iter().take_while(|(known, _)| *known == hash).count().max(1);
         nearest.iter().take(alike).map(|(_, caller)| caller).find(|caller| is_same(&caller.name, name))
     }
 
-    /// Whether this is one of the secrets, and one that has not expired. Looks at every one, whichever matches.
+    /// Whether the digest matches one of the secrets, and whether a match has not expired.
+    /// Compares every secret, even after a match.
     fn matches_one_of(&self, presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
         let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
         for place in 0..self.most_secrets {
             let secret = secrets.get(place).unwrap_or(&NO_SECRET);
             let matches = secret.digest.ct_eq(presented);
-            let lives = secret.expires_at.is_none_or(|expires_at| now < expires_at);
+            let is_unexpired = secret.expires_at.is_none_or(|expires_at| now < expires_at);
             is_known |= matches;
-            opens |= matches & Choice::from(u8::from(lives));
+            opens |= matches & Choice::from(u8::from(is_unexpired));
         }
         (is_known.into(), opens.into())
     }
 }
 
-/// Whether a name is the one presented, at the cost of the one presented.
+/// Compares two names in time proportional to the presented one.
 fn is_same(known: &str, presented: &str) -> bool {
     let known_bytes = known.bytes().chain(iter::repeat(0));
     let difference =
@@ -139,10 +145,11 @@ fn is_same(known: &str, presented: &str) -> bool {
 }
 
 impl Caller {
-    /// What a request is to get: what it asks for, or everything the caller may have when it names nothing.
+    /// The scopes that a request gets: those that it asks for, or all of the caller's if it
+    /// names none.
     ///
     /// # Errors
-    /// When the caller may not have all of it, or has to name it.
+    /// When the policy does not permit one of them, or the request has to name them.
     pub fn authorize(&self, requested: Option<Scopes>) -> Result<Scopes, ScopeRefusal> {
         match requested {
             None => self.scopes.everything().cloned().ok_or(ScopeRefusal::Unnamed),

@@ -1,6 +1,7 @@
-//! Names and numbers in the variables.
+//! Grammar of names and numbers in the variables.
 
-/// Whether this can be the name of a caller or an application. RFC 6749 appendix A.1: a client id is printable ASCII.
+/// Whether `text` may name a caller or an application. RFC 6749 appendix A.1: a client id is
+/// printable ASCII.
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=NAME_LIMIT).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -8,7 +9,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 /// Longest name of a caller or an application, in bytes.
 const NAME_LIMIT: usize = 128;
 
-/// A whole number in decimal digits, within bounds.
+/// Parses a whole number in decimal digits between two bounds.
 pub(super) fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))

@@ -1,8 +1,8 @@
-//! Mistakes in the variables.
+//! Mistakes in the variables, as the operator reads them.
 
 use std::fmt;
 
-/// One mistake in the variables. It names the place and what belongs there, never a value.
+/// One mistake: its place, and what is expected there. It never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     variable: &'static str,
@@ -20,7 +20,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// The mistakes of one variable, as they are found.
+/// Mistakes of one variable, while they are being found.
 #[derive(Debug)]
 pub struct Mistakes {
     variable: &'static str,
@@ -28,25 +28,26 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// None yet, for `variable`.
+    /// An empty list for `variable`.
     pub fn of(variable: &'static str) -> Self {
         Self { variable, found: Vec::new() }
     }
 
-    /// Whether none was found.
+    /// Whether the variable has no mistake so far.
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Notes what makes every other mistake void.
+    /// Replaces all other mistakes by one that makes them meaningless.
     pub fn replace(&mut self, place: &str, problem: &'static str) {
         self.found.clear();
         self.add(place, problem);
     }
 
-    /// Notes that at `place` (empty: the whole variable) something is wrong.
+    /// Adds a mistake at `place`, which is empty for the whole variable.
     pub fn add(&mut self, place: &str, problem: &'static str) {
-        // A place is made of names out of the variable: shortened and escaped, it cannot flood or forge a log line.
+        // A place contains names from the variable. Truncated and escaped, it cannot flood or
+        // forge a log line.
         let place = place.chars().take(160).flat_map(char::escape_debug).collect();
         self.found.push(Mistake { variable: self.variable, place, problem });
     }

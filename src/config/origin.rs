@@ -1,8 +1,8 @@
-//! The origin of a URL, as the variables have it.
+//! Origins: the URLs in the variables, without a path.
 
 use super::grammar::parse_within;
 
-/// Scheme, host and port: `https`, or `http` on a loopback host; no path.
+/// Scheme, host and port. The scheme is `https`, or `http` for a loopback host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -18,8 +18,8 @@ impl Origin {
             "http" => matches!(host, "localhost" | "[::1]") || is_loopback_v4(host),
             _ => false,
         };
-        // `Uri` takes user information, a path, a query, a fragment and any port. The text must be an origin and nothing
-        // else, so that a credential goes nowhere by accident.
+        // `Uri` also accepts user information, a path, a query, a fragment and any port. The
+        // text must be exactly an origin, so that no credential is sent anywhere by accident.
         let is_origin =
             origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(authority.as_str());
         let port = authority.as_str().strip_prefix(host)?;
@@ -28,19 +28,20 @@ impl Origin {
         (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| Self(origin.to_owned()))
     }
 
-    /// The origin, without a slash at the end.
+    /// The origin without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Where tokens are to be had.
+    /// The token endpoint at this origin.
     pub fn token_endpoint(&self) -> http::Uri {
         format!("{}/oauth/token", self.0).parse().expect("an origin with a path is a URI")
     }
 }
 
-/// 127.0.0.0/8. A part that begins with a zero is octal to some, who would find another host: `0127` is 87. The parser of
-/// the standard library would be the largest function of this crate.
+/// 127.0.0.0/8. A part with a leading zero is refused, because some parsers read it as octal
+/// and reach another host: `0127` is 87. The standard library's parser would be the largest
+/// function of the component.
 fn is_loopback_v4(host: &str) -> bool {
     let number = |part: &str| parse_within(part, 0, 255).filter(|_| part == "0" || !part.starts_with('0'));
     let parts: Vec<_> = host.split('.').map(number).collect();

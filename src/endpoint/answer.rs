@@ -1,4 +1,4 @@
-//! Answers: a token, or an error by the one table from error to status.
+//! Builds the answers: a token, or an error by the one table from error to status.
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -11,13 +11,14 @@ use crate::json::to_json;
 use crate::time::{Timestamp, retry_after_seconds};
 use crate::token::Token;
 
-/// `Cache-Status`, RFC 9211.
+/// The header `Cache-Status`, RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// RFC 7617: where the Basic credentials are good for, and that they are UTF-8.
+/// The challenge of a 401 (RFC 7617): where the Basic credentials are valid, and that they are
+/// UTF-8.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"officernd-token-broker\", charset=\"UTF-8\"");
 
-/// RFC 6749 section 5.1.
+/// Answer with a token, RFC 6749 section 5.1.
 #[derive(Serialize)]
 struct TokenAnswer<'a> {
     access_token: &'a str,
@@ -26,14 +27,14 @@ struct TokenAnswer<'a> {
     scope: &'a str,
 }
 
-/// RFC 6749 section 5.2.
+/// Answer with an error, RFC 6749 section 5.2.
 #[derive(Serialize)]
 struct ErrorAnswer<'a> {
     error: &'a str,
     error_description: &'a str,
 }
 
-/// Room for what a [`TokenAnswer`] has besides its two texts, in bytes.
+/// Length of a [`TokenAnswer`] without its two texts, in bytes.
 const TOKEN_ANSWER_OVERHEAD: usize = 80;
 
 pub(super) fn grant(token: &Token, source: Source, now: Timestamp) -> Response<String> {
@@ -91,15 +92,15 @@ pub(super) fn plain_error(status: StatusCode, error: &str, error_description: &s
     json(status, &ErrorAnswer { error, error_description }, TYPICAL_ANSWER_LENGTH)
 }
 
-/// Room for most answers that are no token, in bytes.
+/// First buffer for an answer without a token, in bytes. Most are shorter.
 pub(super) const TYPICAL_ANSWER_LENGTH: usize = 128;
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize, capacity: usize) -> Response<String> {
     answer(status, String::from_utf8(to_json(value, capacity)).expect("JSON is text"))
 }
 
-/// Nothing the broker says may be kept by anybody on the way (RFC 6749 section 5.1), and none of it is for a page in a
-/// browser: there is no CORS header, ever.
+/// An answer in JSON. No cache may store it (RFC 6749 section 5.1), and no browser page may
+/// read it: it never has a CORS header.
 pub(super) fn answer(status: StatusCode, body: String) -> Response<String> {
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(body);

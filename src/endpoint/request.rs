@@ -1,4 +1,5 @@
-//! The request of a client as RFC 6749 writes it: a form (appendix B), and the client's password by section 2.3.1.
+//! Parses a client's request by RFC 6749: a form (appendix B), with credentials in the header
+//! or in the form (section 2.3.1).
 
 use std::borrow::Cow;
 
@@ -11,42 +12,42 @@ use crate::config::caller::Unauthenticated;
 use crate::error::Error;
 use crate::secret::PresentedSecret;
 
-/// Longest request body that is read, in bytes.
+/// Longest accepted request body, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// A request body as a port read it.
+/// A request body, as a port read it.
 pub type Body = Result<Vec<u8>, BodyError>;
 
-/// Why there is no body to read.
+/// Why a port could not read the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is longer than [`BODY_LIMIT`].
+    /// It exceeds [`BODY_LIMIT`].
     TooLarge,
     /// It broke off, or took too long.
     Incomplete,
 }
 
-/// The media type of a form, RFC 6749 appendix B.
+/// Media type of a form, RFC 6749 appendix B.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A request of a client: a form with credentials. Nothing in it is checked against anything.
+/// A parsed request of a client. Nothing in it has been verified.
 pub(super) struct ClientRequest<'a> {
-    /// Who says it calls, or why nobody does.
+    /// Credentials that the client presents, or why it presents none.
     pub(super) credentials: Result<Credentials, Unauthenticated>,
     pub(super) grant_type: Option<Cow<'a, str>>,
     pub(super) scope: Option<Cow<'a, str>>,
-    /// The token to revoke, RFC 7009 section 2.1. Its `token_type_hint` is of no use here.
+    /// Token to revoke (RFC 7009 section 2.1). The parameter `token_type_hint` is ignored.
     pub(super) token: Option<PresentedSecret>,
 }
 
-/// What a caller presents.
+/// Id and secret that a client presents.
 pub(super) struct Credentials {
     pub(super) id: String,
     pub(super) secret: PresentedSecret,
 }
 
-/// The parameters that mean something. RFC 6749 section 3.2: without a value is absent, unknown ones are ignored, and
-/// none may be there twice.
+/// The form parameters that the broker reads. RFC 6749 section 3.2: one without a value counts
+/// as absent, unknown ones are ignored, and none may be repeated.
 #[derive(Default)]
 struct Form<'a> {
     grant_type: Option<Cow<'a, str>>,
@@ -82,7 +83,7 @@ impl<'a> Form<'a> {
 
 impl<'a> ClientRequest<'a> {
     pub(super) fn parse(request: &'a Request<Body>) -> Result<Self, Error> {
-        // RFC 6749 section 2.3.1: never in the URI, where logs would keep it.
+        // RFC 6749 section 2.3.1: never in the URI, because logs would keep it.
         let query = request.uri().query().unwrap_or_default();
         if form_urlencoded::parse(query.as_bytes())
             .any(|(name, value)| !value.is_empty() && Form::default().place(&name).is_some())
@@ -107,14 +108,15 @@ impl<'a> ClientRequest<'a> {
     }
 }
 
-/// Whether this is the media type of a form, with or without parameters (RFC 9110 section 8.3.1).
+/// Whether this is the media type of a form, with or without parameters (RFC 9110 section
+/// 8.3.1).
 fn is_form(content_type: Option<&HeaderValue>) -> bool {
     let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = text.split(';').next().unwrap_or_default();
     media_type.trim().eq_ignore_ascii_case(FORM)
 }
 
-/// Exactly one way of authenticating (RFC 6749 section 2.3).
+/// The credentials, which may be presented in only one way (RFC 6749 section 2.3).
 fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credentials, Unauthenticated>, Error> {
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -135,14 +137,16 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
     let Some(credentials) = basic(authorization) else {
         return Ok(Err(Unauthenticated::UnreadableCredentials));
     };
-    // Many clients repeat their id in the body; it authenticates nobody, but it must be the same one.
+    // Many clients repeat their id in the body. It authenticates nothing, but must be the same
+    // one.
     if form.client_id.as_ref().is_some_and(|id| *id != credentials.id) {
         return Err(Error::InvalidRequest("client_id is not the one that authenticates"));
     }
     Ok(Ok(credentials))
 }
 
-/// HTTP Basic (RFC 7617), with id and secret each form-encoded before they were joined (RFC 6749 section 2.3.1).
+/// Parses HTTP Basic (RFC 7617). Id and secret are form-encoded before they are joined (RFC
+/// 6749 section 2.3.1).
 fn basic(authorization: &HeaderValue) -> Option<Credentials> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -1,8 +1,8 @@
-//! The paths that mean something, and their methods.
+//! The paths that the broker serves, and their methods.
 
 use percent_encoding::percent_decode_str;
 
-/// The paths that mean something.
+/// The paths that the broker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Token,
@@ -18,7 +18,8 @@ impl Route {
         if !path.contains('%') {
             return Self::of_decoded(path);
         }
-        // RFC 3986 section 6.2.2.2: `%6F` is `o`; but an encoded slash is none.
+        // RFC 3986 section 6.2.2.2: `%6F` equals `o`, but an encoded slash does not equal a
+        // slash.
         let decoded = percent_decode_str(path).decode_utf8_lossy();
         let slashes = |text: &str| text.bytes().filter(|byte| *byte == b'/').count();
         if slashes(&decoded) == slashes(path) { Self::of_decoded(&decoded) } else { Self::Unknown }
@@ -35,7 +36,7 @@ impl Route {
         }
     }
 
-    /// For the log: never what a caller wrote.
+    /// The path for the log, which never contains a caller's text.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Token => "/oauth/token",
@@ -47,7 +48,7 @@ impl Route {
         }
     }
 
-    /// The methods it has, as `Allow` says them (RFC 9110 section 10.2.1).
+    /// The permitted methods, as the header `Allow` lists them (RFC 9110 section 10.2.1).
     pub(super) fn allow(self) -> &'static str {
         match self {
             Self::Token | Self::Revocation => "POST",

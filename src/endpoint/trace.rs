@@ -1,19 +1,21 @@
-//! What a request is called in the log and in `X-Request-Id`: the trace id that it came with, or a new one.
+//! Names each request for the log and for `X-Request-Id`: by its trace id, or by a new one.
 
 use http::HeaderName;
 use http::header::HeaderMap;
 
 use crate::digest::hex;
 
-/// W3C Trace Context, section 3.2.
+/// The header `traceparent`, W3C Trace Context section 3.2.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The trace id of `traceparent`; `new`, if there is none that can be read. Either is 32 lower-case hexadecimal digits.
+/// The trace id in `traceparent`, or `new` if that is missing or malformed. Both are 32
+/// lower-case hexadecimal digits.
 pub(super) fn request_id(headers: &HeaderMap, new: impl FnOnce() -> u128) -> String {
     trace_id(headers).map_or_else(|| hex(&new().to_be_bytes()), str::to_owned)
 }
 
-/// `version "-" trace-id "-" parent-id "-" trace-flags`, and whatever a later version may add (section 3.2.2).
+/// Parses `version "-" trace-id "-" parent-id "-" trace-flags`, and ignores what a later
+/// version may add (section 3.2.2).
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;

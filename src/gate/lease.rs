@@ -1,4 +1,4 @@
-//! The lease: who may call.
+//! The lease record: which request may call OfficeRnD, and until when.
 
 use std::time::Duration;
 
@@ -9,46 +9,48 @@ use crate::record::{decode_whole, encode};
 use crate::time::{Timestamp, is_pending};
 use crate::upstream::CALL_LIMIT;
 
-/// Where the store has the lease.
+/// Store key of the lease.
 pub const LEASE_KEY: &str = "gate/lease";
 
-/// How long a lease lasts if it is not given back: a whole call, and the store operations around it; less than a request
-/// waits, so that whoever waits for a holder that died still gets a token.
+/// Life of a lease that is not released. It covers a whole call and the store operations around
+/// it. It is shorter than a request waits, so that a request still gets a token after the
+/// lease's holder has died.
 pub const LEASE_LIFE: Duration = Duration::from_secs(11);
 
-/// The end of a lease that a call must not reach into: nobody else may call while it is under way.
+/// End of a lease that a call must not reach into, so that two calls never overlap.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
 
-/// How long a contender waits between writing its id and reading it back. It must be longer than any contender takes
-/// between reading that the lease is free and its own write landing (Fischer's condition).
+/// How long a contender waits between writing its id and reading it back. It must be longer
+/// than any contender takes between reading that the lease is free and its own write landing
+/// (Fischer's condition).
 pub const LEASE_SETTLE: Duration = Duration::from_millis(50);
 
-/// Who may call, and until when.
+/// The right to call OfficeRnD until a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Random, so nobody is mistaken for another.
+    /// Random, so that no two holders are equal.
     pub holder: u64,
-    /// When it ends by itself.
+    /// When the lease expires.
     pub until_ms: Timestamp,
 }
 
 impl Lease {
-    /// The lease of bytes from the store; nothing when they are none. A lease that was given back has no bytes.
+    /// Decodes a lease; `None` if the bytes are unreadable. A released lease has no bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         decode_whole(bytes)
     }
 
-    /// The bytes the store keeps.
+    /// The bytes for the store.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    /// How long a call of its holder may take.
+    /// Longest call that the holder may still make.
     pub fn time_to_call(&self, now: Timestamp) -> Duration {
         self.until_ms.since(now).saturating_sub(LEASE_MARGIN).min(CALL_LIMIT)
     }
 
-    /// How long it still bars others; nothing when it is over.
+    /// How long the lease still blocks others; `None` if it has expired.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         if !mutation::holds(Rule::LeaseDeadline) {
             return Some(LEASE_LIFE);

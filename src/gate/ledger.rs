@@ -1,4 +1,5 @@
-//! The ledger: the calls of the last minute, and what they taught.
+//! The ledger record: recent calls, pauses and refused credentials, and the decisions that
+//! follow from them.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,62 +15,63 @@ use crate::scope::ScopeRefusal;
 use crate::time::{CLOCK_SKEW, Timestamp};
 use crate::upstream::{CALL_LIMIT, Failure};
 
-/// Where the store has the ledger.
+/// Store key of the ledger.
 pub const LEDGER_KEY: &str = "gate/ledger";
 
-/// The window of OfficeRnD's limit.
+/// Window of OfficeRnD's call quota.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Calls of a window that a token which still lives never takes.
+/// Calls of a window that are reserved for requests without a usable token.
 const CALLS_RESERVED: usize = 2;
 
-/// How long a credential that failed is remembered after its pause: so that its next failure pauses longer, and that a
-/// refused one is not tried again while the next one works.
+/// How long a credential's failure is remembered after its pause. Its next failure then pauses
+/// longer, and a refused credential is not tried again while the other one works.
 const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How badly a call is needed.
+/// How urgently a call is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// The token still has `min_remaining`: only if the gate is free this moment.
+    /// The token is aging: call only if the gate is free right now.
     Early,
-    /// The token still lives.
+    /// The token is late, but still usable.
     Late,
-    /// There is no token to hand out.
+    /// No usable token.
     Now,
 }
 
-/// What the holders of the lease know about OfficeRnD. Only holders write it.
+/// What all instances know about OfficeRnD. Only holders of the lease write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     version: u32,
-    /// The latest moment at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest first.
+    /// Latest time at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest
+    /// first.
     calls_ms: Vec<Timestamp>,
-    /// The gate is, or was lately, closed for everybody.
+    /// Last pause of all credentials, whether or not it has ended.
     pause: Option<Pause>,
-    /// The same for one credential each, by fingerprint.
+    /// Last pause of each failed credential, by fingerprint.
     pauses_by_credential: Vec<(String, Pause)>,
 }
 
-/// The version that this code writes and reads; another one is as good as none.
+/// Version of the record. The broker treats records of other versions as absent.
 const LEDGER_VERSION: u32 = 1;
 
-/// A call that is written down before it is made.
+/// A call that is recorded, but has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation(Timestamp);
 
 impl Ledger {
-    /// The ledger of bytes from the store; nothing when they are not one of this version.
+    /// Decodes a ledger; `None` if the bytes are unreadable or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         decode_whole(bytes).filter(|ledger: &Self| ledger.version == LEDGER_VERSION)
     }
 
-    /// The bytes the store keeps.
+    /// The bytes for the store.
     pub fn encode(&self) -> Vec<u8> {
         encode(&Self { version: LEDGER_VERSION, ..self.clone() })
     }
 
-    /// The credential to use: the current one, until OfficeRnD refuses it and there is a next one, which then stays in use
-    /// unless it is refused itself.
+    /// The credential to use: the current one. Once OfficeRnD has refused it, the next one,
+    /// unless that is paused by a refusal as well.
     pub fn credential_in_use<'a>(&self, application: &'a Application, now: Timestamp) -> &'a Rc<Credential> {
         let refusal = |credential: &Credential| {
             self.pause_for(&credential.fingerprint).filter(|pause| pause.cause == Cause::CredentialRefused)
@@ -83,16 +85,16 @@ impl Ledger {
         }
     }
 
-    /// Whether OfficeRnD has just refused the credential that would be used.
+    /// Whether OfficeRnD has just refused the application's credential in use.
     pub fn has_refused(&self, application: &Application, now: Timestamp) -> bool {
         let pause = self.pause_for(&self.credential_in_use(application, now).fingerprint);
         pause.is_some_and(|pause| pause.cause == Cause::CredentialRefused && pause.is_active(now))
     }
 
-    /// Whether a call may be made now; `limit` calls fit in a window.
+    /// Whether a call may be made now. `limit` is the call quota.
     ///
     /// # Errors
-    /// Why not, and after how long it may be.
+    /// Why not, and the time after which it may be made.
     pub fn admit(&self, now: Timestamp, limit: usize, need: Need, credential: &Fingerprint) -> Result<(), Error> {
         if !mutation::holds(Rule::Ledger) {
             return Ok(());
@@ -101,7 +103,8 @@ impl Ledger {
         let pauses = [self.pause_for(credential), self.pause];
         let pause = pauses.into_iter().flatten().find(|pause| pause.is_active(now));
         match pause {
-            // Who is told when to come back must find a call free then.
+            // Report the longer of the pause and the wait for the quota: a caller that returns
+            // when told must find a call available.
             Some(pause) => {
                 Err(Error::unavailable(pause.cause, pause.until_ms.since(now).min(LONGEST_PAUSE).max(quota_wait)))
             }
@@ -110,25 +113,27 @@ impl Ledger {
         }
     }
 
-    /// How long until a call fits in the window: zero when one fits now.
+    /// Time until the window has room for a call; zero if it has room now.
     fn wait_for_quota(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
         let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_RESERVED) };
         let calls: Vec<_> = self.calls(now).collect();
         match calls.len().checked_sub(usable) {
             None => Duration::ZERO,
-            // Once this call and all before it have left the window, one fewer than `usable` are in it.
+            // Once this call and all before it have left the window, one fewer than `usable`
+            // are in it.
             Some(surplus) => calls.get(surplus).map_or(WINDOW, |call| (*call + WINDOW).since(now)),
         }
     }
 
-    /// The calls that still count, oldest first. A call of the future was written by a clock that is wrong.
+    /// The calls that still count, oldest first. Calls far in the future were recorded by a
+    /// wrong clock and do not count.
     fn calls(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
         let latest = now + CALL_LIMIT;
         let counts = move |call: &Timestamp| *call + WINDOW > now && call.since(latest) <= CLOCK_SKEW;
         self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
     }
 
-    /// Adds what `unsaved` has and this has not: calls and pauses of which the store does not know.
+    /// Merges the calls and pauses that the store does not know yet.
     pub fn absorb(&mut self, unsaved: &Self) {
         for call in &unsaved.calls_ms {
             if !self.calls_ms.contains(call) {
@@ -147,8 +152,9 @@ impl Ledger {
         }
     }
 
-    /// Writes a call down before it is made. Until it is settled it counts as made at the last possible moment, so that
-    /// a holder that dies has spent it.
+    /// Records a call before it is made. Until it is settled, it counts as made at the latest
+    /// time at which it could still reach OfficeRnD, so a holder that dies has already spent
+    /// it.
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
         self.calls_ms = self.calls(now).collect();
         let reservation = Reservation(now + CALL_LIMIT);
@@ -156,18 +162,19 @@ impl Ledger {
         reservation
     }
 
-    /// Writes down that a reserved call ended well: OfficeRnD answers, and knows the credential.
+    /// Records that a reserved call succeeded, which ends the pauses of OfficeRnD and of the
+    /// credential.
     pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
         self.settle(reservation, now);
         self.pause = None;
         self.end_pause_for(credential);
     }
 
-    /// Writes down how a reserved call failed, and says what to tell whoever wanted it. `random` spreads the pauses of a
-    /// fleet.
+    /// Records that a reserved call failed, and returns the error for the requests that wait
+    /// for it. `random` spreads the pauses of a fleet.
     ///
-    /// There is one OfficeRnD and one budget: trouble that will pass by itself closes the gate for everybody. What is a
-    /// mistake about one application closes it for that application's credential alone.
+    /// All applications share one OfficeRnD and one call quota, so a temporary problem pauses
+    /// every credential. A mistake about one application pauses only its credential.
     pub fn settle_failure(
         &mut self,
         reservation: Reservation,
@@ -177,7 +184,7 @@ impl Ledger {
         random: u64,
     ) -> Error {
         let (cause, asked_for) = match failure {
-            // Whoever judges scopes has accepted the credential.
+            // OfficeRnD judges scopes only after it has accepted the credential.
             Failure::ScopeNotGranted => {
                 self.settle_success(reservation, now, credential);
                 return Error::InvalidScope(ScopeRefusal::NotGranted);
@@ -224,7 +231,7 @@ impl Ledger {
         self.pauses_by_credential.retain(|(other, _)| *other != name);
     }
 
-    /// The call has ended, so it reached OfficeRnD no later than now.
+    /// Replaces a reservation: the call has ended, so it reached OfficeRnD no later than now.
     fn settle(&mut self, reservation: Reservation, now: Timestamp) {
         let place = self.calls_ms.iter().position(|call| *call == reservation.0);
         place.map(|place| self.calls_ms.remove(place));
@@ -250,7 +257,7 @@ mod tests {
         Fingerprint::of(&identity, "id", &ClientSecret::new(secret))
     }
 
-    /// A ledger with calls that took no time.
+    /// A ledger of calls that took no time.
     fn after_calls(seconds: &[u64]) -> Ledger {
         let mut ledger = Ledger::default();
         for &second in seconds {
@@ -260,7 +267,7 @@ mod tests {
         ledger
     }
 
-    /// How long the ledger says to wait, in seconds; zero is no wait.
+    /// How long the ledger says to wait, in seconds; zero if a call may be made.
     fn wait(ledger: &Ledger, now: u64, need: Need, secret: &str) -> u64 {
         match ledger.admit(at(now), LIMIT, need, &credential(secret)) {
             Ok(()) => 0,
@@ -404,10 +411,10 @@ mod tests {
         fail(&mut ledger, 1, "old", Cause::CredentialRefused);
         check(&ledger, 1, "new");
         assert!(ledger.has_refused(&alone, at(1)) && !ledger.has_refused(&rotating, at(1)));
-        // What works is remembered for longer than a pause lasts.
+        // The working credential is remembered for longer than a pause lasts.
         ledger.settle_success(Reservation(at(2)), at(2), &credential("new"));
         check(&ledger, 6 * 24 * 3600, "new");
-        // Both refused: each is tried again after its own pause.
+        // Both are refused: each is tried again after its own pause.
         fail(&mut ledger, 100, "new", Cause::CredentialRefused);
         check(&ledger, 101, "old");
         assert!(ledger.has_refused(&alone, at(20)));

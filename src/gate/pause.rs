@@ -1,4 +1,4 @@
-//! Pauses: how long no call is made after one that failed.
+//! Pauses after failures: how long no call is made, growing with every failure in a row.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::error::Cause;
 use crate::time::{Timestamp, is_pending};
 
-/// OfficeRnD said 429 without saying for how long.
+/// Pause after a 429 without `Retry-After`.
 pub(super) const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
 
-/// Nothing closes the gate for longer.
+/// Longest pause of any kind.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// First and longest pause after a call that failed.
+/// First and longest pause after a failed call.
 pub(super) const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// First and longest pause after a refused credential.
 pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), LONGEST_PAUSE);
 
-/// A pause, its reason, and how many in a row there were.
+/// A pause, its cause, and the number of failures in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pause {
     pub(super) until_ms: Timestamp,
@@ -28,13 +28,13 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Whether it holds now.
+    /// Whether the pause is in force now.
     pub(super) fn is_active(&self, now: Timestamp) -> bool {
         is_pending(self.until_ms, now, LONGEST_PAUSE)
     }
 }
 
-/// Doubles from the first pause to the longest, and adds up to a fifth.
+/// Length of a pause: it doubles from the first to the longest, plus a random fifth at most.
 pub(super) fn pause_after((first, longest): (Duration, Duration), in_a_row: u32, random: u64) -> Duration {
     let pause = first.saturating_mul(1 << (in_a_row.clamp(1, 16) - 1)).min(longest);
     let jitter = pause / 5 * u32::from(random as u8) / 255;

@@ -1,29 +1,32 @@
-//! What a policy says of scopes: some by name, others by a pattern over their dotted parts.
+//! Scope policies: the scopes that a caller may have, by name or by a pattern over their dotted
+//! parts.
 
 use super::{MalformedScope, Scopes};
 
-/// What a caller may have: at least one scope or pattern.
+/// The scopes that a caller may have: at least one name or pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopePolicy {
     exact: Option<Scopes>,
     patterns: Vec<Pattern>,
 }
 
-/// Why a list of entries is no policy.
+/// Why a list of entries is not a valid policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedPolicy {
-    /// There is no entry, or one that is no scope token, or there are more than 512 different ones.
+    /// The list is empty, contains an invalid scope token, or has more than 512 different
+    /// entries.
     Scope,
-    /// A `*` is not where it means something.
+    /// A `*` stands where it has no meaning.
     Pattern,
 }
 
 impl ScopePolicy {
-    /// The policy of the given entries. An entry with a `*` is a pattern: a part `*` stands for exactly one dotted part,
-    /// and `.**` at the end for any number of parts, none included.
+    /// Creates a policy. An entry with a `*` is a pattern: a part `*` matches exactly one
+    /// dotted part, and `.**` at the end matches any number of parts, including none.
     ///
     /// # Errors
-    /// When there is no entry, or one of them is neither a scope token (RFC 6749 section 3.3) nor a pattern.
+    /// When the list is empty, or an entry is neither a scope token (RFC 6749 section 3.3) nor
+    /// a pattern.
     pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, MalformedPolicy> {
         let entries = Scopes::from_tokens(entries).map_err(|MalformedScope| MalformedPolicy::Scope)?;
         if !entries.as_str().contains('*') {
@@ -32,26 +35,27 @@ impl ScopePolicy {
         let (patterns, named): (Vec<_>, Vec<_>) = entries.tokens().partition(|entry| entry.contains('*'));
         let patterns =
             patterns.into_iter().map(Pattern::parse).collect::<Option<_>>().ok_or(MalformedPolicy::Pattern)?;
-        // An error is the empty list: every entry is a pattern.
+        // An error means an empty list: every entry is a pattern.
         Ok(Self { exact: Scopes::from_tokens(named).ok(), patterns })
     }
 
-    /// Whether all of these may be had.
+    /// Whether the policy permits every scope of the set.
     pub fn permits(&self, requested: &Scopes) -> bool {
         requested.without(self.exact.as_ref()).all(|scope| self.patterns.iter().any(|pattern| pattern.matches(scope)))
     }
 
-    /// Everything that may be had, if it can be told: a pattern does not say which scopes there are.
+    /// All permitted scopes; `None` if the policy has a pattern, because the broker does not
+    /// know which scopes exist.
     pub fn everything(&self) -> Option<&Scopes> {
         self.exact.as_ref().filter(|_| self.patterns.is_empty())
     }
 }
 
-/// Scopes by their dotted parts.
+/// A pattern over the dotted parts of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern(String);
 
-/// At the end of a pattern: any number of parts.
+/// Suffix of a pattern that matches any number of further parts.
 const ANY_PARTS: &str = ".**";
 
 impl Pattern {
@@ -60,14 +64,15 @@ impl Pattern {
         parts.split('.').all(|part| part == "*" || !part.contains('*')).then(|| Self(text.to_owned()))
     }
 
-    /// Case-sensitive, like everything about scopes.
+    /// Whether the pattern matches a scope. Case-sensitive, as scopes are.
     fn matches(&self, scope: &str) -> bool {
         let (parts, has_open_end) = match self.0.strip_suffix(ANY_PARTS) {
             Some(parts) => (parts, true),
             None => (self.0.as_str(), false),
         };
         let mut found = scope.split('.');
-        // Nobody gets a scope that OfficeRnD could itself take for a pattern, nor a part that is not there.
+        // Never grant a scope that OfficeRnD itself could read as a pattern, nor one with an
+        // empty part.
         let is_part = |part: &str| !part.is_empty() && !part.contains('*');
         let begins_alike = parts.split('.').all(|part| {
             found.next().is_some_and(|found| part == "*" && is_part(found) || part != "*" && part == found)
@@ -121,7 +126,7 @@ mod tests {
         check("flex.*.payments.**", "flex.billing.payments.create", true);
         check("flex.*.payments.**", "flex.payments.create", false);
         check("*.**", "flex.billing", true);
-        // Every scope has to be permitted by one of the entries.
+        // Each scope must match one of the entries.
         check("flex.community.*.read", "flex.community.members.read flex.community.companies.read", true);
         check("flex.community.*.read", "flex.community.members.read flex.billing.payments.read", false);
     }

@@ -1,38 +1,40 @@
-//! Which key a token is kept under.
+//! Finds the key of a token, for revocation requests, which contain only the token.
 
 use sha2::{Digest, Sha256};
 
 use super::key::Key;
 
-/// Which key a token is kept under, for callers that know only the token: the latest [`INDEX_LIMIT`] tokens.
+/// The keys of the latest [`INDEX_LIMIT`] tokens.
 ///
-/// Entries of one length, oldest first: the first bytes of a token's SHA-256, and its key.
+/// Entries of one length, oldest first: the first bytes of a token's SHA-256, then its key.
 #[derive(Debug, Default)]
 pub struct Index(Vec<u8>);
 
 const INDEX_NAME: usize = 8;
 const INDEX_ENTRY: usize = INDEX_NAME + 32;
 
-/// Most tokens in the index: more than 5 calls a minute bring in an hour. What is older cannot be revoked.
+/// Most tokens in the index: more than five calls a minute bring in an hour. Older tokens
+/// cannot be revoked.
 const INDEX_LIMIT: usize = 400;
 
 impl Index {
-    /// Where the store has the index. Another layout gets another key, and so do other bytes of a [`Key`].
+    /// Store key of the index. It must change with the layout of the index, and with the
+    /// meaning of a [`Key`].
     pub const KEY: &'static str = "token-index/2";
 
-    /// The index of bytes from the store; an empty one when they are none.
+    /// Decodes an index; an empty one if the bytes are unreadable.
     pub fn decode(bytes: Vec<u8>) -> Self {
         if bytes.len().is_multiple_of(INDEX_ENTRY) { Self(bytes) } else { Self::default() }
     }
 
-    /// The bytes the store keeps: 16 kB at most.
+    /// The bytes for the store, at most 16 kB.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Notes the key of a token. The oldest makes room.
+    /// Adds a token and its key. The oldest entry makes room.
     pub fn insert(&mut self, token: &str, key: Key) {
-        // OfficeRnD may hand out the same token again.
+        // OfficeRnD may issue the same token again.
         if self.find(token) == Some(key) {
             return;
         }
@@ -43,7 +45,7 @@ impl Index {
         self.0.extend_from_slice(&key.0);
     }
 
-    /// The key of a token.
+    /// Finds the key of a token.
     pub fn find(&self, token: &str) -> Option<Key> {
         let name = Self::name(token);
         let entry = self.0.chunks_exact(INDEX_ENTRY).rfind(|entry| entry[..INDEX_NAME] == name[..INDEX_NAME])?;

@@ -1,4 +1,4 @@
-//! The one key that a token is kept under.
+//! The one key of a token: in the store, in memory and for flights.
 
 use std::fmt;
 
@@ -6,24 +6,26 @@ use crate::config::application::{Application, Credential};
 use crate::digest::{hex, sha256_of_fields};
 use crate::scope::Scopes;
 
-/// What a token is kept under, everywhere: in the store, in memory, and as the name of a fetch in flight.
+/// Identifies a token by application, credential and scope set, everywhere: in the store, in
+/// memory, and for a flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(pub(super) [u8; 32]);
 
 impl Key {
-    /// The key of a set of scopes of an application, for one of its credentials.
+    /// Computes the key of a scope set of an application, for one of its credentials.
     pub fn of(application: &Application, credential: &Credential, scopes: &Scopes) -> Self {
         let (name, scopes) = (application.name.as_bytes(), scopes.as_str().as_bytes());
         Self(sha256_of_fields([b"token", name, credential.fingerprint.as_bytes(), scopes]))
     }
 
-    /// Where the store has the token: 72 bytes. Another layout of the record gets another place, so that two versions side
-    /// by side do not write over what the other cannot read, and fetch in turn.
+    /// Store key of the token, 72 bytes. Another layout of the record must get another prefix.
+    /// Otherwise two versions side by side overwrite records that the other cannot read, and
+    /// fetch in turn.
     pub fn of_token(self) -> String {
         ["token/2/", &hex(&self.0)].concat()
     }
 
-    /// Where the store remembers that OfficeRnD does not grant these scopes: 72 bytes.
+    /// Store key of OfficeRnD's refusal of these scopes, 72 bytes.
     pub fn of_refusal(self) -> String {
         ["refusal/", &hex(&self.0)].concat()
     }

@@ -1,4 +1,4 @@
-//! The record of a token in the store.
+//! The record of a token in the store: encoded, then sealed.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ struct Record<'a> {
 }
 
 impl Token {
-    /// The bytes the store keeps under `key`: the sealed record. `nonce` must be random.
+    /// The sealed record that the store keeps under `key`. `nonce` must be random.
     pub fn seal(&self, key: Key, seal: &Seal, nonce: [u8; NONCE_LENGTH]) -> Vec<u8> {
         let record = Record {
             access_token: self.access_token.expose(),
@@ -36,14 +36,15 @@ impl Token {
         seal.seal(&encode(&record), &key.of_token(), nonce)
     }
 
-    /// The token of bytes that the store has under `key`; nothing when they were not sealed for this key.
+    /// Opens a record that the store has under `key`; `None` if it was not sealed for this key.
     ///
-    /// What the seal let through is still not trusted: a record that grants more than it was asked for is none.
+    /// A record that opens is still not trusted: one that grants more than was requested counts
+    /// as absent.
     pub fn open(bytes: &[u8], key: Key, seal: &Seal) -> Option<Self> {
         let record = seal.open(bytes, &key.of_token())?;
         let record: Record<'_> = decode_whole(&record)?;
         let requested = Scopes::parse(record.requested).ok()?;
-        // Mostly all is granted.
+        // Usually everything is granted, and one parse suffices.
         let scopes =
             if record.scope == record.requested { requested.clone() } else { Scopes::parse(record.scope).ok()? };
         scopes.is_subset_of(&requested).then(|| Self {
@@ -84,7 +85,7 @@ mod tests {
         }
     }
 
-    /// What comes back of a token that was stored.
+    /// Seals a token and opens it again.
     fn stored(token: &Token) -> Option<Token> {
         let seal = Seal::of(&ClientSecret::new("secret"));
         Token::open(&token.seal(Key([1; 32]), &seal, [0; NONCE_LENGTH]), Key([1; 32]), &seal)

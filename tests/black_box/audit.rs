@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::applications::two_applications;
 
 #[tokio::test]
-async fn the_log_is_as_its_schema_says() {
+async fn audit_lines_match_their_schema_and_page() {
     let (broker, abroad, _) = two_applications().await;
     let nightly = &broker.setup.nightly;
     let mut answers = vec![
@@ -96,7 +96,7 @@ async fn the_log_is_as_its_schema_says() {
 }
 
 #[tokio::test]
-async fn a_request_is_called_as_its_trace_is() {
+async fn request_id_is_the_trace_id_or_a_new_one() {
     let broker = Setup::default().start().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let mut request = token_request(&broker.setup.nightly, Some(MEMBERS));
@@ -113,7 +113,7 @@ async fn a_request_is_called_as_its_trace_is() {
 }
 
 #[tokio::test]
-async fn a_log_of_exceptions_has_no_line_for_what_the_cache_could_serve() {
+async fn audit_exceptions_writes_no_line_for_cache_hits() {
     let mut setup = Setup::default();
     setup.variables.push(("audit", "exceptions".into()));
     let broker = setup.start().await;
@@ -128,7 +128,7 @@ async fn a_log_of_exceptions_has_no_line_for_what_the_cache_could_serve() {
 }
 
 #[tokio::test]
-async fn a_line_of_more_than_a_host_takes_at_once_is_whole() {
+async fn long_audit_line_is_written_whole() {
     let mut setup = Setup::default();
     let scopes = setup.with_scopes(200).join(" ");
     assert!(scopes.len() > 4096);

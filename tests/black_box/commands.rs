@@ -32,7 +32,7 @@ fn edited(ended: &Ended) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_it_makes_gets_tokens_until_it_is_removed() {
+async fn caller_made_by_the_command_gets_tokens_until_removed() {
     let mut setup = Setup::default();
     let (name, old) = (random("made"), setup.policy().to_string());
     let scopes = format!("{COMPANIES} {RESOURCES}");
@@ -72,7 +72,7 @@ async fn a_caller_that_it_makes_gets_tokens_until_it_is_removed() {
 }
 
 #[test]
-fn without_an_old_policy_the_new_caller_is_the_only_one() {
+fn caller_new_without_old_policy_makes_a_policy_of_one() {
     let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
     let new = ["new", "b", "--scope", "flex.community.**", "--application", "berlin", "--callers", "-"];
     let (policy, _) = edited(&caller(&new, &policy));
@@ -84,7 +84,7 @@ fn without_an_old_policy_the_new_caller_is_the_only_one() {
 }
 
 #[test]
-fn an_edit_that_is_refused_prints_neither_policy_nor_secret() {
+fn refused_edit_prints_neither_policy_nor_secret() {
     let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
     let twice = format!("{}, {}", policy.trim_end().trim_end_matches('}'), &policy[1..]);
     let check = |arguments: &[&str], old: &str, told: &str| {
@@ -118,7 +118,7 @@ const SOURCES: [&[&str]; 3] =
     [&["check"], &["check", "--variables", "variables.toml"], &["check", "--variables", "variables.json"]];
 
 #[test]
-fn sound_variables_are_sound() {
+fn check_of_valid_variables_succeeds() {
     let folder = folder();
     write_variables(folder.path(), "hunter2", &Setup::default().policy().to_string(), &[]);
     for arguments in SOURCES {
@@ -129,7 +129,7 @@ fn sound_variables_are_sound() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_and_no_value() {
+fn check_reports_all_mistakes_at_once_without_values() {
     let (folder, marker) = (folder(), random("marker"));
     let digest = "0".repeat(64);
     let callers = json!({
@@ -166,7 +166,7 @@ fn every_mistake_is_told_at_once_and_no_value() {
 }
 
 #[test]
-fn a_file_that_is_not_what_spin_takes_is_refused_without_a_word_of_it() {
+fn check_of_invalid_file_fails_without_repeating_its_text() {
     let (folder, marker) = (folder(), random("marker"));
     let check = |file: &str, text: &str, arguments: &[&str], told: &[&str]| {
         fs::write(folder.path().join(file), text).unwrap();

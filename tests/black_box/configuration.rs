@@ -62,7 +62,7 @@ async fn check(broker: Broker, variable: &str, wrong: String, marker: &str, told
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_variable_with_a_mistake_stops_everything_until_it_is_mended() {
+async fn variable_with_mistake_stops_all_service_until_fixed() {
     let marker = &random("wrong");
     let setup = Setup::in_one_instance();
     let (name, policy) = (setup.nightly.name.clone(), setup.policy());
@@ -116,7 +116,7 @@ async fn a_variable_with_a_mistake_stops_everything_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_no_configuration() {
+async fn failing_variable_provider_at_start_gives_500() {
     let broker = Setup::in_one_instance().start().await;
     broker.variables.fail(true);
     let answer = broker.nightly(MEMBERS).await;
@@ -128,7 +128,7 @@ async fn a_provider_that_fails_is_no_configuration() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_for_a_while_is_no_reason_to_fail() {
+async fn failing_variable_provider_later_keeps_the_last_configuration() {
     let mut setup = Setup::in_one_instance();
     // The instance must not be given up while nobody asks.
     setup.reuse.idle = Duration::from_secs(60);

@@ -190,7 +190,7 @@ fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
 }
 
 #[tokio::test]
-async fn a_request_costs_what_the_page_says() {
+async fn request_costs_match_performance_md() {
     let mut rows = Vec::new();
     let mut note = |what: &str, cost: Cost| {
         rows.push(cost.row(what));
@@ -299,7 +299,7 @@ fn bytes_of(answer: &Answer) -> usize {
 }
 
 #[tokio::test]
-async fn a_memory_hit_allocates_nothing_larger_than_its_answer() {
+async fn memory_hit_allocates_at_most_its_answer_at_once() {
     for audit in ["all", "exceptions"] {
         let mut setup = Setup { watched: Watched::Allocations, ..Setup::in_one_instance() };
         setup.variables.push(("audit", audit.into()));
@@ -330,7 +330,7 @@ async fn a_memory_hit_allocates_nothing_larger_than_its_answer() {
 }
 
 #[tokio::test]
-async fn the_component_is_as_small_as_the_page_says() {
+async fn component_size_and_memory_match_performance_md() {
     let reuse = Reuse { max_requests: 128, ..metered().reuse };
     let floor = floor(reuse).await;
     let broker = Setup { reuse, ..metered() }.start().await;
@@ -361,7 +361,7 @@ async fn the_component_is_as_small_as_the_page_says() {
 }
 
 #[tokio::test]
-async fn nobody_costs_what_a_caller_with_a_wrong_secret_costs() {
+async fn unknown_caller_costs_as_much_as_a_wrong_secret() {
     let broker = metered().start().await;
     let nightly = &broker.setup.nightly;
     // One caller with three secrets, of which one has expired, and one with one.

@@ -85,7 +85,7 @@ fn with_authorization(broker: &Broker, value: &[u8]) -> Request<String> {
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
 
 #[tokio::test]
-async fn a_request_that_is_not_in_order_is_refused_before_anything_is_touched() {
+async fn invalid_request_is_refused_before_store_or_officernd_is_touched() {
     for cached in CACHED {
         let broker = start(cached).await;
         let check = async |what: &str, request: Request<String>, status: u16, error: &str| {
@@ -155,7 +155,7 @@ async fn a_request_that_is_not_in_order_is_refused_before_anything_is_touched() 
 }
 
 #[tokio::test]
-async fn who_is_not_established_learns_nothing() {
+async fn failed_authentications_all_get_the_same_answer() {
     for cached in CACHED {
         let broker = start(cached).await;
         let (nightly, door) = (&broker.setup.nightly, &broker.setup.door);
@@ -219,7 +219,7 @@ async fn who_is_not_established_learns_nothing() {
 }
 
 #[tokio::test]
-async fn other_methods_are_refused_and_no_browser_is_let_in() {
+async fn other_methods_get_405_and_no_answer_has_cors_headers() {
     for cached in CACHED {
         let broker = start(cached).await;
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "post"] {
@@ -261,7 +261,7 @@ async fn other_methods_are_refused_and_no_browser_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_body_over_16_kib_is_refused_whether_its_length_is_announced_or_not() {
+async fn body_over_16_kib_gets_413_with_or_without_content_length() {
     for cached in CACHED {
         let broker = start(cached).await;
         // 16 KiB to the byte is read; the padding is a parameter that nobody knows.
@@ -294,7 +294,7 @@ async fn a_body_over_16_kib_is_refused_whether_its_length_is_announced_or_not() 
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_not_found() {
+async fn unknown_path_gets_404() {
     let broker = start(true).await;
     for path in ["/", "/oauth", "/oauth/token/", "/oauth/token/x", "/OAuth/Token", "//oauth/token", "/oauth%2Ftoken"] {
         for method in ["GET", "POST", "OPTIONS"] {
@@ -308,7 +308,7 @@ async fn an_unknown_path_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_gets_no_token_though_what_came_is_a_request() {
+async fn truncated_body_gets_no_token_even_if_its_beginning_is_valid() {
     let broker = Setup::in_one_instance().start().await;
     let nightly = &broker.setup.nightly;
     let body = form(&[("grant_type", "client_credentials"), ("scope", MEMBERS)]);
@@ -341,7 +341,7 @@ async fn a_body_that_breaks_off_gets_no_token_though_what_came_is_a_request() {
 }
 
 #[tokio::test]
-async fn a_caller_with_a_pattern_has_to_name_its_scopes() {
+async fn caller_with_a_pattern_must_name_its_scopes() {
     let mut setup = Setup::default();
     setup.nightly.scopes = vec!["flex.community.*.read".into()];
     let broker = setup.start().await;

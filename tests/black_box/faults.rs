@@ -317,7 +317,7 @@ fn is_as_written(told: Option<u64>, written: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_is_answered_and_survived_as_the_page_says() {
+async fn faults_get_the_answers_of_faults_md() {
     // What is built and loaded now takes no time from the date below.
     drop(Setup::default().start().await);
     let impostor = Impostor::start();

@@ -60,7 +60,7 @@ async fn two_hosts_on_one_redis_make_one_call() {
 }
 
 #[tokio::test]
-async fn the_sixth_scope_set_of_a_minute_is_told_when() {
+async fn sixth_scope_set_in_a_minute_gets_503_with_retry_after() {
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };
     let scopes = setup.with_scopes(7);
     let broker = setup.start().await;
@@ -85,7 +85,7 @@ async fn the_sixth_scope_set_of_a_minute_is_told_when() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crowds_for_five_scope_sets_make_five_calls_and_further_ones_are_told_when() {
+async fn crowds_for_seven_scope_sets_make_five_calls_and_the_rest_get_503() {
     let _alone = crowd().await;
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };
     let scopes = setup.with_scopes(7);
@@ -107,7 +107,7 @@ async fn crowds_for_five_scope_sets_make_five_calls_and_further_ones_are_told_wh
 }
 
 #[tokio::test]
-async fn failed_calls_are_calls_and_the_variable_sets_their_number() {
+async fn failed_calls_count_towards_upstream_calls_per_minute() {
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };
     setup.variables.push(("upstream_calls_per_minute", "2".into()));
     let scopes = setup.with_scopes(3);
@@ -120,7 +120,7 @@ async fn failed_calls_are_calls_and_the_variable_sets_their_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_after_an_outage_is_served_or_told_when() {
+async fn storm_after_an_outage_gets_tokens_or_retry_after() {
     let _alone = crowd().await;
     let broker = Setup { sandbox: generous(), ..Setup::default() }.start().await;
     broker.sandbox.answer_always(Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
@@ -174,7 +174,7 @@ async fn check_served(what: &str, faults: Faults, setup: Setup, most_calls: usiz
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_out_of_order_is_no_reason_to_refuse() {
+async fn failing_or_slow_store_still_serves_tokens() {
     let fail = |fail| Faults { fail, ..Faults::default() };
     let slow = |ms| Faults { delay: Duration::from_millis(ms), ..Faults::default() };
     let one = Setup::in_one_instance;
@@ -189,7 +189,7 @@ async fn a_store_out_of_order_is_no_reason_to_refuse() {
 }
 
 #[tokio::test]
-async fn an_instance_without_a_store_keeps_the_limit_by_itself() {
+async fn instance_without_store_keeps_the_call_quota() {
     let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
     let scopes = setup.with_scopes(8);
     let broker = setup.start().await;
@@ -206,7 +206,7 @@ async fn an_instance_without_a_store_keeps_the_limit_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_in_an_instance_without_a_store_makes_one_call() {
+async fn crowd_in_an_instance_without_store_makes_one_call() {
     let _alone = crowd().await;
     let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
     setup.reuse.max_concurrent = 100;
@@ -217,7 +217,7 @@ async fn a_crowd_in_an_instance_without_a_store_makes_one_call() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_store_counts_as_nothing() {
+async fn garbage_in_the_store_is_treated_as_absent() {
     let ff = vec![0xff; 64];
     let long = vec![0; 100_000];
     for garbage in [&b""[..], b"\0", b"{\"access_token\":\"x\"}", &ff, &long] {
@@ -238,7 +238,7 @@ async fn garbage_in_the_store_counts_as_nothing() {
 }
 
 #[tokio::test]
-async fn a_record_of_more_scope_than_was_asked_for_is_not_served() {
+async fn record_with_broader_scope_than_requested_is_not_served() {
     let broker = Setup::default().start().await;
     let both = format!("{COMPANIES} {MEMBERS}");
     let broader = broker.store_token(&both, Duration::from_secs(3000)).await;
@@ -251,7 +251,7 @@ async fn a_record_of_more_scope_than_was_asked_for_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_whose_holder_has_died_ends_by_itself() {
+async fn lease_of_a_dead_holder_expires() {
     let broker: Broker = Setup::default().start().await;
     broker.sandbox.answer_next(Upstream::hang());
     let dying = broker.beside(broker.setup.key_value.clone()).await;

@@ -29,7 +29,7 @@ fn outage() -> Upstream {
 }
 
 #[tokio::test]
-async fn a_fresh_token_is_served_and_nobody_is_asked() {
+async fn fresh_token_is_served_without_a_call() {
     let (broker, token) = start(FRESH).await;
     for _ in 0..5 {
         let answer = broker.nightly(MEMBERS).await;
@@ -41,7 +41,7 @@ async fn a_fresh_token_is_served_and_nobody_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_aging_token_is_served_while_one_request_fetches_its_successor() {
+async fn aging_token_is_served_while_one_request_renews_it() {
     let (broker, token) = start(AGING).await;
     broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(2)));
     for _ in 0..10 {
@@ -65,7 +65,7 @@ async fn an_aging_token_is_served_while_one_request_fetches_its_successor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_crowd_that_meets_an_aging_token_one_waits_for_its_successor() {
+async fn aging_token_renewal_is_awaited_by_one_request_of_a_crowd() {
     let (broker, token) = start(AGING).await;
     broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(2)));
     for answer in all_at_once(&[&broker], 100, MEMBERS).await {
@@ -79,7 +79,7 @@ async fn of_a_crowd_that_meets_an_aging_token_one_waits_for_its_successor() {
 }
 
 #[tokio::test]
-async fn an_aging_token_is_served_through_an_outage_and_officernd_is_left_alone() {
+async fn aging_token_in_an_outage_is_served_after_one_failed_call() {
     let (broker, token) = start(AGING).await;
     broker.sandbox.answer_always(outage());
     for _ in 0..5 {
@@ -95,7 +95,7 @@ async fn an_aging_token_is_served_through_an_outage_and_officernd_is_left_alone(
 }
 
 #[tokio::test]
-async fn renewing_a_living_token_never_takes_the_last_two_calls_of_a_minute() {
+async fn renewal_of_usable_token_leaves_two_calls_of_the_quota() {
     for remaining in [AGING, LATE] {
         let mut setup = Setup::in_one_instance();
         let scopes = setup.with_scopes(6);
@@ -119,7 +119,7 @@ async fn renewing_a_living_token_never_takes_the_last_two_calls_of_a_minute() {
 }
 
 #[tokio::test]
-async fn who_meets_a_late_token_gets_its_successor() {
+async fn late_token_is_renewed_before_the_answer() {
     let (broker, token) = start(LATE).await;
     let answer = broker.nightly(MEMBERS).await;
     assert_ne!(answer.token(), token);
@@ -131,7 +131,7 @@ async fn who_meets_a_late_token_gets_its_successor() {
 }
 
 #[tokio::test]
-async fn a_late_token_is_served_when_no_successor_comes() {
+async fn late_token_is_served_when_its_renewal_fails() {
     // In every way in which OfficeRnD can fail us, silence included.
     let failures = [
         outage(),
@@ -157,7 +157,7 @@ async fn a_late_token_is_served_when_no_successor_comes() {
 }
 
 #[tokio::test]
-async fn a_token_with_less_than_half_a_minute_is_served_to_nobody() {
+async fn token_with_less_than_30_s_left_is_not_served() {
     let (broker, token) = start(OVER).await;
     broker.sandbox.answer_next(outage());
     for _ in 0..2 {
@@ -173,7 +173,7 @@ async fn a_token_with_less_than_half_a_minute_is_served_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_token_that_officernd_issues_again_is_not_asked_for_again_and_again() {
+async fn reissued_token_is_not_fetched_repeatedly() {
     // It came with 200 s left, and comes again with what is left of them.
     let sandbox = Config { token_life: Duration::from_secs(200), reissue: true, ..Config::default() };
     let broker = Setup { sandbox, ..Setup::in_one_instance() }.start().await;
@@ -197,7 +197,7 @@ async fn a_token_that_officernd_issues_again_is_not_asked_for_again_and_again() 
 }
 
 #[tokio::test]
-async fn min_remaining_seconds_sets_when_a_token_is_late() {
+async fn min_remaining_seconds_sets_when_token_is_late() {
     let setup = || Setup { variables: vec![("min_remaining_seconds", "30".into())], ..Setup::in_one_instance() };
     let broker = setup().start().await;
     let token = broker.store_token(MEMBERS, LATE).await;
@@ -215,7 +215,7 @@ async fn min_remaining_seconds_sets_when_a_token_is_late() {
 }
 
 #[tokio::test]
-async fn what_another_node_fetched_or_forgot_gets_around() {
+async fn token_stored_or_deleted_by_another_host_takes_effect() {
     let (broker, token) = start(FRESH).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     let newer = broker.store_token(MEMBERS, Duration::from_secs(3000)).await;

@@ -28,7 +28,7 @@ async fn run(command: &'static [&'static str], scope: &'static str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_come_from_a_server_that_nobody_here_wrote() {
+async fn tokens_of_another_projects_oauth_server_are_served() {
     let mut setup = Setup::default();
     // RFC 6749 appendix A.1 and A.2: printable ASCII, on which this server insists.
     setup.application.id = random("application id&=+%");
@@ -63,25 +63,25 @@ async fn tokens_come_from_a_server_that_nobody_here_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_oauthlib_is_served_and_reads_every_error() {
+async fn requests_oauthlib_gets_tokens_and_reads_every_error() {
     let printed = run(&[".venv/bin/python", "client.py"], MEMBERS).await;
     assert!(printed.contains("ok revoke"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oauth4webapi_is_served_and_reads_every_error() {
+async fn oauth4webapi_gets_tokens_and_reads_every_error() {
     let printed = run(&["node", "client.mjs"], MEMBERS).await;
     assert!(printed.contains("ok discovery"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_is_served_and_reads_every_error() {
+async fn curl_gets_tokens_and_reads_every_error() {
     let printed = run(&["./client.sh"], MEMBERS).await;
     assert!(printed.contains("ok obtain_http_2"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_examples_for_jobs_run_as_they_are_on_the_page() {
+async fn examples_in_jobs_md_run_unchanged() {
     // Go is not on every machine, but on that of CI.
     let command: &[&str] = match std::env::var_os("CI") {
         Some(_) => &[".venv/bin/python", "run_examples.py", "--all"],
@@ -92,12 +92,12 @@ async fn the_examples_for_jobs_run_as_they_are_on_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_description_is_what_schemathesis_finds() {
+async fn openapi_description_passes_schemathesis() {
     run(&["./run_schemathesis"], MEMBERS).await;
 }
 
 #[tokio::test]
-async fn the_crate_oauth2_is_served_and_reads_every_error() {
+async fn crate_oauth2_gets_tokens_and_reads_every_error() {
     let broker = generous().await;
     let addr = broker.server.addr();
     // It insists on https for a revocation; this transport goes to the broker, whatever the scheme.

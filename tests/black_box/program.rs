@@ -18,7 +18,7 @@ fn is_curl(line: &str) -> bool {
 }
 
 #[test]
-fn without_variables_it_is_a_demo_whose_curl_line_gets_a_token() {
+fn broker_without_variables_prints_a_curl_line_that_gets_a_token() {
     let mut program = Program::start(&["--listen", "127.0.0.1:0"], &[]);
     let lines = program.lines_until(is_curl);
     let curl = lines.last().filter(|line| is_curl(line)).unwrap_or_else(|| panic!("{lines:?} {}", program.stderr()));
@@ -41,7 +41,7 @@ fn without_variables_it_is_a_demo_whose_curl_line_gets_a_token() {
 }
 
 #[test]
-fn with_some_of_the_variables_it_names_the_others_and_stops() {
+fn broker_with_some_variables_names_the_missing_ones_and_stops() {
     let check = |variables: &[(&str, &str)], missing: &[&str]| {
         let mut program = Program::start(&["--listen", "127.0.0.1:0"], variables);
         let lines = program.lines_until(|_| false);
@@ -92,7 +92,7 @@ impl Front {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_variables_it_asks_their_officernd_and_keeps_tokens_in_its_folder() {
+async fn broker_with_variables_calls_their_officernd_and_keeps_tokens_in_state_dir() {
     let setup = Setup::default();
     let config = Config { applications: vec![setup.application.clone()], ..Config::default() };
     let sandbox = Sandbox::start(config).await.unwrap();

@@ -37,7 +37,7 @@ const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
 ];
 
 #[tokio::test]
-async fn every_request_of_the_table_gets_the_answer_that_the_standards_want() {
+async fn protocol_table_requests_get_the_answers_of_the_standards() {
     let rows: Vec<_> = GROUPS.into_iter().flatten().collect();
     assert!(rows.len() >= 80, "{} rows", rows.len());
     let broker = setup().start().await;

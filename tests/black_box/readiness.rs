@@ -23,7 +23,7 @@ pub(super) async fn check_ready(broker: &Broker) {
 }
 
 #[tokio::test]
-async fn a_broker_in_order_is_ready_before_it_has_a_token() {
+async fn broker_without_a_token_yet_is_ready() {
     let broker = Setup::default().start().await;
     check_healthy(&broker).await;
     assert_eq!(broker.server.counts().store_calls(), 0);
@@ -40,7 +40,7 @@ async fn a_broker_in_order_is_ready_before_it_has_a_token() {
 }
 
 #[tokio::test]
-async fn readiness_tells_the_class_of_the_problem_and_no_more() {
+async fn readiness_reports_only_the_class_of_the_problem() {
     let (broker, abroad, berlin) = two_applications().await;
     let check = async |problem: Option<&str>| {
         let answer = broker.fetch(Method::GET, "/readyz").await;

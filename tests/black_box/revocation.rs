@@ -10,7 +10,7 @@ async fn revoke(broker: &Broker, caller: &Caller, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_forgotten_everywhere_and_once_a_minute() {
+async fn revoked_token_is_dropped_by_all_hosts_at_most_once_a_minute() {
     let broker = Setup::default().start().await;
     let beside = broker.beside(broker.setup.key_value.clone()).await;
     let first = broker.nightly(MEMBERS).await.token();
@@ -35,7 +35,7 @@ async fn a_revoked_token_is_forgotten_everywhere_and_once_a_minute() {
 }
 
 #[tokio::test]
-async fn nobody_revokes_what_it_could_not_have_been_given() {
+async fn revocation_of_another_callers_token_changes_nothing() {
     let broker = Setup::default().start().await;
     let token = broker.nightly(MEMBERS).await.token();
     for (caller, text) in

@@ -91,7 +91,7 @@ impl Year {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operators_year_without_a_restart() {
+async fn policy_and_secret_changes_of_a_year_need_no_restart() {
     let mut setup = unlimited();
     let store = tempfile::tempdir().unwrap();
     setup.key_value = KeyValue::sqlite(store.path()).unwrap();
@@ -206,7 +206,7 @@ async fn an_operators_year_without_a_restart() {
 }
 
 #[tokio::test]
-async fn when_both_secrets_are_refused_each_was_tried_once() {
+async fn both_secrets_refused_are_each_tried_once() {
     let mut setup = unlimited();
     setup.variables.push(("officernd_client_secret_next", secret("next-secret")));
     let broker = setup.start().await;
@@ -224,7 +224,7 @@ async fn when_both_secrets_are_refused_each_was_tried_once() {
 }
 
 #[tokio::test]
-async fn a_next_secret_that_is_not_needed_is_not_used() {
+async fn next_secret_is_unused_while_the_current_one_works() {
     let mut setup = unlimited();
     setup.variables.push(("officernd_client_secret_next", secret("next-secret")));
     let broker = setup.start().await;
@@ -239,7 +239,7 @@ async fn a_next_secret_that_is_not_needed_is_not_used() {
 }
 
 #[tokio::test]
-async fn swapping_the_two_secrets_loses_no_token() {
+async fn swapping_the_two_secrets_keeps_every_token() {
     let mut setup = Setup::default();
     // More than could be fetched again within a minute.
     let scopes = setup.with_scopes(8);
@@ -262,7 +262,7 @@ async fn swapping_the_two_secrets_loses_no_token() {
 }
 
 #[tokio::test]
-async fn a_token_that_both_secrets_brought_is_revoked_for_both() {
+async fn token_fetched_with_both_secrets_is_revoked_for_both() {
     let mut setup = Setup::default();
     setup.variables.push(("officernd_client_secret_next", random("next-secret")));
     let broker = setup.start().await;

@@ -117,7 +117,7 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_the_log_or_in_an_answer_that_is_no_token() {
+async fn secrets_appear_in_no_log_and_no_answer_but_the_token_itself() {
     let broker = Setup::in_one_instance().start().await;
     let (answers, log) = everything(&broker).await;
     assert!(answers.len() >= 30, "{}", answers.len());
@@ -150,7 +150,7 @@ async fn no_secret_is_in_the_log_or_in_an_answer_that_is_no_token() {
 }
 
 #[tokio::test]
-async fn every_request_leaves_one_line_of_json_that_says_who_got_what() {
+async fn each_request_leaves_one_json_line_with_caller_and_scopes() {
     let broker = Setup::in_one_instance().start().await;
     let (nightly, door) = (&broker.setup.nightly, &broker.setup.door);
     broker.token(nightly, Some(MEMBERS)).await.token();

@@ -36,7 +36,7 @@ fn setup(key_value: KeyValue) -> Setup {
 }
 
 #[tokio::test]
-async fn the_store_has_no_secret_and_no_name_in_it() {
+async fn store_contains_no_secret_and_no_name() {
     let broker = setup(KeyValue::memory()).start().await;
     fill(&broker).await;
     let entries = broker.stored();
@@ -51,7 +51,7 @@ async fn the_store_has_no_secret_and_no_name_in_it() {
 }
 
 #[tokio::test]
-async fn a_token_outlives_the_host_when_the_store_does() {
+async fn token_in_a_lasting_store_survives_a_host_restart() {
     let folder = tempfile::tempdir().unwrap();
     for key_value in [KeyValue::memory(), KeyValue::sqlite(folder.path()).unwrap()] {
         let broker = setup(key_value).start().await;
@@ -72,7 +72,7 @@ async fn a_token_outlives_the_host_when_the_store_does() {
 }
 
 #[tokio::test]
-async fn a_file_keeps_a_token_for_another_process_and_no_secret() {
+async fn sqlite_file_keeps_tokens_for_another_process_and_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let mut broker = setup(KeyValue::sqlite(folder.path()).unwrap()).start().await;
     let token = fill(&broker).await;
@@ -93,7 +93,7 @@ async fn a_file_keeps_a_token_for_another_process_and_no_secret() {
 }
 
 #[tokio::test]
-async fn without_a_store_that_lasts_a_restart_asks_again() {
+async fn restart_without_a_lasting_store_fetches_again() {
     let mut broker = Setup::default().start().await;
     let token = broker.nightly(MEMBERS).await.token();
     broker.setup.key_value = KeyValue::memory();
@@ -110,7 +110,7 @@ fn check_found(what: &str, dropped: impl Sized) {
 }
 
 #[tokio::test]
-async fn a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped() {
+async fn secret_leaked_into_any_kind_of_store_is_found_on_drop() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start().await.unwrap());
     let file = KeyValue::sqlite(folder.path()).unwrap();
     let planted = secret("planted");
@@ -132,7 +132,7 @@ async fn a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_record_that_was_tampered_with_or_moved_is_a_miss() {
+async fn tampered_or_moved_record_is_a_miss() {
     let broker = unlimited().start().await;
     let members = broker.nightly(MEMBERS).await.token();
     let companies = broker.nightly(COMPANIES).await.token();

@@ -10,7 +10,7 @@ use tests::{COMPANIES, MEMBERS, RESOURCES, Setup, basic, eventually, form, rando
 use tokio::time::sleep;
 
 #[tokio::test]
-async fn officernd_is_sent_its_form_and_nothing_else() {
+async fn call_to_officernd_has_its_form_and_nothing_of_the_caller() {
     let broker = Setup::default().start().await;
     let mut request = token_request(&broker.setup.nightly, Some(&format!("{MEMBERS} {COMPANIES}")));
     // Nothing of this is for OfficeRnD.
@@ -53,7 +53,7 @@ async fn officernd_is_sent_its_form_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_caller_gets_officernds_token_in_an_answer_of_rfc_6749() {
+async fn token_answer_follows_rfc_6749() {
     let broker = Setup::default().start().await;
     let answer = broker.nightly(MEMBERS).await;
     let token = answer.token();
@@ -75,7 +75,7 @@ async fn a_caller_gets_officernds_token_in_an_answer_of_rfc_6749() {
 }
 
 #[tokio::test]
-async fn a_caller_authenticates_by_basic_or_in_the_body() {
+async fn caller_authenticates_by_basic_or_in_the_body() {
     let broker = Setup::default().start().await;
     let (name, secret) = (broker.setup.nightly.name.clone(), broker.setup.nightly.secret.clone());
     let token = broker.nightly(MEMBERS).await.token();
@@ -102,7 +102,7 @@ async fn a_caller_authenticates_by_basic_or_in_the_body() {
 }
 
 #[tokio::test]
-async fn what_a_basic_header_encodes_is_decoded() {
+async fn basic_header_is_form_decoded() {
     let mut setup = Setup::default();
     setup.nightly.name = random("a name: 100% & more");
     setup.nightly.secret = secret("a secret+with:everything% &=\u{e9}");
@@ -110,7 +110,7 @@ async fn what_a_basic_header_encodes_is_decoded() {
 }
 
 #[tokio::test]
-async fn expires_in_falls_with_the_clock() {
+async fn expires_in_decreases_with_the_clock() {
     let broker = Setup::default().start().await;
     let first = broker.nightly(MEMBERS).await;
     sleep(Duration::from_secs(2)).await;
@@ -124,7 +124,7 @@ async fn expires_in_falls_with_the_clock() {
 }
 
 #[tokio::test]
-async fn a_set_of_scopes_is_asked_for_once_however_it_is_written() {
+async fn scope_set_is_fetched_once_in_any_spelling() {
     let broker = Setup::default().start().await;
     let (nightly, door) = (broker.setup.nightly.clone(), broker.setup.door.clone());
     let both = format!("{COMPANIES} {MEMBERS}");
@@ -167,7 +167,7 @@ async fn callers_with_the_same_scopes_share_a_token() {
 }
 
 #[tokio::test]
-async fn a_narrower_grant_is_handed_on_as_what_it_is() {
+async fn narrower_grant_is_reported_to_the_caller() {
     let broker = Setup::default().start().await;
     let grant = |scope: serde_json::Value| {
         let mut grant = json!({ "access_token": random("token"), "token_type": "bearer", "expires_in": 1800 });
@@ -223,7 +223,7 @@ async fn concurrent_requests_for_different_scopes_do_not_share_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_while_it_is_fetching_blocks_nobody() {
+async fn client_disconnect_during_a_fetch_blocks_no_other_request() {
     // The next request comes while the fetch is still on its way, in the same instance, or when its instance is gone.
     for setup in [Setup::in_one_instance(), Setup::default()] {
         let broker = setup.start().await;

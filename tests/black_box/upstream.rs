@@ -59,7 +59,7 @@ async fn check(
 
 /// Wasmtime 49.0 may lose a body that is not there with its head.
 #[tokio::test]
-async fn an_answer_whose_body_comes_after_its_head_is_read_whole() {
+async fn body_of_officernd_that_arrives_after_its_head_is_read_whole() {
     const BODY: &[u8] =
         br#"{"access_token":"whose-last-bytes-come-in-packets-of-their-own","token_type":"Bearer","expires_in":3599}"#;
     let broker = Setup::default().start().await;
@@ -87,7 +87,7 @@ const UNAVAILABLE: (u16, &str) = (503, "temporarily_unavailable");
 const SERVER_ERROR: (u16, &str) = (502, "server_error");
 
 #[tokio::test]
-async fn an_error_status_of_officernd_is_told_as_the_table_says() {
+async fn error_status_of_officernd_gets_the_answer_of_the_table() {
     let marker = &random("upstream");
     let cases = [
         ("400 without an error", json(400, &json!({ "message": marker })), SERVER_ERROR, REFUSED, "credential_refused"),
@@ -190,7 +190,7 @@ async fn an_error_status_of_officernd_is_told_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn a_success_of_officernd_that_is_none_is_told_as_the_table_says() {
+async fn success_of_officernd_without_a_usable_token_gets_502() {
     let marker = &random("upstream");
     let grant = |field: &str, value: Value| {
         let mut grant = json!({ "access_token": marker, "token_type": "Bearer", "expires_in": 3599, "scope": MEMBERS });
@@ -246,7 +246,7 @@ async fn a_success_of_officernd_that_is_none_is_told_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn an_answer_of_64_kib_is_read() {
+async fn answer_of_officernd_of_64_kib_is_read() {
     let broker = Setup::default().start().await;
     let token = random("token");
     let grant = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3599 }).to_string();
@@ -256,7 +256,7 @@ async fn an_answer_of_64_kib_is_read() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_an_outage() {
+async fn broken_connection_to_officernd_gets_503() {
     let marker = &random("upstream");
     let close = |text: String| Upstream::Raw(text.into(), Then::Close);
     let cases = [
@@ -284,7 +284,7 @@ async fn a_connection_that_breaks_is_an_outage() {
 }
 
 #[tokio::test]
-async fn officernd_has_ten_seconds_and_no_more() {
+async fn silent_officernd_is_given_up_after_10_s() {
     let marker = &random("upstream");
     let hang = |text: String| Upstream::Raw(text.into(), Then::Hang);
     let check = async |what, upstream| {
@@ -324,7 +324,7 @@ async fn officernd_has_ten_seconds_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_of_officernd_is_not_followed() {
     let marker = &random("upstream");
     let elsewhere = Sandbox::start(Config::default()).await.unwrap();
     for status in ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"] {
@@ -336,7 +336,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_scope_that_the_application_lacks_is_remembered_for_its_scopes_alone() {
+async fn refused_scope_set_is_remembered_only_for_that_set() {
     let marker = &random("upstream");
     let refusal = json(400, &json!({ "error": "invalid_scope", "error_description": marker }));
     check("400 invalid_scope", marker, refusal, (400, "invalid_scope"), None, "scope_not_granted").await;
@@ -359,7 +359,7 @@ async fn a_scope_that_the_application_lacks_is_remembered_for_its_scopes_alone()
 }
 
 #[tokio::test]
-async fn a_token_that_ends_at_once_is_handed_to_nobody() {
+async fn token_with_20_s_lifetime_is_not_served() {
     let broker = Setup::default().start().await;
     let token = random("upstream");
     let grant = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 20, "scope": MEMBERS });
@@ -375,7 +375,7 @@ async fn a_token_that_ends_at_once_is_handed_to_nobody() {
 }
 
 #[tokio::test]
-async fn who_comes_back_when_told_is_served() {
+async fn request_after_the_told_time_is_served() {
     // By the instance that has seen the failure, and by one that has not.
     for setup in [Setup::in_one_instance(), Setup::default()] {
         let broker = setup.start().await;
@@ -390,7 +390,7 @@ async fn who_comes_back_when_told_is_served() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_asked_about_again_when_it_is_changed() {
+async fn changed_credential_is_tried_at_once_after_a_refusal() {
     let mut setup = Setup::default();
     let secret = std::mem::replace(&mut setup.application.secret, secret("new-application-secret"));
     // The broker still has the old one.

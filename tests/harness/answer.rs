@@ -1,4 +1,4 @@
-//! HTTP as a caller speaks it.
+//! HTTP between a test, as a caller, and the broker.
 
 use std::net::SocketAddr;
 
@@ -17,75 +17,77 @@ use crate::leak::{keep_secret, saw};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What came back.
+/// One HTTP answer, read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status code.
+    /// HTTP status.
     pub status: u16,
-    /// Every header of the component in its order, names in lower case: without `date` and `connection`, which are the host's,
-    /// and `x-request-id`, which no two answers share.
+    /// Headers of the component in their order, names in lower case. Left out are `date` and
+    /// `connection`, which the host adds, and `x-request-id`, which differs in every answer.
     pub headers: Vec<(String, String)>,
-    /// What the log calls the request; empty if it does not say.
+    /// `x-request-id`, by which the log names the request; empty if missing.
     pub request_id: String,
-    /// The body.
+    /// Body as text.
     pub body: String,
 }
 
 impl Answer {
-    /// The value of the header `name`, which must not be there twice.
+    /// Returns the value of the header `name`, which must appear only once.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str());
         let value = values.next();
-        assert_eq!(values.next(), None, "{name} is there twice: {self:?}");
+        assert_eq!(values.next(), None, "{name} appears twice: {self:?}");
         value
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The `error` of RFC 6749 section 5.2.
+    /// Returns the `error` of RFC 6749 section 5.2.
     #[track_caller]
     pub fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error: {self:?}")).to_owned()
     }
 
-    /// The access token of an answer that has one.
+    /// Returns the `access_token`, and fails unless the answer is a 200 with one.
     #[track_caller]
     pub fn token(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
         self.json()["access_token"].as_str().unwrap_or_else(|| panic!("no token: {self:?}")).to_owned()
     }
 
-    /// The `expires_in` of an answer that has a token.
+    /// Returns the `expires_in`, and fails unless the answer is a 200 with one.
     #[track_caller]
     pub fn expires_in(&self) -> u64 {
         assert_eq!(self.status, 200, "{self:?}");
         self.json()["expires_in"].as_u64().unwrap_or_else(|| panic!("no expires_in: {self:?}"))
     }
 
-    /// The `scope` of an answer that has a token.
+    /// Returns the `scope`, and fails unless the answer is a 200 with one.
     #[track_caller]
     pub fn scope(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");
         self.json()["scope"].as_str().unwrap_or_else(|| panic!("no scope: {self:?}")).to_owned()
     }
 
-    /// `Retry-After` in seconds, if it is there.
+    /// Returns `Retry-After` in seconds, if the answer has one.
     #[track_caller]
     pub fn retry_after(&self) -> Option<u64> {
-        self.header("retry-after").map(|text| text.parse().unwrap_or_else(|_| panic!("no seconds: {self:?}")))
+        self.header("retry-after")
+            .map(|text| text.parse().unwrap_or_else(|_| panic!("Retry-After is not a number of seconds: {self:?}")))
     }
 }
 
-/// Sends a request to `addr` on a connection of its own, and reads the answer. Dropping the future closes the connection.
+/// Sends a request to `addr` on a new connection and reads the answer. Dropping the future
+/// closes the connection.
 ///
-/// `Host` is added when it is missing.
+/// Adds `Host` if the request has none.
 ///
 /// # Errors
-/// When there is no whole answer.
+/// If no complete answer arrives.
 pub async fn exchange<B>(addr: SocketAddr, mut request: Request<B>) -> anyhow::Result<Answer>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -107,7 +109,8 @@ where
             body: String::from_utf8(body.collect().await?.to_bytes().to_vec())?,
         })
     };
-    // The connection ends when the conversation is over; how is of no interest once there is an answer.
+    // The connection ends with the conversation. An error of the connection does not matter
+    // once the answer is complete.
     let (answer, _) = tokio::join!(conversation, connection);
     if let Ok(answer) = &answer {
         watch(answer);
@@ -115,7 +118,8 @@ where
     answer
 }
 
-/// An answer may have one secret: the token that it is about.
+/// Searches an answer for secrets. The only secret that it may contain is its own access token,
+/// which is kept as a secret from now on.
 fn watch(answer: &Answer) {
     let mut answer = answer.clone();
     if let Ok(mut grant) = serde_json::from_str::<serde_json::Value>(&answer.body)
@@ -132,12 +136,13 @@ fn watch(answer: &Answer) {
     saw(&format!("{} {:?}\n{}", answer.status, answer.headers, answer.body));
 }
 
-/// A form, encoded.
+/// Encodes fields as `application/x-www-form-urlencoded`.
 pub fn form(fields: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
-/// The value of `Authorization` for HTTP Basic, id and secret form-encoded as RFC 6749 section 2.3.1 wants it.
+/// Returns the value of `Authorization` for HTTP Basic, with id and secret form-encoded (RFC
+/// 6749 section 2.3.1).
 pub fn basic(id: &str, secret: &str) -> String {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     format!("Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))))

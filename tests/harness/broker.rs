@@ -1,4 +1,4 @@
-//! A running broker, and the sandbox it asks.
+//! A broker that runs in a host, and the sandbox that it calls.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -24,52 +24,54 @@ use crate::leak::{Secret, keep_secret, search};
 use crate::server::{Log, Server, WasmtimeServe};
 use crate::setup::{Caller, Setup, Watched, secret};
 
-/// The store that the component has.
+/// Label of the key-value store that `spin.toml` gives the component.
 const LABEL: &str = "default";
 
-/// The component, built and compiled once in a process.
+/// Returns the component, built and compiled once per process.
 fn app() -> &'static App {
     static APP: OnceLock<App> = OnceLock::new();
     APP.get_or_init(|| App::load(manifest()).expect("the component loads"))
 }
 
-/// The same with its instructions counted.
+/// Returns the component with its instructions counted, compiled once per process.
 fn metered_app() -> &'static App {
     static APP: OnceLock<App> = OnceLock::new();
     APP.get_or_init(|| App::load_metered(manifest()).expect("the component loads"))
 }
 
-/// The same with an allocator that tells what it allocates.
+/// Returns the component whose allocator logs what it allocates, compiled once per process.
 fn telling_app() -> &'static App {
     static APP: OnceLock<App> = OnceLock::new();
     APP.get_or_init(|| App::load(manifest_of_allocations()).expect("the component loads"))
 }
 
-/// A broker in a host, and the sandbox it asks.
+/// A broker in a host, and the sandbox that it calls. Dropping it searches all it leaves behind
+/// for secrets.
 pub struct Broker {
     watch: Watch,
-    /// Who is there.
+    /// Application and callers of this broker.
     pub setup: Setup,
-    /// OfficeRnD's place.
+    /// Stand-in for OfficeRnD.
     pub sandbox: Arc<Sandbox>,
-    /// The host.
+    /// Host that runs the component.
     pub server: Server,
-    /// The variables, which can be changed while it runs.
+    /// Variables of the component. A test may change them while the broker runs.
     pub variables: Variables,
 }
 
-/// What a component has touched outside of itself.
+/// How often a component has reached outside of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// Requests that came to OfficeRnD.
+    /// Requests that arrived at the sandbox.
     pub calls: usize,
-    /// Requests that it sent, as the host counts them; a host that does not count, `wasmtime serve`, knows no more than OfficeRnD.
+    /// Requests that the component sent, as the host counts them. `wasmtime serve` does not
+    /// count; then it equals `calls`.
     pub sent: u64,
-    /// Operations on the store; nothing on a host that does not count.
+    /// Operations on the store; `None` on a host that does not count.
     pub store: Option<u64>,
 }
 
-/// Searches what a broker leaves behind for every secret there is, when it is dropped.
+/// Searches everything a broker leaves behind for every known secret, when it is dropped.
 struct Watch {
     output: Log,
     key_value: KeyValue,
@@ -85,17 +87,18 @@ impl Drop for Watch {
     }
 }
 
-/// Searches all keys and values of a store for every secret there is.
+/// Searches all keys and values of a store for every known secret.
 pub(crate) fn search_store(store: anyhow::Result<KeyValue>) {
     let entries = store.and_then(|store| store.entries(LABEL));
-    // A test that fails already says so, and may have taken its store along.
+    // Panicking again while a failed test unwinds would abort the process; its store may be
+    // gone too.
     assert!(entries.is_ok() || std::thread::panicking(), "the store cannot be searched: {entries:?}");
     let entries = entries.unwrap_or_default();
     search(&entries.iter().flat_map(|(key, value)| [key.as_bytes(), value]).collect::<Vec<_>>());
 }
 
 impl Setup {
-    /// Starts a sandbox and a broker.
+    /// Starts a sandbox and a broker that calls it.
     pub async fn start(self) -> Broker {
         let config = sandbox::Config { applications: vec![self.application.clone()], ..self.sandbox.clone() };
         let sandbox = Arc::new(Sandbox::start(config).await.expect("loopback has a free port"));
@@ -139,7 +142,7 @@ async fn serve_here(setup: &Setup, variables: &Variables) -> (Server, Log) {
 }
 
 impl Broker {
-    /// Stops the host and starts another, which has the same variables and the same store.
+    /// Stops the host and starts another with the same variables and the same store.
     pub async fn restart(self) -> Self {
         let Self { watch, setup, sandbox, server, variables } = self;
         server.stop().await;
@@ -147,7 +150,7 @@ impl Broker {
         serve(setup, sandbox, variables).await
     }
 
-    /// Starts a second host, which asks the same sandbox and has this store.
+    /// Starts a second host with this store, which calls the same sandbox.
     pub async fn beside(&self, key_value: KeyValue) -> Self {
         self.needs("a store that two hosts share");
         let setup = Setup { key_value, ..self.setup.clone() };
@@ -160,67 +163,70 @@ impl Broker {
         async { exchange.await.expect("the broker answers every request") }
     }
 
-    /// A request without a body.
+    /// Sends a request without a body or credentials.
     pub fn fetch(&self, method: Method, path: &str) -> impl Future<Output = Answer> + use<> {
         self.send(Request::builder().method(method).uri(path).body(String::new()).expect("a path is a URI"))
     }
 
-    /// Asks for a token as most clients do: with HTTP Basic.
+    /// Requests a token with HTTP Basic, as most clients do.
     pub fn token(&self, caller: &Caller, scope: Option<&str>) -> impl Future<Output = Answer> + use<> {
         self.send(token_request(caller, scope))
     }
 
-    /// Asks for a token for the caller `nightly`.
+    /// Requests a token as the caller `nightly`.
     pub fn nightly(&self, scope: &str) -> impl Future<Output = Answer> + use<> {
         self.token(&self.setup.nightly, Some(scope))
     }
 
-    /// A test that needs what `wasmtime serve` lacks is listed in `tests/whole_machine/wasmtime_serve.rs`.
+    /// Fails on `wasmtime serve`, which lacks `what`. A test that comes here must be listed in
+    /// `tests/whole_machine/wasmtime_serve.rs`.
     #[track_caller]
     fn needs(&self, what: &str) {
         assert!(!self.setup.in_wasmtime_serve, "not on wasmtime serve: {what}");
     }
 
-    /// What the component has touched so far outside of itself.
+    /// Counts how often the component has reached outside of itself so far.
     pub fn touched(&self) -> Touched {
         let (calls, counts) = (self.calls().len(), self.server.counts_if_any());
         let sent = counts.map_or(calls as u64, |counts| counts.outbound);
         Touched { calls, sent, store: counts.map(|counts| counts.store_calls()) }
     }
 
-    /// Makes the store fail so.
+    /// Makes the store fail in this way from now on.
     pub fn set_store_faults(&self, faults: Faults) {
         self.needs("a store outside of the instances");
         self.setup.key_value.set_faults(faults);
     }
 
-    /// What OfficeRnD has been asked so far.
+    /// Returns the calls that have arrived at the sandbox so far.
     pub fn calls(&self) -> Vec<Call> {
         self.sandbox.calls()
     }
 
-    /// Everything that must never be written anywhere.
+    /// Returns every secret of this broker's application and callers.
     pub fn secrets(&self) -> Vec<Secret> {
         self.setup.secrets()
     }
 
-    /// The component's configuration, as the core reads it.
+    /// Parses the variables as the core does.
     pub fn config(&self) -> Config {
         let values = VARIABLES.map(|variable| {
             let given = self.variables.lookup(variable.name).expect("the provider works");
             (variable.name, given.unwrap_or_else(|| variable.default.unwrap_or_default().to_owned()))
         });
         let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-        Config::parse(lookup).expect("the variables are sound")
+        Config::parse(lookup).expect("the variables are valid")
     }
 
-    /// Where the store has the token of these scopes of the default application, by the core's own word.
+    /// Returns the store key of a token for these scopes of the default application, computed
+    /// by the core.
     pub fn key(&self, scopes: &str) -> String {
         let application = &self.config().applications[0];
         Key::of(application, &application.current, &Scopes::parse(scopes).expect("scopes")).of_token()
     }
 
-    /// Puts a token with so much life left into the store, fetched long ago, and returns it.
+    /// Puts a token with this remaining lifetime, fetched 10 min ago, into the store, and
+    /// returns it.
     pub async fn store_token(&self, scopes: &str, remaining: Duration) -> String {
         let access_token = secret("stored-token");
         let application = &self.config().applications[0];
@@ -228,7 +234,7 @@ impl Broker {
         access_token
     }
 
-    /// The same with a token, and a credential that brought it.
+    /// Puts this token into the store, as if fetched with this credential 10 min ago.
     pub async fn store_token_of(
         &self,
         application: &Application,
@@ -253,19 +259,19 @@ impl Broker {
         self.store(&key.of_token(), token.seal(key, &credential.seal, nonce)).await;
     }
 
-    /// Writes to the store, as another node would.
+    /// Writes to the store, as another host would.
     pub async fn store(&self, key: &str, value: Vec<u8>) {
         self.needs("a store outside of the instances");
         self.setup.key_value.set(LABEL, key, value).await.expect("the store works");
     }
 
-    /// Everything in the store.
+    /// Returns all keys and values of the store.
     pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
         self.needs("a store outside of the instances");
         self.setup.key_value.entries(LABEL).expect("the store works")
     }
 
-    /// Empties the store.
+    /// Deletes every key of the store.
     pub async fn empty_store(&self) {
         for (key, _) in self.stored() {
             self.setup.key_value.delete(LABEL, &key).await.expect("the store works");
@@ -273,7 +279,7 @@ impl Broker {
     }
 }
 
-/// A token request with HTTP Basic.
+/// Builds a token request with HTTP Basic.
 pub fn token_request(caller: &Caller, scope: Option<&str>) -> Request<String> {
     let mut fields = vec![("grant_type", "client_credentials")];
     fields.extend(scope.map(|scope| ("scope", scope)));
@@ -284,7 +290,7 @@ pub fn token_request(caller: &Caller, scope: Option<&str>) -> Request<String> {
         .expect("a request")
 }
 
-/// A revocation of `token` (RFC 7009 section 2.1) with HTTP Basic.
+/// Builds a revocation of `token` with HTTP Basic (RFC 7009 section 2.1).
 pub fn revocation_request(caller: &Caller, token: &str) -> Request<String> {
     let mut request = token_request(caller, None);
     *request.uri_mut() = "/oauth/revoke".parse().expect("a path");
@@ -293,17 +299,18 @@ pub fn revocation_request(caller: &Caller, token: &str) -> Request<String> {
 }
 
 fn now() -> Timestamp {
-    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970");
-    Timestamp::from_unix_ms(since_epoch.as_millis().try_into().expect("and not the end of time"))
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("the clock is after 1970");
+    Timestamp::from_unix_ms(since_epoch.as_millis().try_into().expect("the time fits into 64 bits"))
 }
 
-/// Looks again and again until `condition` holds, and fails with `what` after a while that is long for any machine.
+/// Polls until `condition` holds, and fails with `what` after 20 s, which is long for any
+/// machine.
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let (caller, begin) = (std::panic::Location::caller(), Instant::now());
     async move {
         while !condition() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "{caller}: {what} has not come about in 20 s");
+            assert!(begin.elapsed() < Duration::from_secs(20), "{caller}: {what} has not happened within 20 s");
             sleep(Duration::from_millis(20)).await;
         }
     }

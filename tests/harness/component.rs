@@ -1,4 +1,4 @@
-//! The component, built once in a process for each kind of host.
+//! Builds of the component, each made once per process.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,19 +8,20 @@ use broker_host::Manifest;
 
 use crate::repository::{read, root};
 
-/// The manifest of a component that is built.
+/// Builds the component for Spin and returns its manifest.
 pub(crate) fn manifest() -> Manifest {
     static BUILT: OnceLock<()> = OnceLock::new();
-    let manifest = Manifest::read(&root().join("spin.toml")).expect("spin.toml is for this host too");
+    let manifest = Manifest::read(&root().join("spin.toml")).expect("the dev host reads spin.toml");
     BUILT.get_or_init(|| broker_host::build(&manifest).expect("the component builds"));
     manifest
 }
 
-/// The same for the component that tells what it allocates (`tests/allocations`), in a folder of its own: what it consists of is
-/// compiled in another way there, and is of the same name.
+/// Builds the component that logs its allocations (`tests/allocations`) and returns its
+/// manifest. Its target folder is its own: the core is compiled differently there, into a file
+/// of the same name.
 pub(crate) fn manifest_of_allocations() -> Manifest {
     let text = read("spin.toml");
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("the disk has room");
     let root = root().display();
     let text = text
         .replace(
@@ -32,28 +33,28 @@ pub(crate) fn manifest_of_allocations() -> Manifest {
         .replace("command = \"", &format!("command = \"cd '{root}' && "));
     assert!(text.contains("--package allocations ") && text.contains("/allocations.wasm\""), "{text}");
     let path = folder.path().join("spin.toml");
-    std::fs::write(&path, text).expect("there is room");
-    let manifest = Manifest::read(&path).expect("it is spin.toml but for the component");
+    std::fs::write(&path, text).expect("the disk has room");
+    let manifest = Manifest::read(&path).expect("it differs from spin.toml only in the component");
     broker_host::build(&manifest).expect("the component builds");
     manifest
 }
 
-/// The component for Spin.
+/// Builds the component for Spin and returns its path.
 pub fn component_for_spin() -> PathBuf {
     drop(manifest());
     root().join("target/wasm32-wasip2/release/officernd_token_broker.wasm")
 }
 
-/// The component for other hosts.
+/// Builds the component for other hosts and returns its path.
 pub fn component_for_wasi() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        // The compiler's target comes with the build for Spin.
+        // The build for Spin also adds the compiler's target.
         drop(manifest());
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = crate::program::as_from_a_shell(Command::new(cargo));
         let status = command.arg("build-wasi").current_dir(root()).stdout(Stdio::null()).status();
-        assert!(status.expect("there is a cargo").success(), "cargo build-wasi fails");
+        assert!(status.expect("cargo starts").success(), "cargo build-wasi fails");
     });
     root().join("target/wasi/wasm32-wasip2/release/officernd_token_broker.wasm")
 }

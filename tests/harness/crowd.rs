@@ -1,4 +1,4 @@
-//! Many requests at the same moment.
+//! Crowds: many requests at the same moment.
 
 use broker_host::sandbox::Call;
 use tokio::sync::{Mutex, MutexGuard};
@@ -6,8 +6,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::answer::Answer;
 use crate::broker::Broker;
 
-/// One crowd at a time: how two of them share the processors is not what a test is about. Held for as long as a crowd is
-/// tested.
+/// Waits until no other test runs a crowd, and keeps others waiting until the guard is dropped.
+/// Two crowds at once would compete for the processors, and each would see waits that are not
+/// the broker's.
 pub async fn crowd() -> MutexGuard<'static, ()> {
     static CROWD: Mutex<()> = Mutex::const_new(());
     let guard = CROWD.lock().await;
@@ -15,14 +16,15 @@ pub async fn crowd() -> MutexGuard<'static, ()> {
     guard
 }
 
-/// Two sockets a request are in this process: 500 requests are more than many shells allow.
+/// Raises the limit of open files: 500 requests need two sockets each in this process, which is
+/// more than many shells allow.
 fn allow_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("a limit can be raised to its maximum");
 }
 
-/// So many requests at once for `scope` by the caller `nightly`, to each of the brokers.
+/// Sends `count` requests at once to each of the brokers, for `scope` as the caller `nightly`.
 pub async fn all_at_once(brokers: &[&Broker], count: usize, scope: &str) -> Vec<Answer> {
     let mut requests = Vec::new();
     for _ in 0..count {
@@ -35,7 +37,7 @@ pub async fn all_at_once(brokers: &[&Broker], count: usize, scope: &str) -> Vec<
     answers
 }
 
-/// How many different tokens there are in answers that each have one.
+/// Counts the different tokens of answers that each have one.
 #[track_caller]
 pub fn different_tokens(answers: &[Answer]) -> usize {
     let mut tokens: Vec<_> = answers.iter().map(Answer::token).collect();
@@ -44,7 +46,8 @@ pub fn different_tokens(answers: &[Answer]) -> usize {
     tokens.len()
 }
 
-/// The most calls in any 60 s, from `calls` in the order of their time.
+/// Returns the largest number of calls in any 60 s. `calls` must be in the order of their
+/// times.
 pub fn most_in_a_minute(calls: &[Call]) -> usize {
     let in_window = |(index, first): (usize, &Call)| {
         calls[index..].iter().filter(|call| call.at.duration_since(first.at).as_secs() < 60).count()

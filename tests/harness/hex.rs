@@ -1,6 +1,6 @@
-//! Bytes in hexadecimal digits.
+//! Bytes as hexadecimal digits.
 
-/// Two lower-case digits for each byte.
+/// Writes each byte as two lower-case digits.
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,5 @@
-//! Looks for secrets where none may be, in every disguise that a program could give them without meaning to.
+//! Search for secrets in text that must not contain any, in every encoding that a program could
+//! give them by accident.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,31 +9,32 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::hex::hex;
 
-/// A secret, and what it is, for the report.
+/// A secret, and a name for it that a report may print.
 #[derive(Clone, Debug)]
 pub struct Secret {
-    /// What it is.
+    /// Name for reports.
     pub what: String,
-    /// The secret.
+    /// The secret itself.
     pub text: String,
 }
 
 impl Secret {
-    /// A secret, and what it is.
+    /// Takes a secret and a name for it.
     pub fn new(what: impl Into<String>, text: impl Into<String>) -> Self {
         let (what, text) = (what.into(), text.into());
-        assert!(text.len() >= 16, "{what} is too short to be looked for: it could be there by accident");
+        assert!(text.len() >= 16, "{what} is too short to search for: it could appear by accident");
         Self { what, text }
     }
 }
 
-/// What `text` contains of `secrets`, and in which disguise.
+/// Lists the secrets that `text` contains, each with its encoding.
 pub fn find_leaks(text: &[u8], secrets: &[Secret]) -> Vec<String> {
     let lower = text.to_ascii_lowercase();
     let mut found = Vec::new();
     for secret in secrets {
         for (disguise, looked_for) in disguises(&secret.text) {
-            // Base64 is the only disguise in which the case of a letter matters; looking for it without costs nothing.
+            // Only in base64 does the case of a letter matter. Ignoring case there finds no
+            // less.
             if contains(&lower, &looked_for.to_ascii_lowercase()) {
                 found.push(format!("{} {disguise}", secret.what));
             }
@@ -45,7 +47,8 @@ fn contains(text: &[u8], looked_for: &[u8]) -> bool {
     text.windows(looked_for.len()).any(|window| window == looked_for)
 }
 
-/// The disguises of a secret: its name, and bytes that are in any text in which the secret is disguised so.
+/// Lists the encodings of a secret: a name, and bytes that appear in any text with the secret
+/// in this encoding.
 pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = secret.as_bytes();
     let in_hex = |separator: &str| bytes.iter().map(|byte| hex([*byte])).collect::<Vec<_>>().join(separator);
@@ -63,8 +66,8 @@ pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("in UTF-16", secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("backwards", secret.chars().rev().collect::<String>().into()),
     ];
-    // Inside a longer text (`id:secret`), what the base64 of a secret looks like depends on where it begins. The first and
-    // the last digit can have bits of a neighbour.
+    // Inside a longer text (`id:secret`), the base64 of a secret depends on its offset. Its
+    // first and last digit can hold bits of a neighbour, so they are cut off.
     for before in 0..3 {
         let whole = [&vec![0; before][..], bytes].concat();
         let first = (before * 8).div_ceil(6);
@@ -75,10 +78,12 @@ pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     disguises
 }
 
-/// How much of a disguise is looked for: enough of its random part that it is nowhere by accident.
+/// How many bytes of an encoded secret the search compares: enough random ones that they appear
+/// nowhere by accident.
 const LOOKED_FOR: usize = 32;
 
-/// Many secrets at once, each by its last 32 characters, which are random: a look into a table for every place of a text.
+/// Many secrets at once, each by its last 32 characters, which are random: one table lookup per
+/// position of a text finds any of them.
 #[derive(Default)]
 struct Sentinels(HashMap<[u8; LOOKED_FOR], String>);
 
@@ -87,7 +92,7 @@ impl Sentinels {
         let begin = secret.len().checked_sub(LOOKED_FOR).expect("a secret ends in 32 random characters");
         for (disguise, bytes) in disguises(&secret[begin..]) {
             let lower = bytes.to_ascii_lowercase();
-            let looked_for = lower.first_chunk().expect("no disguise is shorter than what it hides");
+            let looked_for = lower.first_chunk().expect("no encoding is shorter than the secret");
             self.0.insert(*looked_for, format!("{what} {disguise}"));
         }
     }
@@ -99,7 +104,7 @@ impl Sentinels {
     }
 }
 
-/// Every secret that this process has made or been given, and what was written by whatever had one and is not searched yet.
+/// Every secret that this process has made or received, and the text that is not searched yet.
 static WATCHED: Mutex<Option<(Sentinels, Vec<u8>)>> = Mutex::new(None);
 
 fn watched<T>(act: impl FnOnce(&mut Sentinels, &mut Vec<u8>) -> T) -> T {
@@ -108,20 +113,20 @@ fn watched<T>(act: impl FnOnce(&mut Sentinels, &mut Vec<u8>) -> T) -> T {
     act(sentinels, written)
 }
 
-/// From now on this may be nowhere.
+/// Declares a secret: from now on no searched text may contain it.
 pub fn keep_secret(what: &str, secret: &str) {
     watched(|sentinels, _| sentinels.add(what, secret));
 }
 
-/// Something was written that may have no secret in it: it is searched with the next [`search`].
+/// Notes a text that must not contain a secret. The next [`search`] searches it.
 pub fn saw(text: &str) {
     watched(|_, written| written.extend([text.as_bytes(), b"\n"].concat()));
 }
 
-/// Searches what was seen, and `texts`, for every secret there is.
+/// Searches the noted texts, and `texts`, for every declared secret.
 ///
 /// # Panics
-/// When it finds one.
+/// If it finds one.
 #[track_caller]
 pub fn search(texts: &[&[u8]]) {
     let leaks: Vec<String> = watched(|sentinels, written| {
@@ -129,8 +134,8 @@ pub fn search(texts: &[&[u8]]) {
         let all = texts.iter().copied().chain([seen.as_slice()]);
         all.flat_map(|text| sentinels.find(text).into_iter().map(str::to_owned)).collect()
     });
-    // A test that fails already says so.
-    assert!(leaks.is_empty() || std::thread::panicking(), "secrets where none may be: {leaks:?}");
+    // Panicking again while a failed test unwinds would abort the process.
+    assert!(leaks.is_empty() || std::thread::panicking(), "secrets in text that must not have any: {leaks:?}");
 }
 
 #[cfg(test)]
@@ -138,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_recognised_wherever_in_a_longer_text_the_secret_begins() {
+    fn secret_in_base64_is_found_at_every_offset_of_a_longer_text() {
         let secret = "secret-0123456789abcdef";
         for before in 0..7 {
             for after in 0..4 {
@@ -151,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_planted_among_many_secrets_is_found() {
+    fn planted_secret_in_any_encoding_is_found_among_many() {
         let secrets: Vec<_> = (0..50).map(|_| crate::setup::random("planted&=+%/\"\\ \u{e9}")).collect();
         secrets.iter().for_each(|secret| keep_secret("a planted secret", secret));
         search(&[b"nothing", &[0; 1000], crate::setup::random("innocent").as_bytes()]);
@@ -159,9 +164,9 @@ mod tests {
             let text = [b"before ".as_slice(), &bytes, b" after"].concat();
             assert!(watched(|sentinels, _| !sentinels.find(&text).is_empty()), "{disguise}");
         }
-        std::panic::catch_unwind(|| search(&[secrets[0].as_bytes()])).expect_err("it is written");
+        std::panic::catch_unwind(|| search(&[secrets[0].as_bytes()])).expect_err("the text has a secret");
         saw(&format!("an answer with {} in it", secrets[0]));
-        std::panic::catch_unwind(|| search(&[])).expect_err("what was seen is searched");
+        std::panic::catch_unwind(|| search(&[])).expect_err("the noted text has a secret");
         search(&[]);
     }
 }

@@ -1,7 +1,8 @@
-//! Black-box tests of the component: the real .wasm in the real host over real sockets.
+//! Harness of the black-box tests: the compiled component in a real host, over real sockets.
 //!
-//! A test makes a [`Setup`], changes what it is about, and starts it: a sandbox in OfficeRnD's place, and a [`Broker`] of
-//! which it sees what a caller, an operator and OfficeRnD see.
+//! A test makes a [`Setup`], changes the part that it tests, and starts it. It gets a sandbox
+//! in OfficeRnD's place and a [`Broker`], and sees what a caller, an operator and OfficeRnD
+//! would see.
 
 mod answer;
 mod broker;

@@ -1,4 +1,5 @@
-//! Mixed valid, denied and broken traffic for as long as one likes, while OfficeRnD comes and goes.
+//! Load: mixed valid, denied and broken requests for any length of time, while OfficeRnD fails
+//! in turns.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,48 +24,50 @@ use crate::leak::search;
 use crate::program::Program;
 use crate::setup::{Caller, MEMBERS, PAYMENTS, Setup};
 
-/// A caller waits no longer, on a busy machine.
+/// Longest wait of a caller: the 12 s of the broker, and 2 s for a busy machine.
 const LONGEST: Duration = Duration::from_secs(14);
 
-/// OfficeRnD fails in one way for so long, or up to twice as long until a call has met it. After a first failure a broker
-/// pauses for longer than this, so its next call meets the next way.
+/// How long OfficeRnD fails in one way, or up to twice as long until a call has met it. After a
+/// first failure a broker pauses for longer than this, so its next call meets the next way.
 const PHASE: Duration = Duration::from_secs(5);
 
-/// How often the memory is looked at, and the log searched for secrets.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the memory is read and the log searched for secrets.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-/// The memory of the host counts from here on: what it takes to have been busy once.
+/// Share of the time in which the host may still grow, because it has not yet been busy.
 const WARM_UP: f64 = 0.25;
 
-/// What the host may have more than it ever had while it warmed up.
+/// Limit of the host's later memory, relative to the most that it had while it warmed up.
 const GROWTH: f64 = 1.15;
 
-/// What a load came to.
+/// Result of a load.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// Answers, by what was asked and the status.
+    /// Number of answers, by kind of request and status.
     pub answers: BTreeMap<(&'static str, u16), u64>,
-    /// What may not be.
+    /// Everything that must not happen and did.
     pub wrong: Vec<String>,
-    /// The longest wait for an answer.
+    /// Longest wait for an answer.
     pub slowest: Duration,
     /// Calls that arrived at OfficeRnD, and the most in any minute.
     pub calls: (usize, usize),
-    /// How many calls met OfficeRnD in each of its ways, as far as they can be counted where it refuses connections.
+    /// How many calls met each way in which OfficeRnD behaves. Refused connections are counted
+    /// by the host.
     pub met: BTreeMap<&'static str, u64>,
-    /// What the host's process had in memory, in bytes, every second.
+    /// Resident memory of the host's process in bytes, read every second.
     pub resident: Vec<u64>,
-    /// The largest memory that an instance had after the warm-up, and at the end, of one that was never given up.
+    /// Memory of the instance that is never replaced: the most after the warm-up, and at the
+    /// end.
     pub instance: (usize, usize),
 }
 
 impl Load {
-    /// How many requests were answered.
+    /// Counts the answered requests.
     pub fn requests(&self) -> u64 {
         self.answers.values().sum()
     }
 
-    /// The most memory while it warmed up, and after that.
+    /// Returns the most memory during the warm-up, and after it.
     pub fn peaks(&self) -> (u64, u64) {
         let (before, after) = self.resident.split_at((self.resident.len() as f64 * WARM_UP) as usize);
         let peak = |sizes: &[u64]| sizes.iter().copied().max().unwrap_or_default();
@@ -84,7 +87,7 @@ impl Load {
         }
         for (way, ..) in timetable() {
             if self.met.get(way).is_none_or(|calls| *calls == 0) {
-                self.wrong.push(format!("no call met OfficeRnD when it {way}"));
+                self.wrong.push(format!("no call met an OfficeRnD that {way}"));
             }
         }
         if self.slowest > LONGEST {
@@ -93,15 +96,16 @@ impl Load {
     }
 }
 
-/// Sends so many requests at a time to the program `broker`, each as soon as the one before it is answered; and a few to a host
-/// with a single instance, which is never given up. In less than 30 s they do not meet OfficeRnD in all of its ways.
+/// Loads the program `broker` over this many connections, each of which sends its next request
+/// when it has its answer. A few more requests go to a host whose single instance is never
+/// replaced. In less than 30 s they do not meet every way in which OfficeRnD fails.
 ///
 /// # Errors
-/// When it cannot begin.
+/// If a program cannot start or a connection cannot be made.
 pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load> {
     let mut setup = Setup::in_one_instance();
     setup.sandbox.calls_per_minute = 1000;
-    // Tokens that have to be renewed all the time.
+    // Tokens of 90 s: the broker renews them all the time.
     setup.sandbox.token_life = Duration::from_secs(90);
     setup.variables.push(("min_remaining_seconds", "60".into()));
     let config = sandbox::Config { applications: vec![setup.application.clone()], ..setup.sandbox.clone() };
@@ -117,7 +121,7 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
         ("min_remaining_seconds", "60"),
     ];
     let program = tokio::task::block_in_place(|| Program::start(&["--listen", "127.0.0.1:0"], &variables));
-    let addr = tokio::task::block_in_place(|| program.introduction().1).context("broker does not say where it is")?;
+    let addr = tokio::task::block_in_place(|| program.introduction().1).context("broker does not print its address")?;
 
     let end = Instant::now() + duration;
     let load = Arc::new(Mutex::new(Load::default()));
@@ -125,7 +129,8 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
         (0..connections).map(|_| tokio::spawn(Worker::new(addr, &setup, &load, Duration::ZERO).work(end))).collect();
     let pause = Duration::from_millis(10);
     workers.push(tokio::spawn(Worker::new(single.server.addr(), &setup, &load, pause).work(end)));
-    // Each broker has five calls in a minute, and being well spends some: it takes the two to meet all ways in half a minute.
+    // Each broker has five calls per minute, and phases without a failure use some. Only both
+    // together meet all failures in half a minute.
     let arrived = sandbox.clone();
     let one = tokio::spawn(trouble(sandbox.clone(), move || arrived.calls().len() as u64, 0, end));
     let sent = single.clone();
@@ -134,8 +139,8 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     let begin = Instant::now();
     let mut instance_warm = 0;
     while Instant::now() < end {
-        sleep(LOOK).await;
-        let resident = program.resident().context("no figure of the memory")?;
+        sleep(SAMPLE_EVERY).await;
+        let resident = program.resident().context("/proc has no resident memory of broker")?;
         tokio::task::block_in_place(|| {
             program.forget_lines();
             search(&[]);
@@ -167,10 +172,12 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     Ok(load)
 }
 
-/// What OfficeRnD does, and for how long; it refuses connections where there is no answer.
+/// The phases of OfficeRnD: what it does, and for how long. Without an answer it refuses
+/// connections.
 ///
-/// The order is the one in which a broker soon asks again. It pauses for 5 s after a failure, and for longer after a second one
-/// in a row, unless what it cannot read comes between. A call that hangs takes 10 s, and a pause of 10 s or more follows.
+/// In this order a broker soon calls again. It pauses for 5 s after a failure, and longer after
+/// a second one in a row, unless an unreadable answer comes between. A call that hangs takes 10
+/// s, and a pause of 10 s or more follows.
 fn timetable() -> [(&'static str, Option<Upstream>, Duration); 7] {
     [
         ("answers 500", Some(Upstream::text(StatusCode::INTERNAL_SERVER_ERROR, "")), PHASE),
@@ -183,7 +190,7 @@ fn timetable() -> [(&'static str, Option<Upstream>, Duration); 7] {
     ]
 }
 
-/// Goes through the timetable again and again, from one of its lines on, and counts the calls that each way meets.
+/// Repeats the phases, beginning with one of them, and counts the calls that meet each.
 async fn trouble(
     sandbox: Arc<Sandbox>,
     calls: impl Fn() -> u64,
@@ -212,19 +219,19 @@ async fn trouble(
     Ok(met)
 }
 
-/// One connection that asks and asks.
+/// One connection, which sends one request after another.
 struct Worker {
     addr: SocketAddr,
     nightly: Caller,
     door: Caller,
     load: Arc<Mutex<Load>>,
-    /// Between two requests.
+    /// Pause between two requests.
     pause: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
     token: String,
 }
 
-/// Statuses that a token request may have under load; docs/api.md has them all. Each 5xx of these carries `Retry-After`.
+/// Statuses that a token request may get. A 502 or 503 must have `Retry-After`.
 const TOKEN: &[u16] = &[200, 502, 503];
 
 impl Worker {
@@ -312,23 +319,24 @@ impl Worker {
             let (head, body) = sender.send_request(request).await?.into_parts();
             anyhow::Ok((head, body.collect().await?.to_bytes()))
         };
-        let (head, body) = timeout(2 * LONGEST, answer).await.context("no answer")??;
+        let (head, body) = timeout(2 * LONGEST, answer).await.context("no answer in time")??;
         let status = head.status.as_u16();
         ensure!(expected.contains(&status), "{status} {body:?}");
         if is_token && status == 200 {
             let grant: serde_json::Value = serde_json::from_slice(&body)?;
-            self.token = grant["access_token"].as_str().context("a token")?.to_owned();
+            self.token = grant["access_token"].as_str().context("a 200 without access_token")?.to_owned();
         } else if is_token {
             ensure!(head.headers.contains_key("retry-after"), "{status} without Retry-After");
         }
-        // A body that was refused unread leaves nothing that could follow it.
+        // The broker refuses a body of 20 KiB unread, so no further request can follow on that
+        // connection.
         if status != 413 {
             self.sender = Some(sender);
         }
         Ok(status)
     }
 
-    /// Half a request, and no more.
+    /// Sends half a request and closes the connection.
     async fn break_off(&mut self) -> anyhow::Result<u16> {
         let mut stream = TcpStream::connect(self.addr).await?;
         stream.write_all(b"POST /oauth/token HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\ngrant_").await?;
@@ -341,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_grows_or_calls_too_often_or_takes_too_long_or_meets_no_trouble_is_wrong() {
+    fn load_that_grows_calls_too_often_is_slow_or_misses_a_phase_is_wrong() {
         let met: BTreeMap<_, _> = timetable().into_iter().map(|(way, ..)| (way, 1)).collect();
         let flat = || {
             let (resident, met) = (vec![100; 40], met.clone());

@@ -1,4 +1,4 @@
-//! Servers and clients that nobody in this project wrote, in `tests/peers`.
+//! Servers and clients of other projects, in `tests/peers`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use serde_json::Value;
 use crate::repository::root;
 use crate::setup::{Caller, Setup};
 
-/// The folder of the peers, with everything they need installed, once in a process.
+/// Installs the peers once per process and returns their folder.
 pub fn installed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = root().join("tests/peers");
-        let install = Command::new(folder.join("install")).status().expect("there is a bash");
+        let install = Command::new(folder.join("install")).status().expect("bash is installed");
         assert!(install.success(), "tests/peers/install fails: it needs npm and python3 with venv");
         folder
     })
 }
 
-/// An OAuth 2.0 server in OfficeRnD's place. It ends when this is dropped.
+/// An OAuth 2.0 server in OfficeRnD's place. Dropping it ends the server.
 pub struct PeerServer {
     child: Child,
     _stdin: ChildStdin,
@@ -31,7 +31,8 @@ pub struct PeerServer {
 }
 
 impl PeerServer {
-    /// Starts one that knows the application of `setup`, and besides its scopes some that it is not granted.
+    /// Starts a server that knows the application of `setup` with its scopes, and the scopes
+    /// `not_granted`, which the application does not have.
     pub fn start(setup: &Setup, not_granted: &str) -> Self {
         let mut child = Command::new("node")
             .arg(installed().join("server.mjs"))
@@ -43,31 +44,32 @@ impl PeerServer {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("there is a node");
+            .expect("node is installed");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
-        let first: Value = serde_json::from_str(&lines.next().expect("it says where it is")).expect("a line is JSON");
-        let url = first["url"].as_str().expect("it says where it is").to_owned();
+        let first: Value =
+            serde_json::from_str(&lines.next().expect("the server prints its address")).expect("a line is JSON");
+        let url = first["url"].as_str().expect("the line has a url").to_owned();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = requests.clone();
-        // Ends with the server.
+        // This thread ends when the server does.
         thread::spawn(move || {
             for line in lines {
                 let request = serde_json::from_str(&line).expect("a line is JSON");
-                seen.lock().expect("nobody panics with it").push(request);
+                seen.lock().expect("no thread panics while it holds the lock").push(request);
             }
         });
         let stdin = child.stdin.take().expect("it is piped");
         Self { child, _stdin: stdin, url, requests }
     }
 
-    /// Where it is.
+    /// URL of the server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What it was asked, as it describes it.
+    /// Returns the requests that it got, as the server describes them.
     pub fn requests(&self) -> Vec<Value> {
-        self.requests.lock().expect("nobody panics with it").clone()
+        self.requests.lock().expect("no thread panics while it holds the lock").clone()
     }
 }
 
@@ -78,8 +80,8 @@ impl Drop for PeerServer {
     }
 }
 
-/// Runs a client, or another program of the peers, against a broker as a caller, and fails with what it prints unless it
-/// succeeds.
+/// Runs a client or another program of the peers as a caller of a broker, and returns what it
+/// prints. Fails with that text unless the program succeeds.
 pub fn run_peer(command: &[&str], broker_url: &str, caller: &Caller, scope: &str) -> String {
     let (program, arguments) = command.split_first().expect("a program");
     let output = Command::new(if program.contains('/') { installed().join(program) } else { program.into() })

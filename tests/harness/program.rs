@@ -1,4 +1,4 @@
-//! The program `broker`, as a shell starts it.
+//! The program `broker`, started as a shell would.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
@@ -18,47 +18,49 @@ use crate::leak::{saw, search};
 use crate::repository::root;
 use crate::server::is_wasmtime_serve;
 
-/// How long it may take to build the component and to load it, on any machine.
+/// Limit for building and loading the component, long for any machine.
 const START: Duration = Duration::from_secs(180);
 
-/// A started `broker`. It is killed when this is dropped.
+/// A running `broker`. Dropping it kills the program.
 pub struct Program {
     child: Child,
     lines: Receiver<String>,
     stderr: Arc<Mutex<String>>,
     stderr_reader: JoinHandle<()>,
-    /// Where it keeps its store, if that lasts.
+    /// Folder of its store, if the store outlives it.
     state_dir: Option<PathBuf>,
-    /// Where it runs: no `.env` of anybody's is there.
+    /// Its working directory, a new one: no developer's `.env` is read.
     _folder: TempDir,
 }
 
-/// What a `broker` that has ended by itself leaves.
+/// Result of a `broker` that has ended without being killed.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code.
+    /// Exit code.
     pub code: i32,
-    /// What it wrote to stdout.
+    /// Text on stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// Text on stderr.
     pub stderr: String,
 }
 
 impl Program {
-    /// Runs it to its end with these arguments and this on stdin, in `folder`, with no variables but those of its `.env`.
+    /// Runs `broker` to its end in `folder`, with these arguments, this text on stdin, and only
+    /// the variables of the folder's `.env`.
     pub fn run(arguments: &[&str], stdin: &str, folder: &Path) -> Ended {
         let mut child = command(arguments, folder).stdin(Stdio::piped()).spawn().expect("broker starts");
-        // It may end without having read anything.
+        // The program may end before it reads stdin; then this write fails.
         drop(child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()));
-        let output = child.wait_with_output().expect("it is our child");
-        let text = |bytes| String::from_utf8(bytes).expect("it writes Unicode");
-        let code = output.status.code().expect("nobody kills it");
+        let output = child.wait_with_output().expect("it is a child of this process");
+        let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
+        let code = output.status.code().expect("no signal ends it");
         let ended = Ended { code, stdout: text(output.stdout), stderr: text(output.stderr) };
         search(&[ended.stdout.as_bytes(), ended.stderr.as_bytes()]);
         ended
     }
 
-    /// Starts it with these arguments and no variables but these, `SPIN_VARIABLE_` not written.
+    /// Starts `broker` with these arguments and only these variables, named without
+    /// `SPIN_VARIABLE_`.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let variables = variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value));
@@ -67,7 +69,7 @@ impl Program {
 
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        // Ends with the program.
+        // This thread ends when the program does.
         let lines_read = stdout.lines().map_while(Result::ok).inspect(|line| saw(line));
         thread::spawn(move || lines_read.for_each(|line| drop(sender.send(line))));
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -75,27 +77,30 @@ impl Program {
         let stderr_reader = thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(length @ 1..) = pipe.read(&mut bytes) {
-                text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..length]));
+                text.lock()
+                    .expect("no thread panics while it holds the lock")
+                    .push_str(&String::from_utf8_lossy(&bytes[..length]));
             }
         });
         let state_dir = arguments.iter().skip_while(|argument| **argument != "--state-dir").nth(1).map(PathBuf::from);
         Self { child, lines, stderr, stderr_reader, state_dir, _folder: folder }
     }
 
-    /// The lines on stdout up to the first that `is_last`, or until the program ends.
+    /// Returns the lines on stdout up to the first for which `is_last` holds, or until the
+    /// program ends.
     pub fn lines_until(&self, is_last: impl Fn(&str) -> bool) -> Vec<String> {
         let (begin, mut lines) = (Instant::now(), Vec::new());
         while !lines.last().is_some_and(|line: &String| is_last(line)) {
             match self.lines.recv_timeout(START.saturating_sub(begin.elapsed())) {
                 Ok(line) => lines.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it says no more than {lines:?} and {:?}", self.stderr()),
+                Err(RecvTimeoutError::Timeout) => panic!("it prints no more than {lines:?} and {:?}", self.stderr()),
             }
         }
         lines
     }
 
-    /// What it says up to where it listens, and that.
+    /// Returns the lines up to the one with the address, and the address.
     pub fn introduction(&self) -> (Vec<String>, Option<SocketAddr>) {
         let lines = self.lines_until(|line| line.starts_with("Broker:"));
         let place = lines.last().and_then(|line| line.split_once("http://"));
@@ -103,34 +108,35 @@ impl Program {
         (lines, addr)
     }
 
-    /// Lets go of the lines on stdout so far.
+    /// Drops the lines that stdout has had so far.
     pub fn forget_lines(&self) {
         self.lines.try_iter().for_each(drop);
     }
 
-    /// How many bytes of it are in memory.
+    /// Reads the program's resident memory in bytes.
     pub fn resident(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
         Some(kib.parse::<u64>().ok()? * 1024)
     }
 
-    /// What it has written to stderr so far.
+    /// Returns the text on stderr so far.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().expect("nobody panics with it").clone()
+        self.stderr.lock().expect("no thread panics while it holds the lock").clone()
     }
 
-    /// What Ctrl-C does.
+    /// Sends SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) {
         let kill = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status();
-        assert!(kill.expect("there is a kill").success());
+        assert!(kill.expect("kill is installed").success());
     }
 
-    /// Its status, if it ends within `limit`. Then [`stderr`](Self::stderr) has all that it wrote.
+    /// Waits until the program ends, at most `limit`, and returns its status. Then
+    /// [`stderr`](Self::stderr) is complete.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
-            let status = self.child.try_wait().expect("it is our child");
+            let status = self.child.try_wait().expect("it is a child of this process");
             if status.is_some() && self.stderr_reader.is_finished() || begin.elapsed() > limit {
                 return status;
             }
@@ -157,8 +163,9 @@ fn command(arguments: &[&str], folder: &Path) -> Command {
     command
 }
 
-/// Without the variables that an operator's shell may have for Spin, and without those that Cargo gives to tests: build scripts
-/// look at some, and would have half of the dependencies built anew.
+/// Removes the variables that an operator's shell may have for Spin, and those that Cargo gives
+/// to tests. Some build scripts read the latter, and Cargo would build half of the dependencies
+/// again.
 pub(crate) fn as_from_a_shell(mut command: Command) -> Command {
     let unwanted = |name: &str| ["SPIN_", "CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|begin| name.starts_with(begin));
     for (name, _) in std::env::vars_os().filter(|(name, _)| unwanted(&name.to_string_lossy())) {
@@ -167,7 +174,8 @@ pub(crate) fn as_from_a_shell(mut command: Command) -> Command {
     command
 }
 
-/// The program, built once in a process, beside this one.
+/// Builds the program once per process, in the target folder of this test, and returns its
+/// path.
 fn built() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -176,20 +184,22 @@ fn built() -> &'static Path {
         let profile = test.ancestors().nth(2).expect("a test is three folders deep");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = as_from_a_shell(Command::new(cargo));
-        // Without --package: a choice of packages is a choice of features, and most dependencies would be built anew.
+        // Without --package: selecting packages also selects features, and Cargo would build
+        // most dependencies again.
         command.args(["build", "--bin", "broker", "--message-format", "json", "--target-dir"]);
         command.arg(profile.parent().expect("a test is three folders deep"));
-        // The profiles `release` and `bench` share a folder, and `release` is for the component.
+        // The profiles `release` and `bench` share a folder, and `release` is for the
+        // component.
         if profile.ends_with("release") {
             command.args(["--profile", "bench"]);
         }
-        let output = command.current_dir(root()).stderr(Stdio::inherit()).output().expect("there is a cargo");
+        let output = command.current_dir(root()).stderr(Stdio::inherit()).output().expect("cargo starts");
         assert!(output.status.success(), "broker does not build");
-        let messages = String::from_utf8(output.stdout).expect("JSON is Unicode");
+        let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
         let executable = messages.lines().rev().find_map(|line| {
             let message: Value = serde_json::from_str(line).ok()?;
             message["executable"].as_str().map(PathBuf::from)
         });
-        executable.expect("cargo says where broker is")
+        executable.expect("cargo prints the path of broker")
     })
 }

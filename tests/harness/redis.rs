@@ -1,4 +1,4 @@
-//! A Redis server of a test's own.
+//! A Redis server for one test.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::peer::installed;
 
-/// A running server, empty at first. It and all it has is gone when this is dropped.
+/// A running Redis server, empty at first. Dropping it ends the server and deletes its data.
 pub struct Redis {
     server: Child,
     url: String,
@@ -19,14 +19,15 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one on a free port of loopback.
+    /// Starts a server on a free port of loopback.
     ///
     /// # Errors
-    /// When there is no `redis-server`, or it does not come up.
+    /// If `redis-server` is missing or does not answer.
     pub async fn start() -> anyhow::Result<Self> {
-        // Brings redis-server, where it can.
+        // Installs redis-server, as root on Debian.
         tokio::task::spawn_blocking(installed).await?;
-        // Between the look for a free port and its use, another program can take it: then the server ends at once.
+        // Another program can take the free port before the server does. Then the server ends
+        // at once, and another port is tried.
         for _ in 0..5 {
             if let Some(redis) = Self::try_start().await? {
                 return Ok(redis);
@@ -61,20 +62,20 @@ impl Redis {
         bail!("redis-server does not answer");
     }
 
-    /// Where it is: `redis://127.0.0.1:PORT`.
+    /// URL of the server: `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A new connection to it, as another host would have.
+    /// Opens a new connection, as another host would.
     pub fn key_value(&self) -> KeyValue {
-        KeyValue::redis(&self.url).expect("the URL is one")
+        KeyValue::redis(&self.url).expect("the URL is valid")
     }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It has nothing to lose.
+        // The data is not needed any more, so the server may be killed.
         drop(self.server.kill());
         drop(self.server.wait());
     }

@@ -1,17 +1,17 @@
-//! Files of this repository.
+//! Paths and text of this repository's files.
 
 use std::fs;
 use std::path::Path;
 
-/// The folder of the workspace.
+/// Root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is in a workspace")
 }
 
-/// The text of a file, by its path from the root.
+/// Reads a file by its path from the root.
 ///
 /// # Panics
-/// When there is no such file.
+/// If the file cannot be read.
 #[track_caller]
 pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

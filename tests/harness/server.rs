@@ -1,5 +1,5 @@
-//! The host that a broker runs in: that of this repository, in this process; or `wasmtime serve`, a program that nobody here
-//! wrote, with the command of docs/hosts.md.
+//! The host that runs a broker: the dev host in this process, or an unmodified `wasmtime
+//! serve`, with the command of docs/hosts.md.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
@@ -16,40 +16,41 @@ use crate::component::component_for_wasi;
 use crate::peer::installed;
 use crate::repository::read;
 
-/// What `tests/whole_machine/wasmtime_serve.rs` sets for the tests of other files.
+/// Environment variable that selects the host. `tests/whole_machine/wasmtime_serve.rs` sets it
+/// when it runs `black_box`.
 const SWITCH: &str = "BROKER_HOST";
 
-/// Whether brokers run in `wasmtime serve`.
+/// Whether the tests run their brokers in `wasmtime serve`.
 pub(crate) fn is_wasmtime_serve() -> bool {
     match env::var(SWITCH) {
         Ok(host) => {
-            assert_eq!(host, "wasmtime-serve", "{SWITCH}: there is no such host");
+            assert_eq!(host, "wasmtime-serve", "{SWITCH}: unknown host");
             true
         }
         Err(_) => false,
     }
 }
 
-/// What an instance without a store says first.
+/// First warning of an instance without a store.
 const ALONE: &str = "officernd-token-broker: there is no key-value store `default`: this instance keeps tokens and counts the \
                      calls of a minute alone\n";
 
-/// A running host.
+/// A running host of either kind.
 pub enum Server {
-    /// In this process.
+    /// The dev host, in this process.
     Here(broker_host::Server),
-    /// `wasmtime serve`. It is killed when this is dropped.
+    /// `wasmtime serve`. Dropping it kills the program.
     WasmtimeServe(WasmtimeServe),
 }
 
-/// A started `wasmtime serve`.
+/// A running `wasmtime serve`.
 pub struct WasmtimeServe {
     child: Child,
     addr: SocketAddr,
     log: Log,
 }
 
-/// What the host and the component in it have written.
+/// Text that the host and the component in it have written.
 #[derive(Clone)]
 pub(crate) enum Log {
     Captured(Output),
@@ -61,16 +62,16 @@ impl Log {
         match self {
             Self::Captured(output) => output.text(),
             Self::Piped(text) => {
-                // What was written before an answer may still be in the pipe.
+                // Lines that were written before an answer may still be in the pipe.
                 thread::sleep(Duration::from_millis(50));
-                text.lock().expect("nobody panics with it").replace(ALONE, "")
+                text.lock().expect("no thread panics while it holds the lock").replace(ALONE, "")
             }
         }
     }
 }
 
 impl Server {
-    /// Where it listens.
+    /// Address on which it listens.
     pub fn addr(&self) -> SocketAddr {
         match self {
             Self::Here(server) => server.addr(),
@@ -78,7 +79,7 @@ impl Server {
         }
     }
 
-    /// What it and the component in it have written so far.
+    /// Returns all that the host and the component have written so far.
     pub fn output(&self) -> String {
         match self {
             Self::Here(server) => server.output(),
@@ -86,13 +87,13 @@ impl Server {
         }
     }
 
-    /// What has happened so far.
+    /// Returns the dev host's counters. Fails on `wasmtime serve`, which does not count.
     #[track_caller]
     pub fn counts(&self) -> Counts {
         self.counts_if_any().expect("not on wasmtime serve: nothing is counted")
     }
 
-    /// What has happened so far, if the host counts that.
+    /// Returns the counters, if the host counts.
     pub(crate) fn counts_if_any(&self) -> Option<Counts> {
         match self {
             Self::Here(server) => Some(server.counts()),
@@ -100,7 +101,7 @@ impl Server {
         }
     }
 
-    /// How many instances ended in a trap.
+    /// Counts the instances that ended in a trap.
     pub fn traps(&self) -> u64 {
         match self {
             Self::Here(server) => server.counts().traps,
@@ -108,26 +109,28 @@ impl Server {
         }
     }
 
-    /// Ends the instances and not the host.
+    /// Ends all instances; the host keeps running.
     pub fn end_instances(&self) {
         match self {
             Self::Here(server) => server.end_instances(),
-            Self::WasmtimeServe(_) => panic!("not on wasmtime serve: nobody but the host ends instances"),
+            Self::WasmtimeServe(_) => panic!("not on wasmtime serve: a test cannot end its instances"),
         }
     }
 
-    /// How many instances have said that they have no store.
+    /// Counts the instances that have warned that they have no store.
     pub fn instances_alone(&self) -> usize {
         match self {
             Self::Here(server) => server.output().matches(ALONE).count(),
             Self::WasmtimeServe(server) => match &server.log {
                 Log::Captured(_) => 0,
-                Log::Piped(text) => text.lock().expect("nobody panics with it").matches(ALONE).count(),
+                Log::Piped(text) => {
+                    text.lock().expect("no thread panics while it holds the lock").matches(ALONE).count()
+                }
             },
         }
     }
 
-    /// Ends it.
+    /// Stops the host.
     pub async fn stop(self) {
         if let Self::Here(server) = self {
             server.stop().await;
@@ -135,11 +138,12 @@ impl Server {
     }
 }
 
-/// The command of docs/hosts.md, without what is different for each broker: where it listens, and its variables.
+/// Returns the flags of the command in docs/hosts.md, without those that differ for each
+/// broker: the address and the variables.
 fn flags() -> Vec<String> {
     let page = read("docs/hosts.md");
     let (_, rest) = page.split_once("$ wasmtime serve ").expect("docs/hosts.md has the command");
-    let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("there is always a first");
+    let command = rest.split("\n$").next().and_then(|rest| rest.split("```").next()).expect("a split has a first part");
     let command = command.replace("\\\n", " ");
     let mut words = command.split_whitespace().peekable();
     let mut flags = Vec::new();
@@ -179,7 +183,7 @@ impl WasmtimeServe {
         let addr = first.trim_end().rsplit("http://").next().and_then(|rest| rest.trim_end_matches('/').parse().ok());
         follow(child.stdout.take().expect("it is piped"), text.clone());
         follow(stderr, text.clone());
-        Self { child, addr: addr.expect("it says where it listens"), log: Log::Piped(text) }
+        Self { child, addr: addr.expect("it prints its address"), log: Log::Piped(text) }
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -187,11 +191,13 @@ impl WasmtimeServe {
     }
 }
 
-/// Notes whole lines, until the program ends.
+/// Collects whole lines in a thread, until the program ends.
 fn follow(pipe: impl Read + Send + 'static, text: Arc<Mutex<String>>) {
     let lines = BufReader::new(pipe).lines().map_while(Result::ok);
     thread::spawn(move || {
-        lines.for_each(|line| text.lock().expect("nobody panics with it").push_str(&format!("{line}\n")));
+        lines.for_each(|line| {
+            text.lock().expect("no thread panics while it holds the lock").push_str(&format!("{line}\n"))
+        });
     });
 }
 

@@ -1,4 +1,5 @@
-//! Who is there: an OfficeRnD application, and callers of the broker. Every secret is made anew for each test.
+//! Setup of a test: an OfficeRnD application, callers, variables, store and host. Every test
+//! gets new secrets.
 
 use std::time::Duration;
 
@@ -12,47 +13,48 @@ use crate::hex::hex;
 use crate::leak::{Secret, keep_secret};
 use crate::server::is_wasmtime_serve;
 
-/// A scope that the caller `nightly` may have.
+/// Scope of the caller `nightly`.
 pub const MEMBERS: &str = "flex.community.members.read";
-/// Another one.
+/// Second scope of the caller `nightly`.
 pub const COMPANIES: &str = "flex.community.companies.read";
-/// A scope that only the caller `door` may have.
+/// Scope of only the caller `door`.
 pub const RESOURCES: &str = "flex.space.resources.read";
-/// A scope that the application has been granted and no caller may have.
+/// Scope that the application is granted and no caller may have.
 pub const PAYMENTS: &str = "flex.billing.payments.allocations.create";
 
-/// A random text that nobody else writes. It begins with what it is, so that it can be recognised where it turns up.
+/// Makes a random text that appears nowhere else. It begins with `what`, so that a reader
+/// recognises it in a log.
 pub fn random(what: &str) -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has random bytes");
     format!("{what}-{}", hex(bytes))
 }
 
-/// The same for what must never be written anywhere: every log, answer and store of this process is searched for it.
+/// Makes a random secret: every log, answer and store of this process is searched for it.
 pub fn secret(what: &str) -> String {
     let secret = random(what);
     keep_secret(what, &secret);
     secret
 }
 
-/// What a policy has of a caller's secret.
+/// Returns the SHA-256 that a policy has for a secret.
 pub fn digest_of(secret: &str) -> String {
     hex(Sha256::digest(secret))
 }
 
-/// A caller of the broker.
+/// A caller of the broker, an entry of its policy.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Its client id.
+    /// Client id.
     pub name: String,
-    /// Its secret, of which the policy has the digest.
+    /// Secret in plain text; the policy has its SHA-256.
     pub secret: String,
-    /// What it may have.
+    /// Scopes that the policy allows it.
     pub scopes: Vec<String>,
 }
 
 impl Caller {
-    /// A caller with a name and a secret that begin like this.
+    /// Makes a caller with random name and secret, which begin with `what`.
     pub fn new(what: &str, scopes: &[&str]) -> Self {
         Self {
             name: random(what),
@@ -62,35 +64,35 @@ impl Caller {
     }
 }
 
-/// What is seen of the component beyond what it does.
+/// What the host measures of the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// Nothing.
+    /// Nothing beyond requests and store operations.
     Nothing,
-    /// Its instructions are counted.
+    /// Executed instructions.
     Instructions,
-    /// It writes to stderr how much it allocates (`tests/allocations`).
+    /// Allocations: the component logs them to stderr (`tests/allocations`).
     Allocations,
 }
 
-/// What a test starts from, and may change before it starts.
+/// Everything a test may change before it starts a broker.
 #[derive(Clone)]
 pub struct Setup {
-    /// The application at OfficeRnD.
+    /// Application at OfficeRnD.
     pub application: Application,
-    /// A caller that may have [`MEMBERS`] and [`COMPANIES`].
+    /// Caller that may have [`MEMBERS`] and [`COMPANIES`].
     pub nightly: Caller,
-    /// A caller that may have [`RESOURCES`].
+    /// Caller that may have [`RESOURCES`].
     pub door: Caller,
-    /// How the sandbox behaves; the application is added to it.
+    /// Behaviour of the sandbox. `start` adds the application.
     pub sandbox: Config,
-    /// Variables beyond the four that have no useful default.
+    /// Variables besides the three required ones and the identity URL.
     pub variables: Vec<(&'static str, String)>,
-    /// The store.
+    /// Store that the component gets.
     pub key_value: KeyValue,
-    /// How far an instance is reused.
+    /// When the host replaces an instance.
     pub reuse: Reuse,
-    /// What is seen of the component beyond what it does.
+    /// What the host measures of the component.
     pub watched: Watched,
     /// Whether the host is `wasmtime serve`.
     pub in_wasmtime_serve: bool,
@@ -101,7 +103,7 @@ impl Default for Setup {
         let scopes = [MEMBERS, COMPANIES, RESOURCES, PAYMENTS];
         Self {
             application: Application {
-                // Everything that a form or a header could get wrong.
+                // Every character that a form or a header could encode wrongly.
                 id: random("application id&=+%"),
                 secret: secret("application-secret&=+%/\"\\ \u{e9}"),
                 scopes: scopes.map(String::from).to_vec(),
@@ -119,14 +121,15 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Everything that happens, happens in one instance of the component, which is not given up while nobody asks.
+    /// Returns a setup with one instance, which answers every request and is kept while none
+    /// arrive.
     pub fn in_one_instance() -> Self {
         let idle = Duration::from_secs(60);
         let reuse = Reuse { max_requests: usize::MAX, single_instance: true, idle, ..Reuse::default() };
         Self { reuse, ..Self::default() }
     }
 
-    /// Gives the caller `nightly`, and the application, so many scopes of their own, and returns them.
+    /// Gives the caller `nightly`, and the application, `count` more scopes, and returns them.
     pub fn with_scopes(&mut self, count: usize) -> Vec<String> {
         let scopes: Vec<_> = (0..count).map(|index| format!("flex.space.resource{index}.read")).collect();
         self.nightly.scopes.extend(scopes.iter().cloned());
@@ -134,25 +137,25 @@ impl Setup {
         scopes
     }
 
-    /// Everything that must never be written anywhere.
+    /// Returns every secret of the application and the callers.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![Secret::new("the application's secret", &self.application.secret)];
         for caller in [&self.nightly, &self.door] {
             let authorization = basic(&caller.name, &caller.secret);
-            let credentials = authorization.strip_prefix("Basic ").expect("that is how it begins");
+            let credentials = authorization.strip_prefix("Basic ").expect("basic() returns a Basic header");
             secrets.push(Secret::new(format!("the secret of {}", caller.name), &caller.secret));
             secrets.push(Secret::new(format!("the Authorization of {}", caller.name), credentials));
         }
         secrets
     }
 
-    /// The policy, as the variable `callers` has it.
+    /// Returns the policy, the value of the variable `callers`.
     pub fn policy(&self) -> serde_json::Value {
         let entry = |caller: &Caller| json!({ "secret_sha256": [digest_of(&caller.secret)], "scopes": caller.scopes });
         json!({ &self.nightly.name: entry(&self.nightly), &self.door.name: entry(&self.door) })
     }
 
-    /// The variables for a sandbox at `identity_url`.
+    /// Returns the variables for a sandbox at `identity_url`.
     pub fn variables(&self, identity_url: &str) -> Variables {
         let variables = Variables::from_iter([
             ("officernd_client_id", self.application.id.clone()),

@@ -49,7 +49,7 @@ const SPINKUBE: &str = "deploy/spinkube/";
 const WASMCLOUD: &str = "deploy/wasmcloud/";
 
 #[test]
-fn no_file_goes_unchecked_and_the_guide_names_each() {
+fn deploy_files_are_all_checked_and_named_in_the_guide() {
     let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY].into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
     let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
     let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
@@ -88,7 +88,7 @@ fn check_variables(values: &BTreeMap<String, String>, file: &str) {
 }
 
 #[test]
-fn the_broker_takes_the_variables_of_the_files() {
+fn variables_in_deploy_files_are_accepted_by_the_broker() {
     for file in VARIABLES {
         // As Spin reads it: names and texts.
         check_variables(&toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}")), file);
@@ -129,7 +129,7 @@ fn check_redis(url: &str, file: &str) {
 }
 
 #[test]
-fn spin_takes_the_runtime_configurations() {
+fn runtime_configurations_follow_the_rules_of_spin() {
     for file in RUNTIME_CONFIGS {
         let config: RuntimeConfig = toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         // Nothing of the log twice, and no files that grow.
@@ -173,7 +173,7 @@ fn check_spin_command(line: &str, file: &str) {
 }
 
 #[test]
-fn the_commands_of_spin_have_the_flags_they_are_given() {
+fn spin_commands_in_deploy_files_use_existing_flags() {
     let mut found = 0;
     for file in [UNIT, UNIT_WITH_VAULT, "docs/deploy.md", "README.md"] {
         for line in read(file).replace("\\\n", " ").lines() {
@@ -205,7 +205,7 @@ fn check_unit(drop_in: Option<&str>) {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_what_it_runs_has_little_to_break() {
+fn systemd_unit_is_valid_and_restricts_the_service() {
     installed();
     check_unit(None);
     check_unit(Some(UNIT_WITH_VAULT));
@@ -224,7 +224,7 @@ fn systemd_takes_the_unit_and_what_it_runs_has_little_to_break() {
 }
 
 #[test]
-fn caddy_takes_the_caddyfile() {
+fn caddyfile_is_valid() {
     installed();
     let printed =
         run(Command::new("caddy").args(["validate", "--adapter", "caddyfile", "--config"]).arg(root().join(CADDYFILE)));
@@ -236,7 +236,7 @@ fn caddy_takes_the_caddyfile() {
 }
 
 #[test]
-fn kubernetes_and_its_operator_take_the_manifests() {
+fn spinkube_manifests_are_valid() {
     let peers = installed();
     let mut check = Command::new(peers.join(".venv/bin/python"));
     check.arg(peers.join("check_spinkube.py")).arg(root().join(SPINKUBE));
@@ -255,7 +255,7 @@ fn kubernetes_and_its_operator_take_the_manifests() {
 }
 
 #[test]
-fn kubernetes_and_the_types_of_wasmcloud_take_the_manifests() {
+fn wasmcloud_manifests_are_valid() {
     let peers = installed();
     let mut check = Command::new(peers.join(".venv/bin/python"));
     check.arg(peers.join("check_wasmcloud.py")).arg(root().join(WASMCLOUD));
@@ -274,7 +274,7 @@ fn looks_like_a_secret(word: &str) -> bool {
 }
 
 #[test]
-fn nothing_that_looks_like_a_secret_is_in_a_file_and_no_host_is_anybodys() {
+fn deploy_files_have_no_secret_and_only_example_hosts() {
     for file in all() {
         let text = read(&file);
         let is_part = |byte: char| byte.is_ascii_alphanumeric() || "+/_-".contains(byte);
@@ -305,7 +305,7 @@ fn nothing_that_looks_like_a_secret_is_in_a_file_and_no_host_is_anybodys() {
 }
 
 #[test]
-fn what_is_no_secret_does_not_look_like_one() {
+fn secret_detector_accepts_ordinary_text() {
     for word in ["c88378ce3fde4cd0e0c05089f93d6b7f7b2ac7a7", "A8f_k2-Zq91LmN0pQrStUvWx"] {
         assert!(looks_like_a_secret(word), "{word}");
     }

@@ -35,7 +35,7 @@ fn check(component: &Path, own: &[&str]) {
 }
 
 #[test]
-fn the_build_for_any_host_imports_nothing_of_spin() {
+fn wasi_build_imports_no_spin_interface() {
     check(&component_for_wasi(), &["wasi:keyvalue/store@0.2.0-draft"]);
 }
 
@@ -44,6 +44,6 @@ fn the_build_for_any_host_imports_nothing_of_spin() {
 /// world imports is in a registry of container images alone. So this is what Spin 4.1 itself has, of which Akamai's can be no
 /// more than a part; docs/hosts.md has the command that asks the environment.
 #[test]
-fn the_build_for_spin_imports_variables_and_the_store_and_nothing_else_of_spin() {
+fn spin_build_imports_only_variables_and_key_value_of_spin() {
     check(&component_for_spin(), &["spin:key-value/key-value@3.0.0", "spin:variables/variables@3.0.0"]);
 }

@@ -61,7 +61,7 @@ fn has_test(file: &str, test: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_security_md_names_is_there() {
+fn tests_named_in_security_md_exist() {
     let page = read("SECURITY.md");
     let names: Vec<_> = code(&page).into_iter().filter(|text| text.contains("::") && !text.contains("FILE")).collect();
     assert!(names.len() > 50, "{} tests", names.len());
@@ -80,8 +80,8 @@ fn every_test_that_security_md_names_is_there() {
 }
 
 #[test]
-fn a_test_is_known_by_its_attribute() {
-    assert!(has_test("tests/repository/pages.rs", "a_test_is_known_by_its_attribute"));
+fn has_test_recognises_a_test_by_its_attribute() {
+    assert!(has_test("tests/repository/pages.rs", "has_test_recognises_a_test_by_its_attribute"));
     assert!(has_test("tests/black_box/gate.rs", "two_hundred_cold_requests_make_one_call"));
     assert!(!has_test("tests/repository/pages.rs", "has_test"));
     assert!(!has_test("tests/repository/pages.rs", "there_is_no_such_test"));
@@ -98,7 +98,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_and_every_path_leads_somewhere() {
+fn links_and_paths_on_pages_exist() {
     for page in PAGES {
         let text = read(page);
         let folder = Path::new(page).parent().unwrap();
@@ -125,7 +125,7 @@ fn every_link_and_every_path_leads_somewhere() {
 }
 
 #[test]
-fn the_code_map_has_every_file_of_the_core() {
+fn code_map_names_every_file_of_src() {
     let page = read("ARCHITECTURE.md");
     let mut folders = vec!["src".to_owned()];
     while let Some(folder) = folders.pop() {
@@ -160,7 +160,7 @@ fn run_line(line: &str, folder: &Path, page: &str) {
 }
 
 #[test]
-fn the_operators_commands_do_what_the_pages_say() {
+fn operator_commands_on_pages_succeed() {
     for page in PAGES {
         // What the commands find: a policy, and sound variables.
         let folder = tempfile::tempdir().unwrap();

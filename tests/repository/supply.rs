@@ -45,7 +45,7 @@ fn component_for(host: &str) -> Vec<(usize, String, String)> {
 }
 
 #[test]
-fn the_page_on_architecture_lists_what_the_component_is_made_of() {
+fn dependency_list_in_architecture_md_is_that_of_cargo() {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     let mut seen = BTreeSet::new();
     for (depth, name, _) in component().into_iter().filter(|(depth, ..)| *depth > 0) {
@@ -64,7 +64,7 @@ fn the_page_on_architecture_lists_what_the_component_is_made_of() {
 }
 
 #[test]
-fn the_component_has_nothing_in_two_versions() {
+fn component_has_no_crate_in_two_versions() {
     let mut versions = BTreeMap::new();
     for (_, name, version) in component() {
         let known = versions.entry(name.clone()).or_insert_with(|| version.clone());
@@ -74,7 +74,7 @@ fn the_component_has_nothing_in_two_versions() {
 }
 
 #[test]
-fn the_build_for_other_hosts_has_what_that_for_spin_has_without_what_is_spins() {
+fn wasi_build_has_the_crates_of_the_spin_build_without_spin_sdk() {
     let names = |host| component_for(host).into_iter().map(|(_, name, _)| name).collect::<BTreeSet<_>>();
     let (spin, wasi) = (names("spin"), names("wasi"));
     assert!(wasi.is_subset(&spin), "{wasi:?}");
@@ -85,7 +85,7 @@ fn the_build_for_other_hosts_has_what_that_for_spin_has_without_what_is_spins() 
 }
 
 #[test]
-fn everything_comes_from_crates_io_and_the_fuzzer_has_what_the_component_has() {
+fn packages_come_from_crates_io_and_the_fuzzer_has_the_same_versions() {
     let lock = |path| {
         let lock: toml::Table = toml::from_str(&read(path)).unwrap();
         let packages = lock["package"].as_array().unwrap().clone();
@@ -106,7 +106,7 @@ fn everything_comes_from_crates_io_and_the_fuzzer_has_what_the_component_has() {
 }
 
 #[test]
-fn every_licence_is_one_that_deny_toml_allows() {
+fn licences_of_all_packages_are_allowed_by_deny_toml() {
     let rules: toml::Table = toml::from_str(&read("deny.toml")).unwrap();
     let allowed: Vec<_> =
         rules["licenses"]["allow"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
@@ -127,7 +127,7 @@ fn every_licence_is_one_that_deny_toml_allows() {
 }
 
 #[test]
-fn every_dependency_has_a_line_that_says_what_for() {
+fn dependencies_each_have_a_comment_that_says_their_purpose() {
     let mut count = 0;
     for folder in [
         "",
@@ -158,7 +158,7 @@ fn every_dependency_has_a_line_that_says_what_for() {
 }
 
 #[test]
-fn the_component_is_built_with_link_time_optimisation_everywhere() {
+fn component_build_commands_all_use_link_time_optimisation() {
     // `cargo build`, or a second type, would leave it out and say nothing.
     for path in ["spin.toml", ".cargo/config.toml", "tests/reproducible"] {
         let text = read(path).replace("\", \"", " ");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_mixed_load_every_answer_is_a_documented_one_and_memory_is_flat() {
+async fn mixed_load_gets_documented_answers_and_flat_memory() {
     let _alone = tests::crowd().await;
     // As long as it takes until every way in which OfficeRnD fails has been met, and a call has been well again.
     let load = tests::load(Duration::from_secs(30), 16).await.unwrap();

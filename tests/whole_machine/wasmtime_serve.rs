@@ -15,93 +15,93 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         "a store outside of the instances, to put something there, to look into it, to make it fail, or to outlive the host: \
          the one of `wasmtime serve` is another for every instance, so there is none",
         &[
-            "faults::every_fault_is_answered_and_survived_as_the_page_says",
-            "gate::a_crowd_in_an_instance_without_a_store_makes_one_call",
-            "gate::a_record_of_more_scope_than_was_asked_for_is_not_served",
-            "gate::a_store_out_of_order_is_no_reason_to_refuse",
-            "gate::an_instance_without_a_store_keeps_the_limit_by_itself",
-            "gate::garbage_in_the_store_counts_as_nothing",
-            "life::a_fresh_token_is_served_and_nobody_is_asked",
-            "life::a_late_token_is_served_when_no_successor_comes",
-            "life::a_token_that_officernd_issues_again_is_not_asked_for_again_and_again",
-            "life::a_token_with_less_than_half_a_minute_is_served_to_nobody",
-            "life::an_aging_token_is_served_through_an_outage_and_officernd_is_left_alone",
-            "life::an_aging_token_is_served_while_one_request_fetches_its_successor",
-            "life::min_remaining_seconds_sets_when_a_token_is_late",
-            "life::of_a_crowd_that_meets_an_aging_token_one_waits_for_its_successor",
-            "life::renewing_a_living_token_never_takes_the_last_two_calls_of_a_minute",
-            "life::what_another_node_fetched_or_forgot_gets_around",
-            "life::who_meets_a_late_token_gets_its_successor",
-            "store::a_record_that_was_tampered_with_or_moved_is_a_miss",
-            "rotation::a_token_that_both_secrets_brought_is_revoked_for_both",
-            "readiness::readiness_tells_the_class_of_the_problem_and_no_more",
-            "rotation::swapping_the_two_secrets_loses_no_token",
-            "secrets::no_secret_is_in_the_log_or_in_an_answer_that_is_no_token",
-            "store::a_file_keeps_a_token_for_another_process_and_no_secret",
-            "store::a_leak_into_a_store_of_any_kind_is_found_when_its_broker_is_dropped",
-            "store::a_token_outlives_the_host_when_the_store_does",
-            "store::the_store_has_no_secret_and_no_name_in_it",
+            "faults::faults_get_the_answers_of_faults_md",
+            "gate::crowd_in_an_instance_without_store_makes_one_call",
+            "gate::record_with_broader_scope_than_requested_is_not_served",
+            "gate::failing_or_slow_store_still_serves_tokens",
+            "gate::instance_without_store_keeps_the_call_quota",
+            "gate::garbage_in_the_store_is_treated_as_absent",
+            "life::fresh_token_is_served_without_a_call",
+            "life::late_token_is_served_when_its_renewal_fails",
+            "life::reissued_token_is_not_fetched_repeatedly",
+            "life::token_with_less_than_30_s_left_is_not_served",
+            "life::aging_token_in_an_outage_is_served_after_one_failed_call",
+            "life::aging_token_is_served_while_one_request_renews_it",
+            "life::min_remaining_seconds_sets_when_token_is_late",
+            "life::aging_token_renewal_is_awaited_by_one_request_of_a_crowd",
+            "life::renewal_of_usable_token_leaves_two_calls_of_the_quota",
+            "life::token_stored_or_deleted_by_another_host_takes_effect",
+            "life::late_token_is_renewed_before_the_answer",
+            "store::tampered_or_moved_record_is_a_miss",
+            "rotation::token_fetched_with_both_secrets_is_revoked_for_both",
+            "readiness::readiness_reports_only_the_class_of_the_problem",
+            "rotation::swapping_the_two_secrets_keeps_every_token",
+            "secrets::secrets_appear_in_no_log_and_no_answer_but_the_token_itself",
+            "store::sqlite_file_keeps_tokens_for_another_process_and_no_secret",
+            "store::secret_leaked_into_any_kind_of_store_is_found_on_drop",
+            "store::token_in_a_lasting_store_survives_a_host_restart",
+            "store::store_contains_no_secret_and_no_name",
         ],
     ),
     (
         "a store that two hosts share",
         &[
-            "gate::a_lease_whose_holder_has_died_ends_by_itself",
-            "gate::the_sixth_scope_set_of_a_minute_is_told_when",
+            "gate::lease_of_a_dead_holder_expires",
+            "gate::sixth_scope_set_in_a_minute_gets_503_with_retry_after",
             "gate::two_hosts_on_one_redis_make_one_call",
-            "revocation::a_revoked_token_is_forgotten_everywhere_and_once_a_minute",
+            "revocation::revoked_token_is_dropped_by_all_hosts_at_most_once_a_minute",
         ],
     ),
     (
         "variables that change while it runs: an environment does not",
         &[
-            "configuration::a_provider_that_fails_for_a_while_is_no_reason_to_fail",
-            "configuration::a_provider_that_fails_is_no_configuration",
-            "configuration::a_variable_with_a_mistake_stops_everything_until_it_is_mended",
-            "rotation::an_operators_year_without_a_restart",
+            "configuration::failing_variable_provider_later_keeps_the_last_configuration",
+            "configuration::failing_variable_provider_at_start_gives_500",
+            "configuration::variable_with_mistake_stops_all_service_until_fixed",
+            "rotation::policy_and_secret_changes_of_a_year_need_no_restart",
             "applications::tokens_and_pauses_of_two_applications_never_mix",
         ],
     ),
     (
         "a host that counts what a component does, or runs the one that tells what it allocates",
         &[
-            "readiness::a_broker_in_order_is_ready_before_it_has_a_token",
-            "costs::a_memory_hit_allocates_nothing_larger_than_its_answer",
-            "costs::a_request_costs_what_the_page_says",
-            "costs::the_component_is_as_small_as_the_page_says",
-            "costs::nobody_costs_what_a_caller_with_a_wrong_secret_costs",
+            "readiness::broker_without_a_token_yet_is_ready",
+            "costs::memory_hit_allocates_at_most_its_answer_at_once",
+            "costs::request_costs_match_performance_md",
+            "costs::component_size_and_memory_match_performance_md",
+            "costs::unknown_caller_costs_as_much_as_a_wrong_secret",
         ],
     ),
     (
         "several requests at a time, which the command of docs/hosts.md forbids",
         &[
             "gate::two_hundred_cold_requests_make_one_call",
-            "audit::the_log_is_as_its_schema_says",
+            "audit::audit_lines_match_their_schema_and_page",
             "token::sixteen_requests_in_one_instance_make_one_call",
         ],
     ),
     (
         "a host that takes the rest of a body which the component has refused: this one may close the connection before its \
          client has read the 413",
-        &["denials::a_body_over_16_kib_is_refused_whether_its_length_is_announced_or_not"],
+        &["denials::body_over_16_kib_gets_413_with_or_without_content_length"],
     ),
-    ("HTTP/2, which the host lacks", &["peers::curl_is_served_and_reads_every_error"]),
+    ("HTTP/2, which the host lacks", &["peers::curl_gets_tokens_and_reads_every_error"]),
     (
         "an issuer without public_url: the host hands the component no Host",
-        &["peers::oauth4webapi_is_served_and_reads_every_error", "peers::the_description_is_what_schemathesis_finds"],
+        &["peers::oauth4webapi_gets_tokens_and_reads_every_error", "peers::openapi_description_passes_schemathesis"],
     ),
     (
         "the program `broker`, which is a host of its own",
         &[
-            "commands::a_caller_that_it_makes_gets_tokens_until_it_is_removed",
-            "commands::a_file_that_is_not_what_spin_takes_is_refused_without_a_word_of_it",
-            "commands::an_edit_that_is_refused_prints_neither_policy_nor_secret",
-            "commands::every_mistake_is_told_at_once_and_no_value",
-            "commands::sound_variables_are_sound",
-            "commands::without_an_old_policy_the_new_caller_is_the_only_one",
-            "program::with_some_of_the_variables_it_names_the_others_and_stops",
-            "program::with_the_variables_it_asks_their_officernd_and_keeps_tokens_in_its_folder",
-            "program::without_variables_it_is_a_demo_whose_curl_line_gets_a_token",
+            "commands::caller_made_by_the_command_gets_tokens_until_removed",
+            "commands::check_of_invalid_file_fails_without_repeating_its_text",
+            "commands::refused_edit_prints_neither_policy_nor_secret",
+            "commands::check_reports_all_mistakes_at_once_without_values",
+            "commands::check_of_valid_variables_succeeds",
+            "commands::caller_new_without_old_policy_makes_a_policy_of_one",
+            "program::broker_with_some_variables_names_the_missing_ones_and_stops",
+            "program::broker_with_variables_calls_their_officernd_and_keeps_tokens_in_state_dir",
+            "program::broker_without_variables_prints_a_curl_line_that_gets_a_token",
         ],
     ),
 ];
@@ -135,7 +135,7 @@ fn run(program: &Path, arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_black_box_test_passes_there_but_those_that_are_listed_with_their_reason() {
+async fn black_box_tests_pass_in_wasmtime_serve_unless_listed_with_a_reason() {
     let _alone = crowd().await;
     let tested = tokio::task::spawn_blocking(|| {
         let program = black_box();
@@ -161,7 +161,7 @@ async fn start() -> Broker {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_cold_requests_make_one_call_in_one_instance() {
+async fn hundred_cold_requests_in_one_wasmtime_instance_make_one_call() {
     const ROUNDS: usize = 10;
     let _alone = crowd().await;
     let mut seen = Vec::new();
@@ -177,7 +177,7 @@ async fn a_hundred_cold_requests_make_one_call_in_one_instance() {
 }
 
 #[tokio::test]
-async fn an_instance_without_a_store_says_that_it_counts_alone() {
+async fn instance_without_store_warns_that_it_counts_calls_alone() {
     let _alone = crowd().await;
     let broker = start().await;
     let answer = broker.fetch(Method::GET, "/readyz").await;

@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::bindings;
+use super::cache;
 use super::instance::Instance;
 use super::shared::HostState;
 use super::timers::Timers;
@@ -34,7 +36,8 @@ pub struct App {
 }
 
 impl App {
-    /// Compiles the component that `manifest` names; this takes a few seconds of all cores.
+    /// Loads the component that `manifest` names. The first time, this compiles it, which takes several seconds of all
+    /// cores; later loads find it compiled in Cargo's target folder.
     ///
     /// # Errors
     ///
@@ -56,8 +59,8 @@ impl App {
     fn compile(manifest: Manifest, is_metered: bool) -> anyhow::Result<Self> {
         let source = &manifest.source;
         let bytes = fs::read(source).with_context(|| format!("cannot read the component {}", source.display()))?;
-        let service =
-            compile(&bytes, is_metered).with_context(|| format!("cannot load the component {}", source.display()))?;
+        let service = compile(source, &bytes, is_metered)
+            .with_context(|| format!("cannot load the component {}", source.display()))?;
         Ok(Self { manifest: Arc::new(manifest), service })
     }
 
@@ -79,7 +82,7 @@ impl App {
     }
 }
 
-fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance>> {
+fn compile(source: &Path, bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance>> {
     let mut config = Config::new();
     config.consume_fuel(is_metered);
     config.wasm_component_model_async(true);
@@ -95,7 +98,7 @@ fn compile(bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance
         Engine::new(&config)
     })?;
     tick(&engine)?;
-    let component = Component::from_binary(&engine, bytes)?;
+    let (component, _) = cache::load(&engine, source, bytes)?;
 
     let mut linker = Linker::<Instance>::new(&engine);
     // 0.2 for Rust's standard library, 0.3 for wasip3.

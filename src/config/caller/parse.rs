@@ -1,4 +1,4 @@
-//! The policy, as the variable `callers` has it.
+//! Parses the policy, the variable `callers`.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -13,10 +13,12 @@ use crate::scope::policy::{MalformedPolicy, ScopePolicy};
 use crate::time::Timestamp;
 
 impl Callers {
-    /// Reads the variable `callers`, and notes every mistake in it. What comes back is only good without one.
+    /// Parses the variable `callers`, and adds every mistake in it to `mistakes`. The result
+    /// may only be used if there are none.
     ///
-    /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes": ["flex.community.members.read"]}}`; an `application` is
-    /// the default one if absent, and must be one that `is_application` knows.
+    /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes":
+    /// ["flex.community.members.read"]}}`. The optional field `application` must be a name for
+    /// which `is_application` returns true.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut known = Vec::new();
         let mut most_secrets = 0;
@@ -102,7 +104,8 @@ fn parse_caller(
 
 fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
     let all = |entries: &[Json<'_>]| {
-        // Collected, a single one would take the room of four for a moment, in a policy of thousands.
+        // Not collected: `collect` would allocate room for four where most callers have one
+        // secret, and a policy may have thousands of callers.
         let mut secrets = Vec::with_capacity(entries.len());
         for entry in entries {
             secrets.push(parse_secret(entry)?);
@@ -124,7 +127,7 @@ fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mi
     secrets
 }
 
-/// A digest, or one with a date.
+/// Parses a digest, or an object of a digest and its expiry.
 fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
     let fields = match entry {
         Json::Text(digits) => return Some(KnownSecret { digest: parse_digest(digits)?, expires_at: None }),
@@ -151,7 +154,7 @@ fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mis
         Json::List(entries) => &entries[..],
         _ => &[],
     };
-    // What is no text stands for the empty one, which is no scope either.
+    // An entry that is not a string becomes the empty string, which is not a valid scope.
     match ScopePolicy::from_entries(entries.iter().map(|entry| entry.text().unwrap_or_default())) {
         Ok(scopes) => return Some(scopes),
         Err(MalformedPolicy::Scope) => {

@@ -1,4 +1,5 @@
-//! For any policy and any request: what is granted is within both, however either was written.
+//! Properties of authorization: for any policy and any request, the granted scopes lie within
+//! both, however either is written.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,8 @@ use crate::scope::{ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
 use crate::time::Timestamp;
 
-/// The caller whose policy has these entries, through the JSON of the variable `callers`; nothing when that has a mistake.
+/// Builds a caller whose policy has these entries, through the JSON of the variable `callers`;
+/// `None` if that contains a mistake.
 fn caller(entries: &[String]) -> Option<std::rc::Rc<Caller>> {
     let digest: String = Sha256::digest(b"secret").iter().map(|byte| format!("{byte:02x}")).collect();
     let policy = serde_json::json!({ "a": { "secret_sha256": [digest], "scopes": entries } });
@@ -23,13 +25,13 @@ fn caller(entries: &[String]) -> Option<std::rc::Rc<Caller>> {
     found
 }
 
-/// What a request gets, as sorted tokens.
+/// The scopes that a request gets, as sorted tokens.
 fn granted(caller: &Caller, request: &str) -> Result<Vec<String>, ScopeRefusal> {
     let requested = Scopes::parse(request).map_err(|_| ScopeRefusal::Malformed)?;
     Ok(caller.authorize(Some(requested))?.tokens().map(str::to_owned).collect())
 }
 
-/// Whether an entry permits a scope: the rules of the README, by another algorithm than the policy's.
+/// Whether an entry permits a scope, by a different algorithm than the policy's.
 fn is_within(entry: &[&str], scope: &[&str]) -> bool {
     let is_part = |part: &&str| !part.is_empty() && !part.contains('*');
     match (entry, scope) {
@@ -45,7 +47,8 @@ fn is_permitted(entries: &[String], scope: &str) -> bool {
     entries.iter().any(|entry| is_within(&parts(entry), &parts(scope)))
 }
 
-/// Few different parts, so that policies and requests meet: names that differ in case alone, empty ones, stars.
+/// A small choice of parts, so that policies and requests overlap: names that differ only in
+/// case, empty ones, stars.
 fn part() -> impl Strategy<Value = &'static str> {
     select(vec!["flex", "Flex", "members", "read", "READ", "x", "", "*", "**", "m*"])
 }
@@ -54,13 +57,14 @@ fn dotted() -> impl Strategy<Value = String> {
     prop::collection::vec(part(), 1..5).prop_map(|parts| parts.join("."))
 }
 
-/// Entries that make a policy.
+/// Entries that form a valid policy.
 fn entries() -> impl Strategy<Value = Vec<String>> {
     let entry = dotted().prop_filter("no entry of a policy", |entry| caller(std::slice::from_ref(entry)).is_some());
     prop::collection::vec(entry, 1..6)
 }
 
-/// A policy, and scopes that are often within it: an entry whose stars have become names, or anything.
+/// A policy and scopes that often lie within it: entries whose stars are replaced by names, or
+/// arbitrary ones.
 fn policy_and_scopes() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
     entries().prop_flat_map(|entries| {
         let filled = (select(entries.clone()), part(), part())
@@ -110,7 +114,7 @@ proptest! {
             scopes.iter().map(|scope| if upper { scope.to_uppercase() } else { scope.to_lowercase() }).collect();
         let result = granted(&caller(&entries).unwrap(), &turned.join(" "));
         prop_assert_eq!(result.is_ok(), turned.iter().all(|scope| is_permitted(&entries, scope)));
-        // By name alone, a name in another case is never granted.
+        // If the policy has no patterns, a name in another case is never granted.
         let named = scopes.iter().filter(|scope| !scope.contains('*')).cloned().collect::<Vec<_>>();
         if let Some(by_name) = caller(&named) && turned != scopes {
             let result = granted(&by_name, &turned.join(" "));
@@ -121,7 +125,8 @@ proptest! {
     #[test]
     fn no_letter_outside_of_the_grammar_is_ever_granted(
         (entries, scopes) in policy_and_scopes(),
-        // Letters that fold, decompose or look like those of scopes, spaces that are none, what ends a line or a text.
+        // Letters that fold or decompose to letters of a scope, or look like them; unusual
+        // spaces; line ends and terminators.
         letter in prop_oneof![
             any::<char>(),
             select("\u{212A}\u{17F}\u{FF46}\u{435}\u{301}\u{A0}\u{200B}\u{2024}\u{FF0E}\u{FEFF}\0\t\r\n\"\\\u{7F}".chars().collect::<Vec<_>>()),
@@ -130,7 +135,7 @@ proptest! {
     ) {
         let caller = caller(&entries).unwrap();
         let mut request = scopes.join(" ");
-        // Everything before it is ASCII, so every place is between two letters.
+        // The text so far is ASCII, so any index lies between two letters.
         request.insert(place.index(request.len() + 1), letter);
         prop_assert_eq!(granted(&caller, &request), Err(ScopeRefusal::Malformed));
         let mut entries = entries;

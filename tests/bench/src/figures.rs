@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_a_latency_that_so_many_requests_did_not_exceed() {
+    fn percentile_is_the_latency_that_so_many_requests_did_not_exceed() {
         let round =
             |count: u64| Round::new((1..=count).rev().map(Duration::from_millis).collect(), Duration::from_secs(2));
         let check = |count: u64, share: f64, expected_ms: u64| {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_is_of_the_middle_and_both_ends() {
+    fn summary_has_the_middle_and_both_ends() {
         let summary = Summary::from_iter([3.0, 1.0, 2.0, 9.0, 2.5]);
         assert_eq!((summary.median, summary.least, summary.most), (2.5, 1.0, 9.0));
     }

@@ -6,7 +6,7 @@ use officernd_token_broker::mutation::Rule;
 use simulation::{Fleet, Victim, die_at_each_await, play_seeds};
 
 #[test]
-fn a_thousand_seeds_break_no_invariant() {
+fn thousand_seeds_break_no_invariant() {
     match play_seeds(1..1001, None) {
         Ok(total) => println!("1000 seeds: {total:?}"),
         Err(violation) => panic!("{violation}"),
@@ -15,7 +15,7 @@ fn a_thousand_seeds_break_no_invariant() {
 
 /// Every rule is needed: with any one switched off, some seed of the same thousand breaks an invariant.
 #[test]
-fn a_broken_rule_is_noticed() {
+fn each_disabled_rule_breaks_an_invariant() {
     for (rule, symptoms) in [
         (Rule::ReadBack, ["calls in a minute", "after it had been"].as_slice()),
         (Rule::SecondLook, &["after it had been"]),
@@ -31,7 +31,7 @@ fn a_broken_rule_is_noticed() {
 
 /// 50 jobs of 5 scope sets, every minute, on 8 instances, for 24 hours.
 #[test]
-fn a_day_of_a_busy_fleet_costs_hardly_more_calls_than_tokens_expire() {
+fn busy_fleet_makes_at_most_15_percent_more_calls_than_needed() {
     let day = Fleet::day().run().unwrap_or_else(|violation| panic!("{violation}"));
     println!(
         "24 hours: {} requests, {} calls, at least {:.1} needed: {:.3}",
@@ -46,7 +46,7 @@ fn a_day_of_a_busy_fleet_costs_hardly_more_calls_than_tokens_expire() {
 
 /// A fetch without a token, with one that has to be renewed before the answer, and with one that is renewed after it.
 #[test]
-fn whoever_dies_at_whatever_await_of_a_fetch_the_others_get_their_token() {
+fn death_at_any_await_of_a_fetch_leaves_others_their_token() {
     for (what, age, victim) in [
         ("no token", 0, Victim::Instance),
         ("no token", 0, Victim::LeadingRequest),
