@@ -78,7 +78,7 @@ impl<P: Ports> Broker<P> {
     pub(super) fn open_record(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
         let token = Token::open(bytes, wanted.key(), &wanted.credential.seal);
         if token.is_none() {
-            self.ports.warn("the store has a token record that does not open: it was damaged or tampered with, and counts as absent");
+            self.ports.warn("the store contains a token record that does not open; it was damaged or tampered with, and is treated as absent");
         }
         token
     }

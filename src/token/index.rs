@@ -63,7 +63,7 @@ mod tests {
     use crate::digest::sha256_of_fields;
 
     #[test]
-    fn the_index_knows_the_latest_tokens() {
+    fn index_finds_the_latest_400_tokens() {
         let keys: Vec<_> = (0..=INDEX_LIMIT).map(|n| Key(sha256_of_fields([n.to_string().as_bytes()]))).collect();
         let mut index = Index::default();
         for (n, key) in keys.iter().enumerate() {

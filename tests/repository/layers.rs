@@ -1,4 +1,4 @@
-//! Rules about the text of `src/`: no file and no folder imports in a circle, and none grows out of hand.
+//! Rules about the text of `src/` and `host/src/`: no file and no folder imports in a circle, and none grows out of hand.
 //!
 //! A binary of its own, because it needs nothing but the standard library and is built in a second.
 
@@ -14,8 +14,8 @@ const FUNCTION_LIMIT: usize = 60;
 /// Modules, or folders of them, by the path of the file without `.rs`, and what each imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The files of `src/` by path without `.rs`.
-fn sources() -> BTreeMap<String, String> {
+/// The files of a folder by path without `.rs`.
+fn files_of(folder: &str, known: &str) -> BTreeMap<String, String> {
     fn read(folder: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -28,9 +28,27 @@ fn sources() -> BTreeMap<String, String> {
         }
     }
     let mut found = BTreeMap::new();
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut found);
-    assert!(found.len() > 40 && found.contains_key("broker/fetch"), "src/ is not where it was: {:?}", found.keys());
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), "", &mut found);
+    assert!(found.len() > 30 && found.contains_key(known), "{folder}/ is not where it was: {:?}", found.keys());
     found
+}
+
+/// The files of the component.
+fn sources() -> BTreeMap<String, String> {
+    files_of("src", "broker/fetch")
+}
+
+/// The files of the dev host.
+fn host_sources() -> BTreeMap<String, String> {
+    files_of("host/src", "runtime/cache")
+}
+
+/// All files of both, by path with the folder and `.rs`.
+fn all_sources() -> BTreeMap<String, String> {
+    let with = |folder: &str, files: BTreeMap<String, String>| {
+        files.into_iter().map(|(module, text)| (format!("{folder}/{module}.rs"), text)).collect::<Vec<_>>()
+    };
+    with("src", sources()).into_iter().chain(with("host/src", host_sources())).collect()
 }
 
 /// The code of a file: without comments, and without whatever `#[cfg(test)]` stands on.
@@ -213,9 +231,18 @@ fn src_imports_form_no_circle_between_files_or_folders() {
 }
 
 #[test]
-fn src_files_impls_and_functions_stay_within_their_limits() {
-    for (module, text) in sources() {
-        assert!(text.lines().count() <= FILE_LIMIT, "src/{module}.rs has more than {FILE_LIMIT} lines");
+fn host_imports_form_no_circle_between_files_or_folders() {
+    let imports = imports(&host_sources());
+    assert!(imports["server/workers"].contains("runtime/app"), "{:?}", imports["server/workers"]);
+    assert!(imports["runtime/key_value"].contains("runtime/instance"), "{:?}", imports["runtime/key_value"]);
+    assert_eq!(circles(&imports), Imports::new(), "these files import in a circle");
+    assert_eq!(circles(&folders(&imports, 1)), Imports::new(), "these folders import in a circle");
+}
+
+#[test]
+fn files_impls_and_functions_stay_within_their_limits() {
+    for (file, text) in all_sources() {
+        assert!(text.lines().count() <= FILE_LIMIT, "{file} has more than {FILE_LIMIT} lines");
         let lines: Vec<_> = text.lines().collect();
         for (place, line) in lines.iter().enumerate() {
             let words = line.trim_start();
@@ -233,15 +260,15 @@ fn src_files_impls_and_functions_stay_within_their_limits() {
             let (end, declared) = (format!("{}}}", indent(line)), format!("{})", indent(line)));
             let is_end = |line: &&str| **line == end || line.starts_with(&declared) && line.ends_with(';');
             let length = 1 + lines[place..].iter().position(is_end).unwrap_or_else(|| panic!("no end of {words}"));
-            assert!(length <= limit, "src/{module}.rs:{}: {length} lines are more than {limit}: {words}", place + 1);
+            assert!(length <= limit, "{file}:{}: {length} lines are more than {limit}: {words}", place + 1);
         }
     }
 }
 
 #[test]
 fn every_module_begins_with_its_job() {
-    for (module, text) in sources() {
+    for (file, text) in all_sources() {
         let first = text.lines().next().unwrap_or_default();
-        assert!(first.starts_with("//! ") && first.len() > 20, "src/{module}.rs does not begin with its job: {first}");
+        assert!(first.starts_with("//! ") && first.len() > 20, "{file} does not begin with its job: {first}");
     }
 }
