@@ -21,7 +21,7 @@ const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 impl<P: Ports> Broker<P> {
     /// Returns the remembered token if the store was asked recently. During a rotation the
     /// token of the other credential is as good.
-    pub(super) fn remembered_token(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+    pub(super) fn recent_in_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
         let recent_of = |wanted: &Wanted| {
             let known = |known: &Remembered| (known.looked_at, known.token.clone());
             let (looked_at, token) = self.instance.remembered(wanted, known)?;

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::key::Key;
 
-/// The keys of the latest [`INDEX_LIMIT`] tokens.
+/// The keys of the latest 400 tokens.
 ///
 /// Entries of one length, oldest first: the first bytes of a token's SHA-256, then its key.
 #[derive(Debug, Default)]

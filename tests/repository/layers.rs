@@ -1,6 +1,10 @@
-//! Rules about the text of `src/` and `host/src/`: no file and no folder imports in a circle, and none grows out of hand.
+//! Rules about the text of `src/` and `host/src/`: no circle of imports, and limits for files,
+//! `impl` blocks and functions.
 //!
-//! A binary of its own, because it needs nothing but the standard library and is built in a second.
+//! A test binary of its own, because it needs only the standard library and is built in a
+//! second.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +15,7 @@ const FILE_LIMIT: usize = 450;
 const IMPL_LIMIT: usize = 200;
 const FUNCTION_LIMIT: usize = 60;
 
-/// Modules, or folders of them, by the path of the file without `.rs`, and what each imports.
+/// What each module or folder imports. A module is named by its path without `.rs`.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 /// The files of a folder by path without `.rs`.
@@ -51,7 +55,7 @@ fn all_sources() -> BTreeMap<String, String> {
     with("src", sources()).into_iter().chain(with("host/src", host_sources())).collect()
 }
 
-/// The code of a file: without comments, and without whatever `#[cfg(test)]` stands on.
+/// The code of a file without its comments, and without items under `#[cfg(test)]`.
 fn code(text: &str) -> String {
     let mut kept = Vec::new();
     let mut lines = text.lines();
@@ -103,7 +107,7 @@ fn paths(code: &str) -> Vec<String> {
     found
 }
 
-/// The paths of a `use` tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Adds the paths of a `use` tree: `a::{b, c::d}` gives `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
     let tree = tree.trim();
     let Some((head, rest)) = tree.split_once('{') else {
@@ -128,7 +132,7 @@ fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The file that a path leads to: the longest part of it that is one.
+/// The file that a path leads to: its longest prefix that names one.
 fn target(path: &str, module: &str, files: &BTreeMap<String, String>) -> Option<String> {
     let mut place: Vec<_> = module.split('/').collect();
     let mut parts: Vec<_> = path.split("::").collect();
@@ -151,8 +155,8 @@ fn target(path: &str, module: &str, files: &BTreeMap<String, String>) -> Option<
     (1..=place.len()).rev().map(|length| place[..length].join("/")).find(|file| files.contains_key(file))
 }
 
-/// The methods of `Broker` that a file defines, and those that it calls on `self` or `broker`: an inherent `impl` in many files
-/// needs no `use`.
+/// The methods of `Broker` that a file defines, and those that it calls on `self` or `broker`:
+/// an inherent `impl` in many files needs no `use`.
 fn methods(code: &str) -> (Vec<String>, Vec<String>) {
     let name =
         |text: &str| text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap().to_owned();
@@ -190,7 +194,7 @@ fn imports(files: &BTreeMap<String, String>) -> Imports {
     imports
 }
 
-/// The same between folders: of each path the first `depth` parts.
+/// The imports between folders: of each path, only the first `depth` parts count.
 fn folders(imports: &Imports, depth: usize) -> Imports {
     let folder = |module: &str| module.split('/').take(depth).collect::<Vec<_>>().join("/");
     let mut found = Imports::new();
@@ -201,8 +205,8 @@ fn folders(imports: &Imports, depth: usize) -> Imports {
     found
 }
 
-/// The circles: what is left when everything that imports nothing of the rest, or that nothing of the rest imports, is taken
-/// away again and again.
+/// The circles: what is left when everything that imports nothing of the rest, or that nothing
+/// of the rest imports, is taken away again and again.
 fn circles(imports: &Imports) -> Imports {
     let mut left = imports.clone();
     loop {
@@ -220,7 +224,7 @@ fn circles(imports: &Imports) -> Imports {
 #[test]
 fn src_imports_form_no_circle_between_files_or_folders() {
     let imports = imports(&sources());
-    // So that a rule which sees nothing does not pass.
+    // A rule that sees no import must not pass.
     assert!(imports["broker/issue"].contains("broker/lead"), "{:?}", imports["broker/issue"]);
     assert!(imports["broker/fetch"].contains("broker/cache"), "{:?}", imports["broker/fetch"]);
     assert!(imports["gate/ledger"].contains("error"), "{:?}", imports["gate/ledger"]);
