@@ -204,7 +204,7 @@ pub(super) static ROWS: &[Row] = &[
         more(&["Authorization: Basic bmlnaHRseTpzZXNhbWU="]),
         TWO_HEADERS,
     ),
-    // RFC 6749 section 2.3: one way of authenticating, and no other than these.
+    // RFC 6749 section 2.3: exactly one way of authenticating, and only the two supported ones.
     row(
         "no credentials",
         "RFC 6749 5.2: invalid_client: no client authentication included; RFC 9110 15.5.2: 401 MUST have a challenge",
@@ -296,7 +296,7 @@ pub(super) static ROWS: &[Row] = &[
         token_body(b"grant_type=client_credentials&scope=members.read&client_assertion=a.b.c"),
         GRANTED,
     ),
-    // RFC 6749 section 2.3.1: nothing in the query.
+    // RFC 6749 section 2.3.1: no parameters in the query.
     row(
         "credentials in the query",
         "RFC 6749 2.3.1: the parameters MUST NOT be included in the request URI",

@@ -1,4 +1,4 @@
-//! The HTTP message: media type, how long a body is, request line and headers.
+//! The HTTP message: media type, length of the body, request line and headers.
 
 use crate::protocol::table::*;
 
@@ -79,7 +79,7 @@ pub(super) static ROWS: &[Row] = &[
         Wire { content_type: "", more: &["Content-Type:"], ..TOKEN },
         NO_FORM,
     ),
-    // RFC 9110 section 8.6 and RFC 9112 sections 6 and 7: how long a body is.
+    // RFC 9110 section 8.6 and RFC 9112 sections 6 and 7: the length of the body.
     row(
         "a body of 16 KiB",
         "RFC 9110 15.5.14: only what is larger than the server is willing to process is refused",

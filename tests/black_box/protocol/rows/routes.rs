@@ -1,4 +1,4 @@
-//! Methods of the token endpoint, and paths.
+//! Methods of the token endpoint, and unknown paths.
 
 use crate::protocol::table::*;
 

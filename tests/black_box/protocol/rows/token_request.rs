@@ -1,9 +1,9 @@
-//! The token request of RFC 6749: the request as it should be, its parameters, its grant.
+//! The token request of RFC 6749: ordinary requests, parameters and grants.
 
 use crate::protocol::table::*;
 
 pub(super) static ROWS: &[Row] = &[
-    // RFC 6749 section 4.4: the request as it should be.
+    // RFC 6749 section 4.4: the ordinary request.
     row(
         "the request of the standard, with HTTP Basic",
         "RFC 6749 4.4.2: grant_type=client_credentials, scope, and the client authenticates",
