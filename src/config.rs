@@ -82,17 +82,15 @@ impl Config {
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
         let mut reader = Reader { lookup, found: Vec::new() };
         let client_id =
-            reader.required("officernd_client_id", "is empty, and must be the client id of the OfficeRnD application");
-        let client_secret = reader.required(
-            "officernd_client_secret",
-            "is empty, and must be the client secret of the OfficeRnD application",
-        );
+            reader.required("officernd_client_id", "is empty, expected the client id of the OfficeRnD application");
+        let client_secret = reader
+            .required("officernd_client_secret", "is empty, expected the client secret of the OfficeRnD application");
         let next_secret = reader.text("officernd_client_secret_next");
         let identity = reader.identity();
         let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
-        let seconds = "must be a whole number of seconds from 30 to 3300";
+        let seconds = "is not valid, expected a whole number of seconds from 30 to 3300";
         let min_remaining_seconds = reader.number("min_remaining_seconds", 30, 3300, seconds);
-        let calls = "must be a whole number from 1 to 100";
+        let calls = "is not valid, expected a whole number from 1 to 100";
         let calls_per_minute = reader.number("upstream_calls_per_minute", 1, 100, calls);
         let public_url = reader.public_url();
         let audited = reader.audited();
@@ -157,7 +155,7 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
     fn identity(&mut self) -> Option<Origin> {
         let identity = Origin::parse(self.text("officernd_identity_url"));
         if identity.is_none() {
-            let problem = "must be https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]";
+            let problem = "is not an origin, expected https://HOST or https://HOST:PORT without a path; http only for localhost, 127.x.x.x and [::1]";
             self.note("officernd_identity_url", problem);
         }
         identity
@@ -181,7 +179,10 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
         let text = self.text("public_url");
         let public_url = Origin::parse(text);
         if public_url.is_none() && !text.is_empty() {
-            self.note("public_url", "must be empty, or an origin as officernd_identity_url is one");
+            self.note(
+                "public_url",
+                "is not an origin, expected nothing or an origin like that of officernd_identity_url",
+            );
         }
         public_url
     }
@@ -191,7 +192,7 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
             "all" => Audited::All,
             "exceptions" => Audited::Exceptions,
             _ => {
-                self.note("audit", "must be all or exceptions");
+                self.note("audit", "is unknown, expected all or exceptions");
                 Audited::All
             }
         }
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_configuration_has_every_value() {
+    fn valid_configuration_has_every_value() {
         let config = parse_with("", "").unwrap();
         assert_eq!(config.identity.as_str(), "https://identity.example");
         assert_eq!(config.applications[0].client_id, "id");
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_an_error_that_names_its_variable() {
+    fn variable_with_a_bad_value_is_one_mistake_that_names_it() {
         let check = |variable: &str, value: &str| {
             let mistakes = parse_with(variable, value).expect_err(value);
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_an_application_that_there_is() {
+    fn caller_of_an_unknown_application_is_a_mistake() {
         let callers = CALLERS.replace(r#""scopes""#, r#""application": "berlin", "scopes""#);
         let parse = |applications: &str| {
             Config::parse(|name| match name {
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_come_at_once() {
+    fn configuration_with_many_mistakes_reports_all_at_once() {
         let mistakes = Config::parse(|_| "").unwrap_err();
         let may_be_empty = VARIABLES.iter().filter(|variable| variable.default == Some("")).count();
         assert_eq!(mistakes.len(), VARIABLES.len() - may_be_empty, "{mistakes:?}");

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_a_key_cannot_run_into_each_other() {
+    fn hash_of_fields_depends_on_where_each_field_ends() {
         assert_ne!(sha256_of_fields([b"ab", b"c"]), sha256_of_fields([b"a", b"bc"]));
         assert_ne!(sha256_of_fields([b"a", b""]), sha256_of_fields([b"", b"a"]));
     }

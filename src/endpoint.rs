@@ -69,7 +69,7 @@ pub fn handle<P: Ports>(
                 (json(StatusCode::OK, &Health { status: "ok", problem: None }, TYPICAL_ANSWER_LENGTH), None)
             }
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
-            Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"), None),
+            Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "no such path"), None),
             _ => (method_not_allowed(route), None),
         };
         if *request.method() == Method::HEAD {
@@ -207,7 +207,7 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
         (Some(url), _, _) => url.as_str().to_owned(),
         // RFC 9110 section 4.2.4: an authority with user information is refused.
         (None, Some(scheme), Some(authority)) if !authority.as_str().contains('@') => format!("{scheme}://{authority}"),
-        (None, ..) => return refuse(Error::InvalidRequest("the request does not say which host it is for"), audit),
+        (None, ..) => return refuse(Error::InvalidRequest("the request does not name its host"), audit),
     };
     json(
         StatusCode::OK,
@@ -247,7 +247,7 @@ struct Health {
 }
 
 fn method_not_allowed(route: Route) -> Response<String> {
-    let description = "this path does not have that method";
+    let description = "this path does not support the method";
     let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", description);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow()));
     response

@@ -92,12 +92,10 @@ impl Error {
             Self::InvalidClient(_) => "client authentication failed",
             Self::UnsupportedGrantType => "grant_type must be client_credentials",
             Self::InvalidScope(ScopeRefusal::Malformed) => "scope is malformed",
-            Self::InvalidScope(ScopeRefusal::Unnamed) => {
-                "scope is missing: this client has to name the scopes it wants"
-            }
+            Self::InvalidScope(ScopeRefusal::Unnamed) => "scope is missing: this client must name its scopes",
             Self::InvalidScope(_) => "the requested scope is not available to this client",
             Self::BodyTooLarge => "the request body is too large",
-            Self::Unavailable { cause, .. } if cause.is_temporary() => "this cannot be done right now, retry later",
+            Self::Unavailable { cause, .. } if cause.is_temporary() => "the request cannot be served now, retry later",
             Self::Unavailable { .. } => "the identity provider did not issue a token",
             Self::Configuration(_) | Self::Variables(_) => "the broker is not configured correctly",
         }

@@ -20,7 +20,7 @@ pub struct MalformedScope;
 impl fmt::Display for MalformedScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "scopes are one or more tokens of printable ASCII without quote and backslash, separated by one space",
+            "expected one or more tokens of printable ASCII without quote and backslash, separated by one space",
         )
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_and_repetition_mean_nothing() {
+    fn scope_set_ignores_order_and_repetition() {
         let check =
             |text: &str, expected: &str| assert_eq!(Scopes::parse(text).unwrap().as_str(), expected, "{text:?}");
         check("a", "a");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_scope_list_is_refused() {
+    fn malformed_scope_list_is_refused() {
         for text in ["", " ", "a ", " a", "a  b", "a\tb", "a\nb", "\"a\"", "a\\b", "caf\u{e9}", "a\u{a0}b", "a\u{7f}"] {
             assert_eq!(Scopes::parse(text), Err(MalformedScope), "{text:?}");
         }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_has_no_token_of_its_own() {
+    fn subset_contains_only_tokens_of_the_other_set() {
         let check = |left: &str, right: &str, expected: bool| {
             let (left, right) = (Scopes::parse(left).unwrap(), Scopes::parse(right).unwrap());
             assert_eq!(left.is_subset_of(&right), expected, "{left:?} in {right:?}");

@@ -61,7 +61,7 @@ mod tests {
     const NONCE: [u8; NONCE_LENGTH] = [7; NONCE_LENGTH];
 
     #[test]
-    fn what_was_sealed_opens_in_its_place_with_its_secret_and_nowhere_else() {
+    fn sealed_value_opens_only_in_its_place_with_its_secret() {
         let seal = Seal::of(&ClientSecret::new("secret"));
         let sealed = seal.seal(b"a token", "token/1", NONCE);
         assert_eq!(seal.open(&sealed, "token/1").as_deref(), Some(&b"a token"[..]));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_what_is_sealed_shows() {
+    fn sealed_value_contains_no_plain_text() {
         let sealed = Seal::of(&ClientSecret::new("secret")).seal(&[0; 64], "token/1", NONCE);
         assert!(!sealed.windows(8).any(|window| window == [0; 8]));
         assert_eq!(format!("{:?}", Seal::of(&ClientSecret::new("hunter2"))), "[redacted]");

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing_of_a_secret() {
+    fn debug_output_of_a_secret_is_redacted() {
         let token = AccessToken::new("hunter2");
         assert_eq!(token.name(), "f52fbd32b2b3b86f");
         assert!(!format!("{token:?}").contains("hunter2"), "{token:?}");

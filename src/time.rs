@@ -146,7 +146,7 @@ mod tests {
     use std::time::SystemTime;
 
     #[test]
-    fn a_date_is_read_as_httpdate_reads_it() {
+    fn http_date_is_parsed_as_by_httpdate() {
         for day in 0..60_000 {
             let seconds = day * 86_400 + day * 7919 % 86_400;
             let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn malformed_http_date_is_refused() {
         for text in [
             "",
             "soon",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_3339_is_read_as_jiff_reads_it() {
+    fn rfc_3339_time_is_parsed_as_by_jiff() {
         for day in 0..60_000_u64 {
             let ms = day * 86_400_000 + day * 7_919_123 % 86_400_000;
             let text = jiff::Timestamp::from_millisecond(ms as i64).unwrap().to_string();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rfc_3339_is_none() {
+    fn malformed_rfc_3339_time_is_refused() {
         for text in [
             "",
             "soon",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_never_sends_anybody_too_early() {
+    fn retry_after_is_rounded_up_to_whole_seconds() {
         let check =
             |ms: u64, expected: u64| assert_eq!(retry_after_seconds(Duration::from_millis(ms)), expected, "{ms}");
         check(0, 1);

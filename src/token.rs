@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ages_by_the_table() {
+    fn token_stage_follows_from_remaining_lifetime() {
         let check = |now: u64, jitter: u64, expected: Life| {
             assert_eq!(token(3600, 0, false).life(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
         };
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_fetch_waits_for_the_pause_or_the_end() {
+    fn next_fetch_waits_for_the_pause_or_the_expiry() {
         let check =
             |token: Token, now: u64, expected: u64| assert_eq!(token.next_fetch(at(now)), at(expected), "{token:?}");
         check(token(3600, 3000, false), 3001, 3060);

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_read_as_rfc_6749_writes_it() {
+    fn success_answer_is_parsed_by_rfc_6749() {
         let check = |body: &str, scope: &str, expires_in: u64| {
             let grant = read(200, body).unwrap_or_else(|failure| panic!("{body}: {failure:?}"));
             assert_eq!((grant.scopes.as_str(), grant.expires_in.as_secs()), (scope, expires_in), "{body}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_grant_is_told_apart() {
+    fn success_answer_without_a_grant_is_classified() {
         use Cause::*;
         let check = |body: &str, expected: Cause| {
             assert_eq!(read(200, body).unwrap_err(), Failure::Unavailable(expected, None), "{body}")
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_read_by_status_and_error() {
+    fn error_answer_is_classified_by_status_and_code() {
         let check = |status: u16, body: &str, expected: Failure| {
             assert_eq!(read(status, body).unwrap_err(), expected, "{status} {body}")
         };
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_parsed_as_seconds_or_date() {
         let check = |value: &str, expected: Option<u64>| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
             assert_eq!(read_retry_after(&headers, now()).map(|wait| wait.as_secs()), expected, "{value:?}");

@@ -10,13 +10,16 @@ use crate::spin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Builds the component as `spin build` does, after adding the compiler's target when it is missing. Progress goes to
-/// stderr. When nothing has changed it takes a fraction of a second, and processes may call it at the same time:
-/// Cargo takes care of that. A manifest without a build command has nothing to do.
+/// Builds the component as `spin build` does, and first adds the compiler's target if it is
+/// missing.
+///
+/// Progress goes to stderr. An unchanged component takes a fraction of a second. Several
+/// processes may build at the same time, because Cargo locks the target folder. Without a build
+/// command in the manifest, nothing is built.
 ///
 /// # Errors
 ///
-/// When the target can neither be found nor added, or when the command fails.
+/// If the target can be neither found nor added, or if the command fails.
 pub fn build(manifest: &Manifest) -> anyhow::Result<()> {
     let Some(command) = &manifest.build_command else {
         return Ok(());
@@ -26,7 +29,9 @@ pub fn build(manifest: &Manifest) -> anyhow::Result<()> {
     }
     say(&format!("Building the component: {command}"));
     let mut shell = Command::new("sh");
-    // What cargo tells a program that it runs, build scripts look at: they would run anew for each way of coming here.
+    // `cargo run` sets these variables for the program that it runs, and build scripts read
+    // them. If they were passed on, the build scripts would run again whenever `broker` is
+    // started in another way.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -36,10 +41,11 @@ pub fn build(manifest: &Manifest) -> anyhow::Result<()> {
     let status = shell
         .args(["-c", command])
         .current_dir(&manifest.folder)
-        // The manifest says where the component ends up, so a target folder of the caller's own must not move it.
+        // The manifest names the component's file, so the build must not write to another
+        // target folder.
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_BUILD_TARGET_DIR")
-        // stdout is for what `broker` has to say.
+        // stdout is only for the lines that `broker` prints itself.
         .stdout(stderr())
         .status()
         .context("cannot start sh")?;
@@ -47,13 +53,13 @@ pub fn build(manifest: &Manifest) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that the compiler in `folder` can compile for [`TARGET`].
+/// Adds [`TARGET`] if the compiler that `folder` uses does not have it.
 fn add_target(folder: &Path) -> anyhow::Result<()> {
-    // Asks the compiler and not rustup, which a distribution's Rust does without.
+    // Asks the compiler, because the Rust of a Linux distribution comes without rustup.
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", TARGET]).current_dir(folder);
     let answer = rustc.stderr(stderr()).output().context("cannot start rustc: is Rust installed?")?;
-    ensure!(answer.status.success(), "rustc does not know the target {TARGET}: it must be version 1.82 or later");
+    ensure!(answer.status.success(), "rustc does not know the target {TARGET}, expected Rust 1.82 or later");
     if Path::new(String::from_utf8_lossy(&answer.stdout).trim()).exists() {
         return Ok(());
     }
@@ -63,11 +69,11 @@ fn add_target(folder: &Path) -> anyhow::Result<()> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => bail!("rustup target add {TARGET} failed ({status})"),
         Err(error) => Err(error)
-            .with_context(|| format!("Rust lacks the target {TARGET}, and rustup cannot be started to add it")),
+            .with_context(|| format!("the Rust target {TARGET} is missing, and rustup cannot be started to add it")),
     }
 }
 
 fn say(line: &str) {
-    // Progress that nobody can read is no reason to stop.
+    // A closed stderr must not stop the build.
     drop(std::io::Write::write_all(&mut stderr(), format!("{line}\n").as_bytes()));
 }

@@ -1,4 +1,4 @@
-//! What an operator does apart from running the broker: `broker caller` and `broker check`.
+//! The operator's subcommands: `broker caller` and `broker check`.
 
 mod caller;
 mod check;

@@ -1,26 +1,26 @@
-//! What a running component did, counted at the host's side of each call.
+//! Counts of what a running component did, taken on the host's side of each call.
 
 use std::sync::Mutex;
 
-/// What has happened on one [`Server`](crate::Server) since it started.
+/// Events on one [`Server`](crate::Server) since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Component instances started.
+    /// Instances started.
     pub instances: u64,
-    /// Requests handed to the component.
+    /// Requests passed to the component.
     pub requests: u64,
-    /// Instances that ended in a trap, and attempts to start one that failed.
+    /// Instances that trapped, and failed attempts to start one.
     pub traps: u64,
     /// Readings of the wall clock.
     pub clock: u64,
-    /// Timers that were set.
+    /// Timers set.
     pub timers: u64,
-    /// Calls of stdout and stderr: a question for room, a write, a flush, or all in one.
+    /// Calls of stdout and stderr: asking for room, writing, flushing, or all in one call.
     pub writes: u64,
     /// Reads of a variable.
     pub variables: u64,
-    /// HTTP requests the component tried to send, refused ones included.
+    /// HTTP requests that the component tried to send, including refused ones.
     pub outbound: u64,
     /// `open` of a key-value store.
     pub open: u64,
@@ -34,21 +34,22 @@ pub struct Counts {
     pub exists: u64,
     /// `get-keys` of a store.
     pub get_keys: u64,
-    /// Bytes of the largest linear memory that an instance had.
+    /// Size in bytes of the largest linear memory that an instance had.
     pub memory_bytes: usize,
-    /// Instructions of each instance from the start of its first request to the start of its last, if they are
-    /// [counted](crate::App::load_metered).
+    /// Instructions that each instance executed from the start of its first request to the
+    /// start of its last one. Zero unless the app was loaded with
+    /// [`load_metered`](crate::App::load_metered).
     pub fuel: u64,
 }
 
 impl Counts {
-    /// Calls of any kind to the key-value store.
+    /// Calls to the key-value store, of any kind.
     pub fn store_calls(&self) -> u64 {
         self.open + self.get + self.set + self.delete + self.exists + self.get_keys
     }
 }
 
-/// The counts of a server while it runs.
+/// Counts of a running server, shared by its instances.
 #[derive(Default)]
 pub(crate) struct Counters(Mutex<Counts>);
 

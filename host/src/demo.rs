@@ -1,4 +1,5 @@
-//! A broker to try: the sandbox instead of OfficeRnD, and one caller with a secret made on the spot.
+//! The demo: a broker that uses the sandbox in place of OfficeRnD and has one caller with a new
+//! secret.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +9,7 @@ use crate::operator::secret::RandomSecret;
 use crate::sandbox::{Application, Config, Sandbox};
 use crate::spin::variables::Variables;
 
-/// The variables that lead to OfficeRnD. Without any of them there is only the demo to run.
+/// Variables that point the broker to OfficeRnD. If none of them is set, the demo runs.
 pub const OFFICERND_VARIABLES: [&str; 6] = [
     "officernd_client_id",
     "officernd_client_secret",
@@ -22,7 +23,7 @@ const CALLER: &str = "nightly-sync";
 
 const CALLER_SCOPES: [&str; 2] = ["flex.community.members.read", "flex.community.companies.read"];
 
-/// What the demo application has been granted: more than its caller may have.
+/// Scopes of the demo application: more than the policy grants to its caller.
 const APPLICATION_SCOPES: [&str; 4] = [
     "flex.community.members.read",
     "flex.community.companies.read",
@@ -30,18 +31,18 @@ const APPLICATION_SCOPES: [&str; 4] = [
     "flex.space.resources.read",
 ];
 
-/// A sandbox, and the caller whose policy is in the variables.
+/// A running sandbox, and the secret of the caller that the policy names.
 pub struct Demo {
     sandbox: Sandbox,
     caller_secret: RandomSecret,
 }
 
 impl Demo {
-    /// Starts a sandbox and points `variables` to it.
+    /// Starts a sandbox and sets `variables` so that the broker uses it.
     ///
     /// # Errors
     ///
-    /// When the sandbox does not start.
+    /// If the sandbox does not start.
     pub async fn start(variables: &Variables) -> anyhow::Result<Self> {
         let client_id = "demo-application".to_owned();
         let client_secret = RandomSecret::generate().expose().to_owned();
@@ -63,12 +64,12 @@ impl Demo {
         Ok(Self { sandbox, caller_secret })
     }
 
-    /// Where the sandbox is.
+    /// Address of the sandbox, as the broker's identity URL.
     pub fn url(&self) -> String {
         self.sandbox.url()
     }
 
-    /// A command line that gets a token from the broker that listens on `broker`.
+    /// Returns a command line that gets a token from the broker that listens on `broker`.
     pub fn curl(&self, broker: SocketAddr) -> String {
         let secret = self.caller_secret.expose();
         format!(
@@ -78,7 +79,8 @@ impl Demo {
     }
 }
 
-/// The address to connect to for one that listens: nobody can connect to 0.0.0.0 everywhere.
+/// Address to connect to, for an address that a server listens on: not every system can connect
+/// to 0.0.0.0.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_printed_secret_is_the_one_in_the_policy() {
+    async fn curl_line_has_the_secret_whose_digest_is_in_the_policy() {
         let variables = Variables::default();
         let demo = Demo::start(&variables).await.unwrap();
         let curl = demo.curl(SocketAddr::from(([0, 0, 0, 0], 3000)));

@@ -1,16 +1,17 @@
-//! Runs the token broker's component the way Spin 4.1 does, on wasmtime: for `cargo run`, and for the tests.
+//! The dev host: runs the token broker's component on wasmtime as Spin 4.1 does. `cargo run` and
+//! the tests use it.
 //!
-//! [`Manifest`] reads `spin.toml` and refuses what this host does not have. [`build`] runs its build command,
-//! [`App::load`] compiles the component, [`start`] serves it. What Spin takes from its environment is in [`Options`]:
-//! the variables, the key-value store, how far an instance is reused, and where its output goes.
+//! - [`Manifest`] reads `spin.toml`, [`build`] runs its build command, [`App::load`] compiles
+//!   the component, and [`start`] serves it.
+//! - [`Options`] holds what Spin takes from its environment: the variables, the key-value
+//!   store, how often an instance is reused, and where the output goes.
+//! - [`sandbox`] is a stand-in for OfficeRnD, and [`demo`] a broker that is set up to use it.
+//! - [`Policy`] edits the variable `callers`, and [`GivenVariables`] finds the mistakes in all
+//!   variables. Both use the component's own parser.
 //!
-//! [`sandbox`] is an identity server that behaves as OfficeRnD's does, [`demo`] a broker set up against it.
-//!
-//! [`Policy`] edits the variable `callers`, [`Given`] finds the mistakes in all of the variables, both with the component's
-//! own parser.
-//!
-//! Everything a component may not do under Spin fails here too. What Spin has and this host lacks (other triggers,
-//! files, SQLite, service chaining, TLS inbound) is an error when `spin.toml` asks for it, never ignored.
+//! A component cannot do anything here that Spin forbids. The dev host lacks some features of
+//! Spin: other triggers, files, SQLite, service chaining, inbound TLS. A `spin.toml` that asks
+//! for one of them is refused.
 
 #![deny(unsafe_code)]
 
@@ -27,7 +28,7 @@ mod store;
 
 pub use build::build;
 pub use counts::Counts;
-pub use operator::check::Given;
+pub use operator::check::GivenVariables;
 pub use operator::policy::Policy;
 pub use operator::secret::RandomSecret;
 pub use output::Output;

@@ -1,4 +1,5 @@
-//! `broker`: the token broker on this machine, with the real OfficeRnD or with a sandbox of it.
+//! The program `broker`: runs the token broker on this machine, with OfficeRnD or with the
+//! sandbox.
 
 #![forbid(unsafe_code)]
 
@@ -16,11 +17,11 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Runs the OfficeRnD token broker.
+/// Run the OfficeRnD token broker.
 ///
-/// The variables of spin.toml are set as for Spin: SPIN_VARIABLE_OFFICERND_CLIENT_ID and so on, in the environment or
-/// in the file .env. With none of them set this is a demo: a sandbox takes OfficeRnD's place, and the curl line that
-/// is printed gets a token.
+/// Set the variables of spin.toml as for Spin: SPIN_VARIABLE_OFFICERND_CLIENT_ID and so on, in
+/// the environment or in the file .env. If no OfficeRnD variable is set, this is a demo: a
+/// sandbox stands in for OfficeRnD, and the printed curl line gets a token.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Program {
@@ -38,14 +39,14 @@ enum Command {
     Check(cli::Check),
 }
 
-/// How to run it.
+/// Options of `broker` without a subcommand.
 #[derive(Args)]
 struct Arguments {
-    /// Where to listen; port 0 is a free one
+    /// Address to listen on; port 0 chooses a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 
-    /// Keep the key-value store in this folder, in Spin's layout, instead of in memory
+    /// Keep the key-value store in this folder, with Spin's layout, instead of in memory
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
 
@@ -53,11 +54,11 @@ struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     key_value: Option<String>,
 
-    /// The manifest [default: spin.toml here, or else the project's own]
+    /// Manifest to run [default: spin.toml in this folder, otherwise the project's own]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Run the component as it was built last
+    /// Run the component without building it first
     #[arg(long)]
     no_build: bool,
 }
@@ -72,8 +73,8 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            // Not by returning the error, which would print it for developers: with a backtrace when the environment
-            // says so.
+            // Printed here, because a returned error would be printed for developers, with a
+            // backtrace if the environment asks for one.
             drop(writeln!(io::stderr(), "broker: {error:#}"));
             ExitCode::FAILURE
         }
@@ -83,12 +84,12 @@ fn main() -> ExitCode {
 fn broker(arguments: &Arguments) -> anyhow::Result<()> {
     let manifest = Manifest::read(&arguments.manifest())?;
     let variables = Variables::from_environment()?;
-    let is_demo = !leads_to_officernd(&variables)?;
+    let is_demo = !uses_officernd(&variables)?;
     if !is_demo {
-        // Before the build, which takes a minute.
+        // Checked before the build, which may take a minute.
         manifest
             .check_variables(&variables)
-            .context("variables that lead to OfficeRnD are set, so this is no demo, but not all that are needed")?;
+            .context("some OfficeRnD variables are set, so the demo is off; the required ones below are missing")?;
     }
     if !arguments.no_build {
         broker_host::build(&manifest)?;
@@ -97,7 +98,7 @@ fn broker(arguments: &Arguments) -> anyhow::Result<()> {
 
     let runtime = Runtime::new().context("cannot start the threads to run on")?;
     let result = runtime.block_on(run(&app, variables, is_demo, arguments));
-    // Does not wait for a component that computes without end.
+    // Does not wait for an instance that computes without end.
     runtime.shutdown_background();
     result
 }
@@ -118,12 +119,12 @@ async fn run(app: &App, variables: Variables, is_demo: bool, arguments: &Argumen
     signals.next().await;
     tokio::select! {
         () = server.stop() => Ok(()),
-        // What a shell reports for a program that Ctrl-C has killed.
+        // The exit code that a shell reports for a program killed by Ctrl-C.
         () = signals.next() => process::exit(130),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what `broker` is asked to say")]
+#[expect(clippy::print_stdout, reason = "the output of the program")]
 fn introduce_demo(demo: &Demo, server: &Server, arguments: &Arguments) {
     println!("Sandbox: a stand-in for OfficeRnD at {}; no OfficeRnD account is touched.", demo.url());
     println!("Broker:  http://{}, tokens kept {}. Ctrl-C stops it.", server.addr(), arguments.place());
@@ -133,15 +134,15 @@ fn introduce_demo(demo: &Demo, server: &Server, arguments: &Arguments) {
     println!();
 }
 
-#[expect(clippy::print_stdout, reason = "what `broker` is asked to say")]
+#[expect(clippy::print_stdout, reason = "the output of the program")]
 fn introduce(identity_url: &str, server: &Server, arguments: &Arguments) {
-    println!("OfficeRnD: tokens come from {identity_url}; this is no sandbox.");
+    println!("OfficeRnD: tokens come from {identity_url}; this is not the sandbox.");
     println!("Broker:    http://{}, tokens kept {}. Ctrl-C stops it.", server.addr(), arguments.place());
 }
 
-/// Whether any variable is set that only matters with OfficeRnD. One that is forgotten must not turn the broker into
-/// a demo.
-fn leads_to_officernd(variables: &Variables) -> anyhow::Result<bool> {
+/// Whether any OfficeRnD variable is set. Then the demo is off, so that a forgotten variable
+/// does not start it.
+fn uses_officernd(variables: &Variables) -> anyhow::Result<bool> {
     for name in OFFICERND_VARIABLES {
         if variables.lookup(name)?.is_some() {
             return Ok(true);
@@ -150,11 +151,11 @@ fn leads_to_officernd(variables: &Variables) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Says what to do about a port that is taken.
+/// Adds advice to the error about a port in use.
 fn advise(error: anyhow::Error, listen: SocketAddr) -> anyhow::Error {
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::AddrInUse) => error.context(format!(
-            "another program has {listen}: choose another address with --listen, 127.0.0.1:0 for any"
+            "another program uses {listen}: choose another address with --listen, or a free port with 127.0.0.1:0"
         )),
         _ => error,
     }
@@ -166,7 +167,7 @@ impl Arguments {
         match &self.manifest {
             Some(path) => path.clone(),
             None if here.is_file() => here.to_owned(),
-            // `cargo run` from a folder inside the project.
+            // For `cargo run` from another folder of the project.
             None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml"),
         }
     }
@@ -179,7 +180,8 @@ impl Arguments {
         }
     }
 
-    /// Where the store is, in words. The URL of a Redis server may hold its password, so it is not repeated.
+    /// Place of the store, as words. The URL of a Redis server may contain its password, so it
+    /// is not printed.
     fn place(&self) -> String {
         match (&self.state_dir, &self.key_value) {
             (Some(folder), _) => format!("in {}", folder.display()),
@@ -189,7 +191,7 @@ impl Arguments {
     }
 }
 
-/// Ctrl-C, and what a supervisor sends.
+/// Signals that stop the program: Ctrl-C, and SIGTERM from a supervisor.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,

@@ -1,4 +1,4 @@
-//! What an operator does apart from running the broker: making secrets, editing the policy, checking the variables.
+//! Operator tasks: makes secrets, edits the policy, checks the variables.
 
 pub(crate) mod check;
 pub(crate) mod policy;

@@ -1,4 +1,4 @@
-//! Where a component's output goes, and the host's own remarks about it.
+//! Destination of a component's stdout and stderr, and of the host's own reports.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,22 +12,24 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::counts::Counters;
 
-/// Where stdout and stderr of a component go, together with what the host reports about it (a trap, a refused host).
+/// Destination of a component's stdout and stderr. The host's reports (a trap, a refused
+/// request) go to the same place.
 #[derive(Clone, Default)]
 pub struct Output(Option<MemoryOutputPipe>);
 
 impl Output {
-    /// To this process's own stdout and stderr.
+    /// Writes to stdout and stderr of this process.
     pub fn inherited() -> Self {
         Self(None)
     }
 
-    /// Into memory, without a bound, in the order in which it was written. Clones share it.
+    /// Keeps everything in memory, in the order of the writes and without a limit. Clones share
+    /// the memory.
     pub fn captured() -> Self {
         Self(Some(MemoryOutputPipe::new(usize::MAX)))
     }
 
-    /// What was captured so far; empty when the output is inherited.
+    /// Returns the captured output; empty if the output is inherited.
     pub fn text(&self) -> String {
         match &self.0 {
             Some(pipe) => String::from_utf8_lossy(&pipe.contents()).into_owned(),
@@ -35,23 +37,24 @@ impl Output {
         }
     }
 
-    /// Gives a component its stdout and stderr.
+    /// Connects stdout and stderr of an instance.
     pub(crate) fn connect(&self, wasi: &mut WasiCtxBuilder, counters: &Arc<Counters>) {
         let count = || counters.clone();
         match &self.0 {
             Some(pipe) => {
-                wasi.stdout(Written(pipe.clone(), count())).stderr(Written(pipe.clone(), count()));
+                wasi.stdout(Counted(pipe.clone(), count())).stderr(Counted(pipe.clone(), count()));
             }
             None => {
-                wasi.stdout(Written(std::io::stdout(), count())).stderr(Written(std::io::stderr(), count()));
+                wasi.stdout(Counted(std::io::stdout(), count())).stderr(Counted(std::io::stderr(), count()));
             }
         }
     }
 
-    /// Adds a line of the host's own.
+    /// Adds a report of the host, as one line.
     pub(crate) fn report(&self, line: &str) {
         let line = format!("host: {line}\n");
-        // Nobody is left to tell when stderr is closed, and memory takes everything: neither failure needs an answer.
+        // If stderr is closed, the failure cannot be reported either. Writing to memory does
+        // not fail.
         match &self.0 {
             Some(pipe) => drop(pipe.clone().write(line.into())),
             None => drop(std::io::stderr().write_all(line.as_bytes())),
@@ -59,35 +62,36 @@ impl Output {
     }
 }
 
-/// A component's stdout or stderr.
-struct Written<S>(S, Arc<Counters>);
+/// Stdout or stderr of an instance, with its calls counted.
+struct Counted<S>(S, Arc<Counters>);
 
-impl<S: IsTerminal> IsTerminal for Written<S> {
+impl<S: IsTerminal> IsTerminal for Counted<S> {
     fn is_terminal(&self) -> bool {
         self.0.is_terminal()
     }
 }
 
-impl<S: StdoutStream> StdoutStream for Written<S> {
+impl<S: StdoutStream> StdoutStream for Counted<S> {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Of WASI 0.3, which Rust's standard library does not write through yet.
+        // Streams of WASI 0.3 are not counted: Rust's standard library still writes through
+        // WASI 0.2.
         self.0.async_stream()
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Written(self.0.p2_stream(), self.1.clone()))
+        Box::new(Counted(self.0.p2_stream(), self.1.clone()))
     }
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Written<Box<dyn OutputStream>> {
+impl Pollable for Counted<Box<dyn OutputStream>> {
     async fn ready(&mut self) {
         self.0.ready().await;
     }
 }
 
 #[wasmtime_wasi::async_trait]
-impl OutputStream for Written<Box<dyn OutputStream>> {
+impl OutputStream for Counted<Box<dyn OutputStream>> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.1.add(|counts| counts.writes += 1);
         self.0.write(bytes)
@@ -108,7 +112,7 @@ impl OutputStream for Written<Box<dyn OutputStream>> {
         self.0.blocking_write_and_flush(bytes).await
     }
 
-    /// Part of another call.
+    /// Not counted: the runtime calls it as part of a counted call.
     async fn write_ready(&mut self) -> StreamResult<usize> {
         self.0.write_ready().await
     }

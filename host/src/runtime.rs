@@ -1,4 +1,5 @@
-//! The component on wasmtime: what compiles it, and the host's side of each of its imports.
+//! The component on wasmtime: compiles and links it, and implements the interfaces that it
+//! imports.
 
 pub(crate) mod app;
 mod bindings;

@@ -1,6 +1,7 @@
-//! An identity server on loopback that behaves as OfficeRnD's token endpoint does, and records what it was asked.
+//! The sandbox: a stand-in for OfficeRnD's identity host on loopback, which records the
+//! requests that it receives.
 //!
-//! For the demo of `cargo run`, and for the tests, which can also make it misbehave.
+//! The demo of `cargo run` uses it, and so do the tests, which can also make it misbehave.
 
 mod endpoint;
 mod faults;
@@ -26,36 +27,36 @@ pub use self::endpoint::{Application, Config};
 use self::faults::send_raw;
 pub use self::faults::{Answer, Then};
 
-/// A request as it arrived.
+/// A request that the sandbox received.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// When its last byte had been read.
+    /// Time at which its last byte was read.
     pub at: Instant,
-    /// The method.
+    /// HTTP method.
     pub method: String,
-    /// The path, with the query if there is one.
+    /// Path, including a query.
     pub path: String,
-    /// The headers in the order of their first occurrence, names in lower case.
+    /// Headers in the order of their first occurrence, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body, without the framing of a chunked one.
+    /// Body, without the framing of chunks.
     pub body: Bytes,
-    /// The status of the answer; `None` while there is none, and for good after [`Answer::Raw`].
+    /// Status of the answer; `None` before the answer, and always after [`Answer::Raw`].
     pub status: Option<u16>,
 }
 
 impl Call {
-    /// The value of the first header `name`, which is in lower case.
+    /// Returns the value of the first header `name`, which must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
-    /// The fields of the form in the body, decoded, in their order.
+    /// Returns the decoded fields of the form in the body, in their order.
     pub fn form(&self) -> Vec<(String, String)> {
         url::form_urlencoded::parse(&self.body).into_owned().collect()
     }
 }
 
-/// A running sandbox. Dropping it closes its port and all connections.
+/// A running sandbox. Dropping it closes the port and all connections.
 pub struct Sandbox {
     addr: SocketAddr,
     state: Arc<State>,
@@ -66,7 +67,7 @@ struct State {
     book: Mutex<Book>,
 }
 
-/// What the sandbox remembers.
+/// State that changes with the requests.
 struct Book {
     endpoint: Endpoint,
     calls: Vec<Call>,
@@ -79,9 +80,10 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When no port can be had.
+    /// If no port is free.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the sandbox finds no free port")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the sandbox cannot find a free port")?;
         let addr = listener.local_addr().context("the sandbox has no address")?;
         let book =
             Book { endpoint: Endpoint::new(config), calls: Vec::new(), next: VecDeque::new(), always: Answer::Normal };
@@ -90,58 +92,62 @@ impl Sandbox {
         Ok(Self { addr, state, server })
     }
 
-    /// Where it is, as the identity URL of a broker: `http://127.0.0.1:PORT`.
+    /// Identity URL for a broker: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// All requests so far, in the order in which they arrived.
+    /// Returns all requests so far, in the order of their arrival.
     pub fn calls(&self) -> Vec<Call> {
         self.state.book().calls.clone()
     }
 
-    /// From now on these applications may obtain tokens, and no others. The same id may be there with several secrets.
+    /// Sets the applications that may obtain tokens, and removes all others. An id may appear
+    /// several times with different secrets.
     pub fn set_applications(&self, applications: Vec<Application>) {
         self.state.book().endpoint.set_applications(applications);
     }
 
-    /// The last token of each client and scopes.
+    /// Returns the latest token of each client and scopes.
     pub fn tokens(&self) -> Vec<String> {
         self.state.book().endpoint.tokens()
     }
 
-    /// The client id that this token was issued to, if it is the last one for its client and scopes.
+    /// Returns the client id of a token, if the token is the latest one for its client and
+    /// scopes.
     pub fn owner(&self, token: &str) -> Option<String> {
         self.state.book().endpoint.owner(token)
     }
 
-    /// Answers the next request so; called again, the one after it, and so on.
+    /// Sets the answer to the next request; another call sets the answer to the request after
+    /// that.
     pub fn answer_next(&self, answer: Answer) {
         self.state.book().next.push_back(answer);
     }
 
-    /// Answers every request so from now on, except those that [`answer_next`](Self::answer_next) has an answer for.
+    /// Sets the answer to all further requests, except those with an answer from
+    /// [`answer_next`](Self::answer_next).
     pub fn answer_always(&self, answer: Answer) {
         self.state.book().always = answer;
     }
 
-    /// Closes its port and all connections, so that it refuses new ones.
+    /// Closes the port and all connections, so that new connections are refused.
     pub fn close(&self) {
         self.server().abort();
     }
 
-    /// Listens again, on the same port, after [`close`](Self::close).
+    /// Listens again on the same port after [`close`](Self::close).
     ///
     /// # Errors
     ///
-    /// When another program has taken the port meanwhile, or the old listener is not gone after a second.
+    /// If another program uses the port, or if the old listener still exists after 1 s.
     pub async fn open(&self) -> anyhow::Result<()> {
         let mut tries = 0;
         let listener = loop {
             match TcpListener::bind(self.addr).await {
                 Ok(listener) => break listener,
                 Err(_) if tries < 50 => tries += 1,
-                Err(error) => return Err(error).context("the sandbox does not get its port back"),
+                Err(error) => return Err(error).context("the sandbox cannot listen on its port again"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
@@ -153,7 +159,7 @@ impl Sandbox {
         self.server.lock().expect("nothing panics while it holds the task")
     }
 
-    /// Forgets the calls that the rate limit counts.
+    /// Resets the rate limit.
     pub fn forget_limit(&self) {
         self.state.book().endpoint.forget_limit();
     }
@@ -172,12 +178,12 @@ impl State {
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
-    // The set ends its connections when this task is aborted.
+    // The set ends the connections when this task is aborted.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // Accepting on loopback fails when files run out; then the client sees a refusal, which is all there is
-            // to do.
+            // Accepting on loopback fails if the process has too many open files. The client
+            // then sees a refused connection, and no better answer is possible.
             Ok((stream, _)) = listener.accept() => drop(connections.spawn(serve_connection(stream, state.clone()))),
             Some(_) = connections.join_next() => {}
         }
@@ -186,7 +192,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    // A second handle on the socket: raw bytes go out beside hyper.
+    // A second handle on the socket, so that faults can send raw bytes past hyper.
     let stream = stream.into_std()?;
     let raw = TcpStream::from_std(stream.try_clone()?)?;
     let raw = Arc::new(tokio::sync::Mutex::new(raw));
@@ -195,7 +201,7 @@ async fn serve_connection(stream: TcpStream, state: Arc<State>) -> anyhow::Resul
     Ok(())
 }
 
-/// Answers a request. An error makes hyper close the connection without a word of its own.
+/// Answers a request. On an error, hyper closes the connection without an answer.
 async fn respond(
     request: Request<Incoming>,
     state: Arc<State>,
@@ -256,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Sends one request by hand and returns the whole answer.
+    /// Sends one request as bytes and returns the whole answer.
     async fn send(sandbox: &Sandbox, method: &str, path: &str, content_type: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(sandbox.addr).await.unwrap();
         let length = body.len();
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_with_good_credentials_gets_a_token() {
+    async fn valid_form_gets_a_token_and_is_recorded() {
         let sandbox = Sandbox::start(config()).await.unwrap();
         let answer = send(&sandbox, "POST", "/oauth/token", FORM, GOOD).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_else_is_refused_as_officernd_does() {
+    async fn invalid_requests_are_refused_as_by_officernd() {
         let sandbox = Sandbox::start(Config { calls_per_minute: 100, ..config() }).await.unwrap();
         let cases = [
             ("POST", "/oauth/token", "application/json", GOOD, "400", "invalid_request"),
@@ -321,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_sixth_call_of_a_minute_is_refused_in_plain_text_whatever_became_of_the_five() {
+    async fn sixth_call_of_a_minute_gets_429_in_plain_text_even_after_failures() {
         let sandbox = Sandbox::start(config()).await.unwrap();
         let wrong = GOOD.replace("s3cret", "wrong");
         for body in [GOOD, &wrong, &wrong, GOOD, GOOD] {
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeated_request_gets_a_new_token_or_the_old_one_as_configured() {
+    async fn repeated_request_gets_a_new_or_the_same_token_as_configured() {
         for reissue in [false, true] {
             let sandbox = Sandbox::start(Config { reissue, ..config() }).await.unwrap();
             let first = json_of(&send(&sandbox, "POST", "/oauth/token", FORM, GOOD).await);
@@ -345,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_misbehaves_when_told() {
+    async fn requested_faults_reach_the_client() {
         let sandbox = Sandbox::start(config()).await.unwrap();
         sandbox.answer_always(Answer::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
         sandbox.answer_next(Answer::Raw("HTTP/1.1 200 OK\r\nContent-Le".into(), Then::Close));

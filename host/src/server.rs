@@ -1,4 +1,4 @@
-//! Serves an application: HTTP in front, and as many instances behind it as Spin would run.
+//! Serves an application over HTTP, with as many instances as Spin would run.
 
 mod front;
 pub(crate) mod options;
@@ -21,26 +21,27 @@ use self::phase::Phase;
 use self::workers::Instances;
 use crate::counts::Counts;
 use crate::runtime::app::App;
-use crate::runtime::shared::HostState;
+use crate::runtime::shared::Shared;
 use crate::spin::allowed_hosts::AllowedHosts;
 
-/// How long [`Server::stop`] lets requests and what instances do after them go on.
+/// Time that [`Server::stop`] gives to requests and to the follow-ups of instances.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A running server. Dropping it ends everything at once; [`stop`](Self::stop) lets requests finish.
+/// A running server. Dropping it ends everything at once, while [`stop`](Self::stop) lets
+/// requests finish.
 pub struct Server {
     addr: SocketAddr,
-    host: Arc<HostState>,
+    shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
     ending: watch::Sender<()>,
 }
 
-/// Serves `app`.
+/// Starts a server for `app`.
 ///
 /// # Errors
 ///
-/// When a required variable has no value, when `allowed_outbound_hosts` does not parse with the values it has now, or
-/// when `options.listen` cannot be listened on.
+/// If a required variable has no value, if `allowed_outbound_hosts` does not parse with the
+/// present values, or if `options.listen` is not available.
 pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
     let Options { listen, variables, key_value, reuse, output } = options;
     let manifest = app.manifest.clone();
@@ -50,47 +51,47 @@ pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
     let addr = listener.local_addr().context("the listener has no address")?;
 
     let (phase, ending) = (watch::Sender::new(Phase::Serving), watch::Sender::new(()));
-    let host = Arc::new(HostState { manifest, variables, key_value, allowed_hosts, counters: Arc::default(), output });
+    let shared = Arc::new(Shared { manifest, variables, key_value, allowed_hosts, counters: Arc::default(), output });
     let front = Arc::new(Front {
-        routes: host.manifest.routes.clone(),
+        routes: shared.manifest.routes.clone(),
         handler: ProxyHandler::new(Instances {
             app: app.clone(),
-            host: host.clone(),
+            shared: shared.clone(),
             reuse,
             free: Arc::new(Semaphore::new(if reuse.single_instance { 1 } else { Semaphore::MAX_PERMITS })),
             phase: phase.clone(),
             ending: ending.clone(),
         }),
-        host: host.clone(),
+        shared: shared.clone(),
     });
     tokio::spawn(accept(listener, front, phase.subscribe()));
-    Ok(Server { addr, host, phase, ending })
+    Ok(Server { addr, shared, phase, ending })
 }
 
 impl Server {
-    /// The address it listens on.
+    /// Address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// What the component has written so far, when its output is captured.
+    /// Returns the output so far, if it is captured.
     pub fn output(&self) -> String {
-        self.host.output.text()
+        self.shared.output.text()
     }
 
-    /// What has happened so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
-        self.host.counters.read()
+        self.shared.counters.read()
     }
 
-    /// Ends the instances that live now, whatever they are doing, as a trap would: who waits for one is answered with 500. The
-    /// next request gets a new one.
+    /// Ends the present instances at once, as a trap would: requests that wait for them get
+    /// status 500. The next request starts a new instance.
     pub fn end_instances(&self) {
         self.ending.send_replace(());
     }
 
-    /// Takes no new request, and waits for those under way and for what instances do after them: 2 s at most, then it
-    /// ends them.
+    /// Stops accepting requests, waits at most 2 s for present requests and follow-ups, and
+    /// then ends them.
     pub async fn stop(self) {
         self.phase.send_replace(Phase::Draining);
         if timeout(GRACE, self.phase.closed()).await.is_err() {

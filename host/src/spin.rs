@@ -1,4 +1,4 @@
-//! What Spin's files and settings say: the manifest, the variables, the hosts a component may call. None of it names
+//! Spin's manifest, variables and allowed hosts, read as Spin reads them. No file here names
 //! wasmtime.
 
 pub(crate) mod allowed_hosts;

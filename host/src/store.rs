@@ -1,4 +1,5 @@
-//! The key-value store and its backends.
+//! The key-value store that instances share: in memory, in SQLite or in Redis, with faults on
+//! request.
 
 mod memory;
 mod redis;
@@ -14,11 +15,12 @@ use self::memory::Memory;
 use self::redis::Redis;
 use self::sqlite::Sqlite;
 
-/// A key-value backend. Clones are the same store, so it outlives a server when the caller keeps one.
+/// A key-value store. Clones share its contents, so a test that keeps a clone keeps the
+/// contents after the server has ended.
 #[derive(Clone)]
 pub struct KeyValue {
     backend: Backend,
-    /// And how many calls they have met.
+    /// Present faults, and the number of calls since they were set.
     faults: Arc<Mutex<(Faults, u64)>>,
 }
 
@@ -29,51 +31,52 @@ enum Backend {
     Redis(Redis),
 }
 
-/// What goes wrong whenever a component calls the store.
+/// Faults of the calls that a component makes to the store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// Which calls fail, with the error `other`.
     pub fail: Fail,
-    /// How long each call takes longer.
+    /// Delay added to each call.
     pub delay: Duration,
-    /// How many calls go well before that.
+    /// Number of calls that succeed without delay before the faults begin.
     pub spared: u64,
 }
 
 /// Which calls fail.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Fail {
-    /// None.
+    /// No call fails.
     #[default]
     Never,
-    /// All.
+    /// Every call fails.
     Always,
-    /// The next one does not, the one after that does, and so on.
+    /// Every second call fails, beginning with the second one.
     EverySecond,
 }
 
 impl KeyValue {
-    /// A store in memory, empty.
+    /// Creates an empty store in memory.
     pub fn memory() -> Self {
         Self::new(Backend::Memory(Memory::default()))
     }
 
-    /// A store in the file `sqlite_key_value.db` in `folder`, which is created when it is missing. The layout is
-    /// Spin's, so Spin and this host can use one file.
+    /// Opens the store in the file `sqlite_key_value.db` in `folder`, and creates what is
+    /// missing. Spin can use the same file, because the layout is the same.
     ///
     /// # Errors
     ///
-    /// When the folder or the file cannot be created or opened.
+    /// If the folder or the file cannot be created or opened.
     pub fn sqlite(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self::new(Backend::Sqlite(Sqlite::open(folder)?)))
     }
 
-    /// A store in the Redis server at `url` (`redis://host:port/database`). As with Spin, the label of the store is
-    /// no part of the key. The connection is made when it is first needed; [`check`](Self::check) makes it at once.
+    /// Uses the Redis server at `url` (`redis://host:port/database`) as the store. As with
+    /// Spin, the label of the store is not part of the key. The first call connects;
+    /// [`check`](Self::check) connects at once.
     ///
     /// # Errors
     ///
-    /// When `url` is not such a URL.
+    /// If `url` is not such a URL.
     pub fn redis(url: &str) -> anyhow::Result<Self> {
         Ok(Self::new(Backend::Redis(Redis::new(url)?)))
     }
@@ -82,16 +85,17 @@ impl KeyValue {
         Self { backend, faults: Arc::default() }
     }
 
-    /// Lets calls of components fail from now on, on all clones. The methods below are not affected.
+    /// Sets the faults of the calls that components make, on all clones. The methods below
+    /// never suffer from faults.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults() = (faults, 0);
     }
 
-    /// Fails when the store cannot be reached.
+    /// Checks that the store can be reached.
     ///
     /// # Errors
     ///
-    /// As said, after a few seconds at most.
+    /// If it cannot be reached, after at most a few seconds.
     pub async fn check(&self) -> anyhow::Result<()> {
         match &self.backend {
             Backend::Memory(_) | Backend::Sqlite(_) => Ok(()),
@@ -99,11 +103,11 @@ impl KeyValue {
         }
     }
 
-    /// The value of `key` in the store `label`.
+    /// Returns the value of `key` in the store `label`.
     ///
     /// # Errors
     ///
-    /// When the backend fails; so it is for the methods below.
+    /// If the backend fails.
     pub async fn get(&self, label: &str, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.get(label, key)),
@@ -116,7 +120,7 @@ impl KeyValue {
     ///
     /// # Errors
     ///
-    /// See [`get`](Self::get).
+    /// If the backend fails.
     pub async fn set(&self, label: &str, key: &str, value: Vec<u8>) -> anyhow::Result<()> {
         match &self.backend {
             Backend::Memory(memory) => {
@@ -128,11 +132,11 @@ impl KeyValue {
         }
     }
 
-    /// Removes `key`, if it is there.
+    /// Removes `key` if it exists.
     ///
     /// # Errors
     ///
-    /// See [`get`](Self::get).
+    /// If the backend fails.
     pub async fn delete(&self, label: &str, key: &str) -> anyhow::Result<()> {
         match &self.backend {
             Backend::Memory(memory) => {
@@ -144,20 +148,20 @@ impl KeyValue {
         }
     }
 
-    /// Whether `key` is there.
+    /// Returns whether `key` exists.
     ///
     /// # Errors
     ///
-    /// See [`get`](Self::get).
+    /// If the backend fails.
     pub async fn exists(&self, label: &str, key: &str) -> anyhow::Result<bool> {
         Ok(self.get(label, key).await?.is_some())
     }
 
-    /// All keys of the store `label`, in no order that could be relied on.
+    /// Returns all keys of the store `label`, in any order.
     ///
     /// # Errors
     ///
-    /// See [`get`](Self::get).
+    /// If the backend fails.
     pub async fn keys(&self, label: &str) -> anyhow::Result<Vec<String>> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.keys(label)),
@@ -166,12 +170,12 @@ impl KeyValue {
         }
     }
 
-    /// Everything in the store `label`, for whoever cannot await: it blocks, and needs nothing of the runtime that the
-    /// other methods use.
+    /// Returns everything in the store `label`. Blocks, and works without the runtime that the
+    /// other methods need, so a caller that cannot await may use it.
     ///
     /// # Errors
     ///
-    /// See [`get`](Self::get).
+    /// If the backend fails.
     pub fn entries(&self, label: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.entries_of(label)),
@@ -180,7 +184,7 @@ impl KeyValue {
         }
     }
 
-    /// Lets one call of a component suffer from the faults.
+    /// Applies the faults to one call of a component.
     pub(crate) async fn disturb(&self) -> anyhow::Result<()> {
         let (delay, fails) = {
             let mut faults = self.faults();
@@ -195,12 +199,12 @@ impl KeyValue {
             };
             (faults.0.delay, fails)
         };
-        // A timer has a granularity of a millisecond: even a delay of zero would cost one.
+        // A timer has a granularity of 1 ms, so even a delay of zero would cost that much.
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         if fails {
-            bail!("the key-value store is out of order");
+            bail!("the key-value store is unavailable");
         }
         Ok(())
     }
@@ -214,7 +218,7 @@ impl KeyValue {
 mod tests {
     use super::*;
 
-    /// What every backend must do, on an empty store that no one else uses.
+    /// Checks what every backend must do, on an empty store that nothing else uses.
     async fn check(store: &KeyValue) -> anyhow::Result<()> {
         assert_eq!(store.get("default", "a").await?, None);
         assert!(!store.exists("default", "a").await?);
@@ -241,15 +245,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_keeps_what_was_written() {
+    async fn memory_store_returns_written_values() {
         check(&KeyValue::memory()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn sqlite_keeps_what_was_written_and_is_read_by_another_process() {
+    async fn sqlite_store_returns_written_values_also_to_another_process() {
         let folder = std::env::temp_dir().join(format!("host-key-value-{}", std::process::id()));
         let one = KeyValue::sqlite(&folder).unwrap();
-        // A second connection to the same file is what another process has.
+        // Another process would have a second connection to the same file, as this is.
         let two = KeyValue::sqlite(&folder).unwrap();
         check(&one).await.unwrap();
         one.set("default", "k", b"v".to_vec()).await.unwrap();
@@ -268,8 +272,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn redis_that_cannot_be_reached_is_an_error() {
-        // Port 1 of loopback: nothing listens there.
+    async fn unreachable_redis_is_an_error() {
+        // No program listens on port 1 of loopback.
         let store = KeyValue::redis("redis://127.0.0.1:1").unwrap();
         let error = format!("{:#}", store.check().await.unwrap_err());
         assert!(error.contains("127.0.0.1:1"), "{error}");
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn faults_fail_the_calls_they_are_said_to() {
+    async fn faults_fail_the_chosen_calls_after_the_spared_ones() {
         let store = KeyValue::memory();
         for (fail, expected) in [
             (Fail::Never, [true, true, true, true]),

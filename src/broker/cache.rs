@@ -21,7 +21,7 @@ const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 impl<P: Ports> Broker<P> {
     /// Returns the remembered token if the store was asked recently. During a rotation the
     /// token of the other credential is as good.
-    pub(super) fn from_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
+    pub(super) fn recent_in_memory(&self, wanted: &Wanted, now: Timestamp) -> Option<Rc<Token>> {
         let recent_of = |wanted: &Wanted| {
             let known = |known: &Remembered| (known.looked_at, known.token.clone());
             let (looked_at, token) = self.instance.remembered(wanted, known)?;
@@ -78,7 +78,7 @@ impl<P: Ports> Broker<P> {
     pub(super) fn open_record(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
         let token = Token::open(bytes, wanted.key(), &wanted.credential.seal);
         if token.is_none() {
-            self.ports.warn("the store has a token record that does not open: it was damaged or tampered with, and counts as absent");
+            self.ports.warn("the store contains a token record that does not open; it was damaged or tampered with, and is treated as absent");
         }
         token
     }

@@ -108,7 +108,7 @@ impl<P: Ports> Broker<P> {
     /// Tells the operator that a call failed.
     pub(super) fn warn_of_failure(&self, wanted: &Wanted, failure: Failure) {
         let application = &wanted.application.name;
-        self.ports.warn(&format!("OfficeRnD issued no token of {application}: {}", failure.reason()));
+        self.ports.warn(&format!("OfficeRnD issued no token for {application}: {}", failure.reason()));
     }
 
     /// Tells the operator to make the next secret of an application the current one.
@@ -118,7 +118,7 @@ impl<P: Ports> Broker<P> {
             name => ("", format!("applications: {name}: ")),
         };
         self.ports.warn(&format!(
-            "{place}OfficeRnD refuses {variable}client_secret and takes {variable}client_secret_next: swap the two, and \
+            "{place}OfficeRnD refuses {variable}client_secret and accepts {variable}client_secret_next: swap the two, and \
              remove the old one after an hour",
         ));
     }

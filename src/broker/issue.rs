@@ -88,7 +88,7 @@ impl<P: Ports> Broker<P> {
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
         let wanted = Wanted::new(config.clone(), application, credential, scopes);
         let now = self.ports.now();
-        let recent = self.from_memory(&wanted, now);
+        let recent = self.recent_in_memory(&wanted, now);
         match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
             Some(outcome) => Either::Left(ready(outcome)),
             None => Either::Right(Box::pin(self.clone().issue_after_lookup(wanted, recent, now, arrived))),

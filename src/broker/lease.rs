@@ -59,7 +59,7 @@ impl<P: Ports> Broker<P> {
         }
         let lease = Lease::decode(&bytes);
         if lease.is_none() {
-            self.ports.warn("the store has a lease that this version does not read; it counts as absent");
+            self.ports.warn("the store contains a lease that this version cannot read; it is treated as absent");
         }
         Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
     }

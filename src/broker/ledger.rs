@@ -51,7 +51,9 @@ impl<P: Ports> Broker<P> {
                     ledger.absorb(&self.instance.unsaved_ledger.borrow());
                     self.instance.ledger.replace(ledger);
                 }
-                None => self.ports.warn("the store has a ledger that this version does not read; it counts as absent"),
+                None => self
+                    .ports
+                    .warn("the store contains a ledger that this version cannot read; it is treated as absent"),
             }
         }
         Ok(())

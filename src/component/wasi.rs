@@ -110,7 +110,7 @@ impl Host {
         let store = match open(BUCKET) {
             Err(Error::NoSuchStore) => {
                 warn(
-                    "there is no key-value store `default`: this instance keeps tokens and counts the calls of a minute alone",
+                    "the host has no key-value store `default`: this instance keeps its own tokens and its own count of calls",
                 );
                 Store::InMemory(Rc::default())
             }

@@ -104,11 +104,11 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
         |_| true,
         |name, entry| {
             if !is_name(&name) {
-                mistakes.add(&name, "a name is 1 to 128 characters of printable ASCII");
+                mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
             } else if name == DEFAULT {
-                mistakes.add(&name, "is the name of the application of officernd_client_id");
+                mistakes.add(&name, "is reserved for the application of officernd_client_id, expected another name");
             } else if names.contains(&name) {
-                mistakes.add(&name, "is there twice");
+                mistakes.add(&name, "appears twice, expected each application once");
             } else if let Some([client_id, client_secret, next]) = parse_application(&name, &entry, mistakes)
                 && let Some(identity) = identity
             {
@@ -118,7 +118,10 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
         },
     );
     if let Err(place) = read {
-        mistakes.replace(&place, "must be empty, or a JSON object of applications by name, {\"berlin\": {…}}");
+        mistakes.replace(
+            &place,
+            "is not valid, expected nothing or a JSON object of applications by name, {\"berlin\": {…}}",
+        );
     }
     applications
 }
@@ -127,23 +130,20 @@ const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
 
 fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 3]> {
     let Json::Object(fields) = entry else {
-        mistakes.add(name, "must be an object with client_id and client_secret");
+        mistakes.add(name, "is not an object, expected one with client_id and client_secret");
         return None;
     };
     let mut values: [Option<String>; 3] = Default::default();
     for (field, value) in fields {
         let place = format!("{name}.{field}");
         let Some(index) = FIELDS.iter().position(|known| known == field) else {
-            mistakes.add(
-                &place,
-                "is not a field of an application, which has client_id, client_secret and client_secret_next",
-            );
+            mistakes.add(&place, "is unknown, expected client_id, client_secret or client_secret_next");
             continue;
         };
         match value.text().map(|text| text.trim().to_owned()) {
-            _ if values[index].is_some() => mistakes.add(&place, "is there twice"),
+            _ if values[index].is_some() => mistakes.add(&place, "appears twice, expected each field once"),
             Some(text) if !text.is_empty() || index == 2 => values[index] = Some(text),
-            _ => mistakes.add(&place, "must be a text that is not empty"),
+            _ => mistakes.add(&place, "is not valid, expected a non-empty string"),
         }
     }
     for (field, value) in FIELDS.iter().zip(&values).take(2) {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_are_read_with_one_secret_or_two() {
+    fn applications_with_one_or_two_secrets_are_parsed() {
         let (applications, mistakes) = read(
             r#"{"berlin": {"client_id": "i", "client_secret": "s"},
                 "oslo": {"client_id": "j", "client_secret": "t", "client_secret_next": "u"},
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_names_the_application_and_the_field() {
+    fn mistake_in_applications_names_application_and_field() {
         let check = |text: &str, expected: &[&str]| {
             let (_, mistakes) = read(text);
             assert_eq!(mistakes.len(), expected.len(), "{text} {mistakes:?}");
@@ -201,20 +201,24 @@ mod tests {
                 assert!(!mistake.contains("hunter2"), "{mistake}");
             }
         };
-        check("[]", &["must be empty, or a JSON object"]);
-        check(r#"{"berlin": "hunter2"}"#, &["berlin: must be an object"]);
+        check("[]", &["is not valid, expected nothing or a JSON object"]);
+        check(r#"{"berlin": "hunter2"}"#, &["berlin: is not an object, expected"]);
         check(r#"{"berlin": {}}"#, &["berlin.client_id: is missing", "berlin.client_secret: is missing"]);
         check(
             r#"{"berlin": {"client_id": "", "client_secret": 1, "secret": "hunter2"}}"#,
-            &["berlin.client_id: must be", "berlin.client_secret: must be", "berlin.secret: is not a field"],
+            &[
+                "berlin.client_id: is not valid, expected",
+                "berlin.client_secret: is not valid, expected",
+                "berlin.secret: is unknown, expected",
+            ],
         );
         let good = r#"{"client_id": "i", "client_secret": "hunter2"}"#;
-        check(&format!(r#"{{"": {good}}}"#), &["a name is"]);
-        check(&format!(r#"{{"default": {good}}}"#), &["default: is the name"]);
-        check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["a: is there twice"]);
+        check(&format!(r#"{{"": {good}}}"#), &["is not a name, expected"]);
+        check(&format!(r#"{{"default": {good}}}"#), &["default: is reserved"]);
+        check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["a: appears twice, expected each application once"]);
         check(
             r#"{"a": {"client_id": "i", "client_id": "j", "client_secret": "s", "client_secret_next": null}}"#,
-            &["a.client_id: is there twice", "a.client_secret_next: must be"],
+            &["a.client_id: appears twice, expected each field once", "a.client_secret_next: is not valid, expected"],
         );
     }
 }

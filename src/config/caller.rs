@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_who_knows_one_of_its_secrets() {
+    fn caller_authenticates_with_any_of_its_secrets() {
         let callers = two_callers();
         let check = |name: &str, secret: &str, expected: Result<&str, Unauthenticated>| {
             let found = callers.authenticate(name, &PresentedSecret::new(secret), Timestamp::from_unix_ms(0));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_policy_is_authorized() {
+    fn scope_outside_the_policy_is_refused() {
         let callers = two_callers();
         let check = |name: &str, requested: Option<&str>, expected: Result<&str, ScopeRefusal>| {
             let caller = callers.find(name).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_opens_until_it_expires() {
+    fn secret_authenticates_until_it_expires() {
         let (callers, mistakes) = parse(&format!(
             r#"{{"a": {{"scopes": ["x"], "secret_sha256": [
                 "{}",

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_identity_url_is_an_origin_that_keeps_the_credential_private() {
+    fn origin_that_could_expose_the_credential_is_refused() {
         let check = |text: &str, expected: Option<&str>| {
             assert_eq!(Origin::parse(text).as_ref().map(Origin::as_str), expected, "{text:?}");
         };

@@ -92,7 +92,7 @@ impl<'a> ClientRequest<'a> {
         }
         let body = request.body().as_ref().map_err(|error| match error {
             BodyError::TooLarge => Error::BodyTooLarge,
-            BodyError::Incomplete => Error::InvalidRequest("the request body did not arrive"),
+            BodyError::Incomplete => Error::InvalidRequest("the request body is incomplete"),
         })?;
         if !is_form(request.headers().get(CONTENT_TYPE)) {
             return Err(Error::InvalidRequest("the body must be application/x-www-form-urlencoded"));
@@ -121,7 +121,7 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let authorization = authorizations.next();
     if authorizations.next().is_some() {
-        return Err(Error::InvalidRequest("there is more than one Authorization header"));
+        return Err(Error::InvalidRequest("more than one Authorization header"));
     }
     let Some(authorization) = authorization else {
         return Ok(match (&form.client_id, &form.client_secret) {
@@ -132,7 +132,7 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
         });
     };
     if form.client_secret.is_some() {
-        return Err(Error::InvalidRequest("there is more than one way of authenticating"));
+        return Err(Error::InvalidRequest("more than one way of authenticating"));
     }
     let Some(credentials) = basic(authorization) else {
         return Ok(Err(Unauthenticated::UnreadableCredentials));
@@ -140,7 +140,7 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
     // Many clients repeat their id in the body. It authenticates nothing, but must be the same
     // one.
     if form.client_id.as_ref().is_some_and(|id| *id != credentials.id) {
-        return Err(Error::InvalidRequest("client_id is not the one that authenticates"));
+        return Err(Error::InvalidRequest("client_id differs from the authenticated one"));
     }
     Ok(Ok(credentials))
 }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_known_by_its_media_type() {
+    fn content_type_of_a_form_is_recognised() {
         let check = |value: &str, expected: bool| {
             assert_eq!(is_form(Some(&HeaderValue::from_str(value).unwrap())), expected, "{value}");
         };
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_parameter_is_there_once_or_not_at_all() {
+    fn repeated_form_parameter_is_refused() {
         let check = |body: &str, expected: Result<Option<&str>, ()>| {
             let found = Form::parse(body.as_bytes());
             let found = found.as_ref().map(|form| form.scope.as_deref()).map_err(|_| ());

@@ -37,7 +37,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn a_request_is_called_by_its_trace_id_or_by_a_new_one() {
+    fn request_id_is_the_trace_id_or_a_new_one() {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let check = |value: &str, expected: &str| {
             let headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_str(value).unwrap())]);

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_leaves_time_for_a_whole_call_and_never_more_than_it_lasts() {
+    fn lease_leaves_time_for_a_whole_call_and_no_more() {
         let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
         assert_eq!(Lease::decode(&lease.encode()), Some(lease));
         assert_eq!(lease.remaining(at(0)), Some(LEASE_LIFE));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_by_a_wrong_clock_bars_nobody_for_long() {
+    fn lease_from_a_wrong_clock_is_ignored() {
         let lease = Lease { holder: 1, until_ms: at(100_000) };
         assert_eq!(lease.remaining(at(0)), None);
         assert_eq!(lease.remaining(at(100_000 - 20)), Some(LEASE_LIFE));

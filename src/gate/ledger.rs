@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_a_rolling_minute_and_the_wait_is_the_true_one() {
+    fn quota_counts_a_rolling_minute_and_tells_the_exact_wait() {
         let check = |calls: &[u64], now: u64, need: Need, expected: u64| {
             assert_eq!(wait(&after_calls(calls), now, need, "s"), expected, "{calls:?} at {now} for {need:?}");
         };
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_two_is_kept_for_need() {
+    fn quota_of_two_is_reserved_for_requests_without_a_token() {
         let admitted = |need| Ledger::default().admit(at(0), 2, need, &credential("s")).is_ok();
         assert!(admitted(Need::Now));
         assert!(!admitted(Need::Late));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_under_way_counts_as_late_as_it_can_arrive() {
+    fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
         let reservation = ledger.reserve(at(0));
         assert_eq!(ledger.calls(at(69)).count(), 1, "its holder may have died");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_closes_nothing_for_long() {
+    fn ledger_from_a_wrong_clock_blocks_nothing() {
         let ledger = after_calls(&[100_000; 5]);
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
         assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 70, "but a clock may be a little ahead");
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_closes_the_gate_for_everybody_and_longer_each_time() {
+    fn temporary_failure_pauses_all_credentials_longer_each_time() {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [5, 10, 20, 40, 60, 60] {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn officernd_says_when_to_come_back_and_is_believed_within_bounds() {
+    fn retry_after_of_officernd_is_followed_up_to_15_minutes() {
         let check = |asked_for: Option<u64>, expected: u64| {
             let mut ledger = Ledger::default();
             let failure = Failure::Unavailable(Cause::RateLimited, asked_for.map(Duration::from_secs));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_credential_closes_the_gate_for_itself_alone() {
+    fn refused_credential_pauses_only_itself() {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [30, 60, 120, 240, 480, 900, 900] {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_about_one_application_is_no_pause_for_another() {
+    fn unreadable_answer_pauses_only_its_credential() {
         let mut ledger = Ledger::default();
         let failure = Failure::Unavailable(Cause::BroaderScope, None);
         for (now, expected) in [(0, 5), (100, 10)] {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_secret_takes_over_when_the_current_one_is_refused() {
+    fn next_secret_is_used_once_the_current_one_is_refused() {
         let identity = Origin::parse("https://identity.example").unwrap();
         let alone = Application::new("default", "id", "old", "", &identity);
         let rotating = Application::new("default", "id", "old", "new", &identity);
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_does_not_know_is_added_once() {
+    fn unsaved_calls_and_pauses_are_merged_once() {
         let mut known = after_calls(&[0, 1]);
         let mut unsaved = after_calls(&[1, 2, 3, 4]);
         let failure = Failure::Unavailable(Cause::ServerError, None);

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_lengthened_by_a_fifth_at_most() {
+    fn pause_grows_to_the_longest_with_a_fifth_at_random() {
         let (first, longest) = (Duration::from_secs(5), Duration::from_secs(60));
         assert_eq!(pause_after((first, longest), 1, 0), Duration::from_secs(5));
         assert_eq!(pause_after((first, longest), 1, 255), Duration::from_secs(6));

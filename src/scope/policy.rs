@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_one_part_and_two_at_the_end_are_any_number() {
+    fn pattern_star_matches_one_part_and_double_star_any_number() {
         let check = |pattern: &str, scope: &str, expected: bool| {
             let requested = Scopes::parse(scope).unwrap();
             assert_eq!(policy(&[pattern]).permits(&requested), expected, "{pattern} and {scope}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_patterns_stand_side_by_side() {
+    fn policy_with_names_and_patterns_permits_both() {
         let both = policy(&["b.read", "flex.*.read", "z"]);
         let check = |scope: &str, expected: bool| {
             assert_eq!(both.permits(&Scopes::parse(scope).unwrap()), expected, "{scope}");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_scope_nor_pattern_is_refused() {
+    fn policy_entry_that_is_neither_scope_nor_pattern_is_refused() {
         let check = |entry: &str, expected: MalformedPolicy| {
             assert_eq!(ScopePolicy::from_entries(["good", entry]), Err(expected), "{entry}");
         };

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::key::Key;
 
-/// The keys of the latest [`INDEX_LIMIT`] tokens.
+/// The keys of the latest 400 tokens.
 ///
 /// Entries of one length, oldest first: the first bytes of a token's SHA-256, then its key.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ mod tests {
     use crate::digest::sha256_of_fields;
 
     #[test]
-    fn the_index_knows_the_latest_tokens() {
+    fn index_finds_the_latest_400_tokens() {
         let keys: Vec<_> = (0..=INDEX_LIMIT).map(|n| Key(sha256_of_fields([n.to_string().as_bytes()]))).collect();
         let mut index = Index::default();
         for (n, key) in keys.iter().enumerate() {

@@ -43,7 +43,7 @@ mod tests {
     use crate::config::Origin;
 
     #[test]
-    fn a_key_is_of_one_application_one_credential_and_one_set_of_scopes() {
+    fn key_differs_by_application_credential_and_scope_set() {
         let identity = Origin::parse("https://identity.example").unwrap();
         let key = |name: &str, secret: &str, scopes: &str| {
             let application = Application::new(name, "id", secret, "", &identity);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_and_nothing_else_does() {
+    fn sealed_record_opens_only_under_its_key_and_without_broader_scope() {
         let back = stored(&token(3600, 5, true)).unwrap();
         assert_eq!(back.access_token.expose(), "t");
         assert_eq!((back.requested.as_str(), back.scopes.as_str()), ("a b c", "a b"));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_token_is_over_at_any_time_and_gone() {
+    fn revoked_token_is_unusable_at_any_time() {
         let revoked = stored(&token(3600, 5, true).revoked(at(10))).unwrap();
         assert_eq!(revoked.access_token.expose(), "");
         assert_eq!(revoked.revoked_at, Some(at(10)));

@@ -97,7 +97,11 @@ fn refused_edit_prints_neither_policy_nor_secret() {
     check(&["rotate", "b", "--callers", "-"], &policy, "broker caller new");
     check(&["remove", "b", "--callers", "-"], &policy, "broker caller new");
     check(&["new", "b", "--scope", "a\"b", "--callers", "-"], &policy, "b.scopes");
-    check(&["new", "b", "--scope", MEMBERS, "--callers", "-"], &twice, "callers: a: is there twice");
+    check(
+        &["new", "b", "--scope", MEMBERS, "--callers", "-"],
+        &twice,
+        "callers: a: appears twice, expected each caller once",
+    );
     check(&["new", "b", "--scope", MEMBERS, "--callers", "no such file"], "", "cannot read no such file");
 }
 
@@ -123,7 +127,7 @@ fn check_of_valid_variables_succeeds() {
     write_variables(folder.path(), "hunter2", &Setup::default().policy().to_string(), &[]);
     for arguments in SOURCES {
         let ended = Program::run(arguments, "", folder.path());
-        assert_eq!((ended.code, ended.stdout.as_str()), (0, "every variable is sound\n"), "{arguments:?} {ended:?}");
+        assert_eq!((ended.code, ended.stdout.as_str()), (0, "every variable is valid\n"), "{arguments:?} {ended:?}");
         assert_eq!(ended.stderr, "");
     }
 }
@@ -182,6 +186,6 @@ fn check_of_invalid_file_fails_without_repeating_its_text() {
     file(&format!("{{\n\"officernd_client_secret\": {marker}}}"), "a.json", &["a.json", "line 2"]);
     file(&format!("officernd_client_secret = '{marker}'"), "a.yaml", &[".toml or .json"]);
     let other = format!("callers = {{ {marker} = 1 }}\nclient_id = '{marker}'");
-    file(&other, "b.toml", &["callers: must be a text", "\"client_id\" is no variable", "officernd_client_id: "]);
+    file(&other, "b.toml", &["callers: is not a string", "\"client_id\" is not a variable", "officernd_client_id: "]);
     check(".env", &format!("A=1\nSPIN_VARIABLE_CALLERS={marker} {marker}"), &["check"], &[".env does not parse"]);
 }

@@ -9,7 +9,8 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret, token_request,
+    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret,
+    token_request, toolchain_note,
 };
 
 /// Limits: bytes of the component, and memory of an instance.
@@ -186,7 +187,9 @@ fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
             writeln!(wrong, "{row} differs from the page").expect("a string takes everything");
         }
     }
-    assert!(wrong.is_empty() && on_page.len() == rows.len(), "{wrong}{page} should have\n{table}");
+    if !wrong.is_empty() || on_page.len() != rows.len() {
+        panic!("{}{wrong}{page} should have\n{table}", toolchain_note(&read("docs/testing.md")));
+    }
 }
 
 #[tokio::test]

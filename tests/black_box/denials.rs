@@ -351,7 +351,7 @@ async fn caller_with_a_pattern_must_name_its_scopes() {
     let unnamed = broker.token(&broker.setup.nightly, None).await;
     assert_eq!((unnamed.status, unnamed.error().as_str()), (400, "invalid_scope"));
     let description = &unnamed.json()["error_description"];
-    assert_eq!(description, "scope is missing: this client has to name the scopes it wants");
+    assert_eq!(description, "scope is missing: this client must name its scopes");
     for refused in [RESOURCES, PAYMENTS, "flex.community.*.read", "flex.community.members.notes.read"] {
         let answer = broker.nightly(refused).await;
         assert_eq!((answer.status, answer.error().as_str()), (400, "invalid_scope"), "{refused}");

@@ -160,7 +160,7 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
     let statuses: Vec<_> = year.broker.calls()[before..].iter().map(|call| call.status).collect();
     assert_eq!(statuses, [Some(401), Some(200), Some(200)]);
     let log = year.broker.server.output();
-    let advice = "OfficeRnD refuses officernd_client_secret and takes officernd_client_secret_next: swap the two";
+    let advice = "OfficeRnD refuses officernd_client_secret and accepts officernd_client_secret_next: swap the two";
     assert!(log.contains(advice), "{log}");
     year.settle("the current secret is refused", &[]).await;
     year.broker.variables.set("officernd_client_secret", &next.secret);

@@ -32,8 +32,8 @@ pub(crate) fn is_wasmtime_serve() -> bool {
 }
 
 /// First warning of an instance without a store.
-const ALONE: &str = "officernd-token-broker: there is no key-value store `default`: this instance keeps tokens and counts the \
-                     calls of a minute alone\n";
+const ALONE: &str = "officernd-token-broker: the host has no key-value store `default`: this instance keeps its own tokens \
+                     and its own count of calls\n";
 
 /// A running host of either kind.
 pub enum Server {

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use tests::{Program, read, root};
+use tests::{Program, installed, read, root};
 
 const PAGES: [&str; 16] = [
     "README.md",
@@ -189,4 +190,15 @@ fn operator_commands_on_pages_succeed() {
             "{page}: {commands:?}"
         );
     }
+}
+
+#[test]
+fn mermaid_parses_every_diagram() {
+    let check =
+        Command::new("node").arg(installed().join("check_mermaid.mjs")).args(PAGES).current_dir(root()).output();
+    let check = check.expect("node is installed");
+    let printed = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success(), "{printed}{}", String::from_utf8_lossy(&check.stderr));
+    // The README's, three of ARCHITECTURE.md, and those of docs/hosts.md and docs/operations.md.
+    assert_eq!(printed.lines().filter(|line| line.ends_with(" ok")).count(), 7, "{printed}");
 }

@@ -1,4 +1,4 @@
-//! `broker caller`: edits the policy.
+//! `broker caller`: adds, rotates and removes callers in the policy.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -8,48 +8,50 @@ use anyhow::{Context as _, anyhow};
 use broker_host::{Policy, RandomSecret};
 use clap::Subcommand;
 
-const OUTPUT: &str = "The whole new value of the variable `callers` goes to stdout. A new secret goes to stderr, this once: the \
-                      policy has only its SHA-256. No file is written, and FILE must not be where stdout goes, because the \
-                      shell would empty it first.";
+const OUTPUT: &str = "Prints the whole new value of the variable `callers` to stdout, and a new secret to stderr. The secret \
+                      is shown only once, because the policy contains only its SHA-256. Writes no file: do not redirect \
+                      stdout to FILE, because the shell would empty FILE first.";
 
-/// Adds a caller to the policy, gives it another secret, or takes it out
+/// Add a caller to the policy, give it another secret, or remove it
 #[derive(Subcommand)]
 pub(crate) enum Caller {
-    /// Adds a caller
+    /// Add a caller
     #[command(after_help = OUTPUT)]
     New {
-        /// Its client id
+        /// Client id of the caller
         name: String,
-        /// What it may have, as flex.community.members.read, flex.community.*.read or flex.billing.**; give it several times,
-        /// or several between spaces
+        /// Scope that the caller may request: flex.community.members.read,
+        /// flex.community.*.read or flex.billing.**; repeatable, or several separated by spaces
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<String>,
-        /// The OfficeRnD application that it gets tokens of, one of the variable `applications` [default: the default one]
+        /// OfficeRnD application whose tokens the caller gets, a name from the variable
+        /// `applications` [default: the default application]
         #[arg(long)]
         application: Option<String>,
-        /// The present value of the variable `callers`; - is stdin [default: none, the new caller is the only one]
+        /// File with the present value of the variable `callers`; - reads stdin [default: none,
+        /// so the new caller is the only one]
         #[arg(long, value_name = "FILE")]
         callers: Option<PathBuf>,
     },
-    /// Gives a caller another secret beside those it has
+    /// Give a caller another secret in addition to its present ones
     #[command(after_help = OUTPUT)]
     Rotate {
-        /// Its client id
+        /// Client id of the caller
         name: String,
-        /// When those it has no longer open, unless that is settled for them: 2027-01-31 (its first moment in UTC) or
-        /// 2027-01-31T12:00:00Z
+        /// Expiry of the present secrets that have none: 2027-01-31 (from its first moment in
+        /// UTC) or 2027-01-31T12:00:00Z
         #[arg(long, value_name = "DATE-OR-TIME")]
         expires: Option<String>,
-        /// The present value of the variable `callers`; - is stdin
+        /// File with the present value of the variable `callers`; - reads stdin
         #[arg(long, value_name = "FILE")]
         callers: PathBuf,
     },
-    /// Takes a caller out
+    /// Remove a caller
     #[command(after_help = OUTPUT)]
     Remove {
-        /// Its client id
+        /// Client id of the caller
         name: String,
-        /// The present value of the variable `callers`; - is stdin
+        /// File with the present value of the variable `callers`; - reads stdin
         #[arg(long, value_name = "FILE")]
         callers: PathBuf,
     },
@@ -82,15 +84,16 @@ fn read(file: &Path) -> anyhow::Result<Policy> {
         _ => (file.to_string_lossy(), fs::read_to_string(file)),
     };
     let text = text.with_context(|| format!("cannot read {file}"))?;
-    Policy::parse(&text).map_err(|mistakes| anyhow!("{file} is not a sound policy:\n{mistakes}"))
+    Policy::parse(&text).map_err(|mistakes| anyhow!("{file} is not a valid policy:\n{mistakes}"))
 }
 
-/// The policy first: a secret whose digest got lost is of no use to anybody.
+/// Prints the policy before the secret: if the policy is lost, its secret opens nothing and is
+/// not shown.
 fn print(policy: &Policy, secret: Option<(&str, &RandomSecret)>) -> anyhow::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{policy}").and_then(|()| stdout.flush()).context("cannot write to stdout")?;
     if let Some((name, secret)) = secret {
-        writeln!(io::stderr(), "The new secret of {name}, shown this once:\n\n{}\n", secret.expose())
+        writeln!(io::stderr(), "The new secret of {name}, shown only once:\n\n{}\n", secret.expose())
             .context("cannot write to stderr")?;
     }
     Ok(())

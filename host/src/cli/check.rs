@@ -1,18 +1,20 @@
-//! `broker check`: finds the mistakes in the variables.
+//! `broker check`: prints all mistakes in the variables.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use broker_host::Given;
+use broker_host::GivenVariables;
 use clap::Args;
 
-/// Finds every mistake in the variables, as the component would
+/// Find all mistakes in the variables, as the component would
 ///
-/// Each is a line on stderr, with its place and without any value, and the exit code is 1; it is 0 when there is none.
+/// Prints each mistake to stderr as a line with its place and without any value. The exit code
+/// is 1 if there are mistakes, otherwise 0.
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The variables that `spin up --variable @FILE` takes, FILE.toml or FILE.json, alone [default: the environment and .env]
+    /// Check only the file that `spin up --variable @FILE` takes, FILE.toml or FILE.json
+    /// [default: the environment and .env]
     #[arg(long, value_name = "FILE")]
     variables: Option<PathBuf>,
 }
@@ -20,8 +22,8 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let given = match &self.variables {
-            Some(file) => Given::from_file(file)?,
-            None => Given::from_environment()?,
+            Some(file) => GivenVariables::from_file(file)?,
+            None => GivenVariables::from_environment()?,
         };
         let mistakes = given.mistakes();
         for mistake in &mistakes {
@@ -30,7 +32,7 @@ impl Check {
         if !mistakes.is_empty() {
             return Ok(ExitCode::FAILURE);
         }
-        writeln!(io::stdout(), "every variable is sound")?;
+        writeln!(io::stdout(), "every variable is valid")?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,4 +1,4 @@
-//! The variable `callers` as an operator edits it: a caller comes, gets another secret, or goes.
+//! Edits the policy: adds a caller, gives it another secret, or removes it.
 
 use std::fmt;
 
@@ -10,31 +10,32 @@ use serde_json::{Map, Value, json};
 
 use super::secret::RandomSecret;
 
-/// A value of the variable `callers` that the component takes. What an edit does not touch stays as and where it is.
+/// A policy that the component accepts. An edit leaves everything else unchanged and in its
+/// place.
 #[derive(Debug)]
 pub struct Policy(Map<String, Value>);
 
 impl Policy {
-    /// Reads a value of the variable.
+    /// Reads a value of the variable `callers`.
     ///
     /// # Errors
     ///
-    /// Every mistake that the component would find, a line each. What it refuses must not be edited either: of a repeated
-    /// key, for one, only the last would be left.
+    /// All mistakes that the component would find, one line each. A policy with mistakes cannot
+    /// be edited safely: for example, only the last of several equal keys would be left.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut mistakes = Mistakes::of("callers");
-        // Which applications there are is in another variable.
+        // The applications are in another variable, so any name is accepted here.
         Callers::parse(text, |_| true, &mut mistakes);
         let mistakes: Vec<_> = mistakes.into_iter().map(|mistake| mistake.to_string()).collect();
         ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
         Ok(Self(serde_json::from_str(text)?))
     }
 
-    /// A policy with one caller.
+    /// Makes a policy with one caller.
     ///
     /// # Errors
     ///
-    /// When the component would not take its name or its scopes.
+    /// If the component would refuse the name or the scopes.
     pub fn of(name: &str, scopes: &[String], application: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
         Self(Map::new()).add(name, scopes, application)
     }
@@ -43,7 +44,8 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// When there is one of that name, or the component would not take its name or its scopes.
+    /// If a caller of that name exists, or if the component would refuse the name or the
+    /// scopes.
     pub fn add(
         mut self,
         name: &str,
@@ -52,8 +54,8 @@ impl Policy {
     ) -> anyhow::Result<(Self, RandomSecret)> {
         ensure!(
             !self.0.contains_key(name),
-            "there is a caller {name:?} already: `broker caller rotate` gives it another secret, and `broker caller remove` \
-             takes it out"
+            "the caller {name:?} already exists: `broker caller rotate` gives it another secret, and `broker caller remove` \
+             removes it"
         );
         let secret = RandomSecret::generate();
         let mut entry = json!({ "secret_sha256": [secret.sha256()], "scopes": scopes });
@@ -64,19 +66,19 @@ impl Policy {
         Ok((self.checked()?, secret))
     }
 
-    /// Gives a caller another secret beside those it has. Of these, what has no expiry yet gets `expires`: a date or a time
-    /// of RFC 3339, from which on it no longer opens.
+    /// Gives a caller another secret in addition to its present ones. Present secrets without
+    /// an expiry get `expires`: a date or a time of RFC 3339, from which on they are refused.
     ///
     /// # Errors
     ///
-    /// When there is no such caller, or `expires` is neither a date nor a time.
+    /// If the caller does not exist, or if `expires` is neither a date nor a time.
     pub fn rotate(mut self, name: &str, expires: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
         ensure!(
             expires.is_none_or(|text| Timestamp::parse_rfc3339(text).is_some()),
-            "an expiry is a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z"
+            "--expires is wrong, expected a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z"
         );
         let caller = self.0.get_mut(name).with_context(|| absent(name))?;
-        let digests = caller["secret_sha256"].as_array_mut().expect("the component takes nothing else");
+        let digests = caller["secret_sha256"].as_array_mut().expect("the component accepts only an array");
         for digest in digests.iter_mut() {
             let (sha256, has_expiry) = match &*digest {
                 Value::Object(fields) => (&fields["sha256"], fields.contains_key("expires")),
@@ -91,32 +93,32 @@ impl Policy {
         Ok((self.checked()?, secret))
     }
 
-    /// Takes a caller out.
+    /// Removes a caller.
     ///
     /// # Errors
     ///
-    /// When there is no such caller, or no other.
+    /// If the caller does not exist, or if it is the only one.
     pub fn remove(mut self, name: &str) -> anyhow::Result<Self> {
-        // Not `remove`, which puts the last caller into the place.
+        // Not `remove`, which would move the last caller into the gap.
         self.0.shift_remove(name).with_context(|| absent(name))?;
         if self.0.is_empty() {
-            bail!("{name:?} is the only caller, and the component starts with none: add another first");
+            bail!("{name:?} is the only caller, and the broker needs at least one: add another one first");
         }
         self.checked()
     }
 
-    /// The same, if the component takes it.
+    /// Returns the policy if the component accepts it.
     fn checked(self) -> anyhow::Result<Self> {
         Self::parse(&self.to_string())
     }
 }
 
 fn absent(name: &str) -> String {
-    format!("there is no caller {name:?}: `broker caller new` makes one")
+    format!("the caller {name:?} does not exist: `broker caller new` adds it")
 }
 
 impl fmt::Display for Policy {
-    /// The value of the variable, over several lines.
+    /// Writes the value of the variable on several lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string_pretty(&self.0).map_err(|_| fmt::Error)?)
     }
@@ -126,10 +128,10 @@ impl fmt::Display for Policy {
 mod tests {
     use super::*;
 
-    /// A digest of no known secret.
+    /// Digest without a known secret.
     const OLD: &str = "c88378ce3fde4cd0e0c05089f93d6b7f7b2ac7a7c23aa3c2be1d4ba5f5bb7a5a";
 
-    /// Callers and fields in no order that a program would choose.
+    /// Callers and fields in an order that no program would choose.
     fn old() -> String {
         let upper = OLD.to_uppercase();
         format!(
@@ -156,23 +158,23 @@ mod tests {
     }
 
     #[test]
-    fn a_new_caller_comes_last_and_the_others_stay_as_they_are() {
+    fn added_caller_is_last_and_the_others_are_unchanged() {
         let (policy, secret) = parsed().add("new", &["x".into(), "y".into()], Some("berlin")).unwrap();
         let mut expected: Value = serde_json::from_str(&old()).unwrap();
         expected["new"] = json!({ "secret_sha256": [secret.sha256()], "scopes": ["x", "y"], "application": "berlin" });
-        // As text, because objects in another order are equal.
+        // Compared as text, because objects are equal in any order.
         assert_eq!(json_of(&policy).to_string(), expected.to_string());
         assert_eq!(names(&policy), ["zoo", "a \"bear\"", "ape", "new"]);
     }
 
     #[test]
-    fn a_first_caller_is_a_policy_by_itself() {
+    fn first_caller_makes_a_policy() {
         let (policy, secret) = Policy::of("new", &["x".into()], None).unwrap();
         assert_eq!(json_of(&policy), json!({ "new": { "secret_sha256": [secret.sha256()], "scopes": ["x"] } }));
     }
 
     #[test]
-    fn a_rotated_caller_has_one_more_digest() {
+    fn rotated_caller_has_one_more_digest() {
         let (policy, secret) = parsed().rotate("zoo", None).unwrap();
         let mut expected: Value = serde_json::from_str(&old()).unwrap();
         expected["zoo"]["secret_sha256"] = json!([OLD, secret.sha256()]);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_had_no_expiry_gets_the_one_that_is_given() {
+    fn rotation_sets_the_expiry_of_secrets_without_one() {
         let (policy, first) = parsed().rotate("zoo", Some("2027-01-31")).unwrap();
         let (policy, second) = policy.rotate("zoo", None).unwrap();
         let (policy, third) = policy.rotate("zoo", Some("2028-01-31T12:00:00+01:00")).unwrap();
@@ -192,12 +194,12 @@ mod tests {
         ]);
         assert_eq!(json_of(&policy)["zoo"]["secret_sha256"], expected);
         for text in ["", "soon", "2027-02-29", "2027-01-31T12:00:00"] {
-            assert!(problem(parsed().rotate("zoo", Some(text))).starts_with("an expiry"), "{text}");
+            assert!(problem(parsed().rotate("zoo", Some(text))).starts_with("--expires"), "{text}");
         }
     }
 
     #[test]
-    fn a_digest_in_an_object_without_an_expiry_gets_one_too() {
+    fn rotation_sets_the_expiry_of_a_digest_in_an_object() {
         let policy =
             Policy::parse(&old().replacen(&format!("\"{OLD}\""), &format!(r#"{{"sha256": "{OLD}"}}"#), 1)).unwrap();
         let (policy, _) = policy.rotate("zoo", Some("2027-01-31")).unwrap();
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_caller_leaves_the_order_of_the_others() {
+    fn removing_a_caller_keeps_the_order_of_the_others() {
         let policy = parsed().remove("zoo").unwrap();
         assert_eq!(names(&policy), ["a \"bear\"", "ape"]);
         let last = policy.remove("ape").unwrap();
@@ -213,27 +215,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_fit_is_an_error_that_says_what_to_do() {
+    fn taken_or_unknown_name_is_refused_with_advice() {
         assert!(problem(parsed().add("zoo", &["x".into()], None)).contains("broker caller rotate"));
         assert!(problem(parsed().rotate("bear", None)).contains("broker caller new"));
         assert!(problem(parsed().remove("bear")).contains("broker caller new"));
     }
 
     #[test]
-    fn what_the_component_would_refuse_is_refused() {
+    fn caller_that_the_component_would_refuse_is_refused() {
         let check = |name: &str, scopes: &[&str], expected: &str| {
             let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             let problem = problem(parsed().add(name, &scopes, None));
             assert!(problem.starts_with(expected), "{problem}");
         };
-        check("", &["x"], "callers: a name is");
-        check("caf\u{e9}", &["x"], "callers: café: a name is");
-        check("new", &[], "callers: new.scopes: must be");
-        check("new", &["a\"b"], "callers: new.scopes: must be");
+        check("", &["x"], "callers: is not a name, expected");
+        check("caf\u{e9}", &["x"], "callers: café: is not a name, expected");
+        check("new", &[], "callers: new.scopes: is not valid, expected a list");
+        check("new", &["a\"b"], "callers: new.scopes: is not valid, expected a list");
     }
 
     #[test]
-    fn nothing_of_an_unsound_policy_is_lost_by_an_edit_because_there_is_none() {
+    fn policy_with_mistakes_is_not_edited() {
         let check = |text: &str, expected: &[&str]| {
             let problem = problem(Policy::parse(text));
             let lines: Vec<_> = problem.lines().collect();
@@ -243,15 +245,18 @@ mod tests {
             }
         };
         let entry = format!(r#"{{"secret_sha256": ["{OLD}"], "scopes": ["a"]}}"#);
-        check("", &["callers: must be a JSON object"]);
-        check("{}", &["callers: must have at least one caller"]);
-        check(&format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}}}"#), &["callers: a: is there twice"]);
+        check("", &["callers: is not valid, expected a JSON object"]);
+        check("{}", &["callers: is empty, expected at least one caller"]);
+        check(
+            &format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}}}"#),
+            &["callers: a: appears twice, expected each caller once"],
+        );
         let repeated = entry.replacen('{', r#"{"scopes": ["b"], "#, 1);
-        check(&format!(r#"{{"a": {repeated}}}"#), &["callers: a.scopes: is there twice"]);
+        check(&format!(r#"{{"a": {repeated}}}"#), &["callers: a.scopes: appears twice, expected each field once"]);
         let unknown = entry.replacen('{', r#"{"limit": 12345678901234567890123, "#, 1);
         check(
             &format!(r#"{{"a": {unknown}, "b": 1}}"#),
-            &["callers: a.limit: is not a field", "callers: b: must be an object"],
+            &["callers: a.limit: is unknown, expected", "callers: b: is not an object, expected"],
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A compiled component.
+//! The application: compiles the component, links it to its imports, and starts instances.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,18 +17,19 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use super::bindings;
 use super::cache;
 use super::instance::Instance;
-use super::shared::HostState;
+use super::shared::Shared;
 use super::timers::Timers;
 use crate::spin::manifest::Manifest;
 
-/// How long a component computes before others get their turn. Not much shorter: an instance that yields may be given
-/// more requests, which is not what Spin would do.
+/// Time that an instance computes before it yields to others. It must not be much shorter: an
+/// instance that yields may receive further requests, which Spin would not send it.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Most instances at the same time, over all servers of an application.
+/// Most instances at the same time, counted over all servers of an application.
 const MOST_INSTANCES: u32 = 1000;
 
-/// An application ready to be served: its manifest and its compiled component. Clones are cheap and share the code.
+/// An application that is ready to be served: its manifest and its compiled component. Clones
+/// are cheap, because they share the code.
 #[derive(Clone)]
 pub struct App {
     pub(crate) manifest: Arc<Manifest>,
@@ -36,22 +37,23 @@ pub struct App {
 }
 
 impl App {
-    /// Loads the component that `manifest` names. The first time, this compiles it, which takes several seconds of all
-    /// cores; later loads find it compiled in Cargo's target folder.
+    /// Loads the component that `manifest` names. The first time, this compiles it, which takes
+    /// several seconds of all cores; later loads find it compiled in Cargo's target folder.
     ///
     /// # Errors
     ///
-    /// When the file is missing (see [`build`](crate::build)), is no component, or imports what this host does not
-    /// have.
+    /// If the file is missing (see [`build`](crate::build)) or not a component, or if it
+    /// imports an interface that the dev host does not have.
     pub fn load(manifest: Manifest) -> anyhow::Result<Self> {
         Self::compile(manifest, false)
     }
 
-    /// The same, so that the component's instructions are counted: [`Counts::fuel`](crate::Counts::fuel). It runs slower.
+    /// Loads the component with its instructions counted, see
+    /// [`Counts::fuel`](crate::Counts::fuel). It runs slower.
     ///
     /// # Errors
     ///
-    /// As with [`load`](Self::load).
+    /// As for [`load`](Self::load).
     pub fn load_metered(manifest: Manifest) -> anyhow::Result<Self> {
         Self::compile(manifest, true)
     }
@@ -64,16 +66,16 @@ impl App {
         Ok(Self { manifest: Arc::new(manifest), service })
     }
 
-    /// What it was loaded from.
+    /// The manifest that the application was loaded from.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Starts an instance.
-    pub(crate) async fn instantiate(&self, host: Arc<HostState>) -> wasmtime::Result<(Store<Instance>, Proxy)> {
-        let mut store = Store::new(self.service.engine(), Instance::new(host));
+    /// Starts an instance whose host side has `shared`.
+    pub(crate) async fn instantiate(&self, shared: Arc<Shared>) -> wasmtime::Result<(Store<Instance>, Proxy)> {
+        let mut store = Store::new(self.service.engine(), Instance::new(shared));
         store.limiter(|instance| &mut instance.memory);
-        // Fails where fuel is not counted.
+        // Fails if instructions are not counted, and is then not needed.
         drop(store.set_fuel(u64::MAX));
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
@@ -89,10 +91,10 @@ fn compile(source: &Path, bytes: &[u8], is_metered: bool) -> anyhow::Result<Serv
     config.epoch_interruption(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
     let engine = Engine::new(&config).or_else(|error| {
-        // Where there are fewer addresses, Spin has no pool either.
+        // If the addresses are not available, Spin uses no pool either.
         drop(writeln!(
             io::stderr(),
-            "Instances start slower than on Spin: 4 TB of addresses are wanting (ulimit -v): {error}"
+            "Instances start slower than usual: the 4 TB of addresses for the pool are not available (ulimit -v): {error}"
         ));
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
@@ -101,19 +103,20 @@ fn compile(source: &Path, bytes: &[u8], is_metered: bool) -> anyhow::Result<Serv
     let (component, _) = cache::load(&engine, source, bytes)?;
 
     let mut linker = Linker::<Instance>::new(&engine);
-    // 0.2 for Rust's standard library, 0.3 for wasip3.
+    // WASI 0.2 for Rust's standard library, WASI 0.3 for wasip3.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     bindings::Imports::add_to_linker::<_, HasSelf<Instance>>(&mut linker, |instance| instance)?;
-    // In the place of wasmtime's, to count them.
+    // Replaces wasmtime's timers, so that they are counted.
     linker.allow_shadowing(true);
     monotonic_clock::add_to_linker::<_, Timers>(&mut linker, |instance| instance)?;
     linker.allow_shadowing(false);
     Ok(ServicePre::new(linker.instantiate_pre(&component)?)?)
 }
 
-/// Where instances live: as many places, and as much memory that stays with each, as Spin has by default.
+/// The pool of instances, with Spin's defaults for their number and for the memory that each
+/// keeps.
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(MOST_INSTANCES)
@@ -129,8 +132,9 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// Makes the components of `engine` yield at every tick, as long as there is one. A component that computes without
-/// end would otherwise keep a thread of the runtime to itself, and with it, at times, all timers and signals.
+/// Makes the instances of `engine` yield at every tick, until the engine is dropped. Otherwise
+/// an instance that computes without end would block a thread of the runtime, and sometimes all
+/// timers and signals with it.
 fn tick(engine: &Engine) -> anyhow::Result<()> {
     let engine = engine.weak();
     let run = move || {

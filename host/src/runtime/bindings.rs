@@ -1,4 +1,4 @@
-//! Spin's own interfaces, generated from `wit/`, and the types of the host that they name.
+//! Spin's own interfaces, generated from `wit/`, and the host's types that they name.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ wasmtime::component::bindgen!({
     trappable_error_type: { "spin:key-value/key-value.error" => crate::runtime::bindings::StoreError },
 });
 
-/// A store that a component holds open.
+/// A store that an instance holds open.
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "the generated bindings export it, inside this crate")]
 pub struct OpenStore {
@@ -22,5 +22,5 @@ pub struct OpenStore {
     pub(super) key_value: KeyValue,
 }
 
-/// An error of the interface, or a trap.
+/// An error that the interface returns to the component, or a trap.
 pub(crate) type StoreError = TrappableError<Error>;

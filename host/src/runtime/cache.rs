@@ -1,8 +1,10 @@
-//! Compiled components on disk, so that a second start of the same component compiles nothing.
+//! Compiled components on disk, so that the second start of a component does not compile it
+//! again.
 //!
-//! An entry is found by what it was compiled from: the component's bytes, and the version and settings of wasmtime.
-//! The entries are in Cargo's target folder that holds the component. A component outside of such a folder is
-//! compiled each time, so that nothing is written where nobody expects it.
+//! The key of an entry is made of the component's bytes and of wasmtime's version and settings.
+//! Entries are in the Cargo target folder that holds the component. A component outside of such
+//! a folder is compiled at each start, because its folder is not a place for files that a
+//! program leaves behind.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,17 +17,17 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// By this file Cargo marks a target folder as one that holds nothing but what can be made again.
+/// File with which Cargo marks a target folder: everything in it can be made again.
 const MARK: &str = "CACHEDIR.TAG";
 
-/// The folder of the entries, in the target folder.
+/// Folder of the entries, in the target folder.
 const FOLDER: &str = "compiled";
 
-/// Most entries that are kept, the newest ones. Today there are four: the component and three that the tests compare
-/// with it, all of them with instructions counted or not.
+/// Most entries that one folder keeps. The component and the benchmark's floors need six, with
+/// and without their instructions counted.
 const MOST_ENTRIES: usize = 8;
 
-/// Whether a component was compiled or found.
+/// Whether a component was compiled now or found in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Compiled,
@@ -34,8 +36,8 @@ pub(super) enum Origin {
 
 /// Returns the component with these `bytes`, which were read from `source`.
 ///
-/// A cache that cannot be read or written is no error: the component is compiled. Processes that start at the same time
-/// may each compile it.
+/// If the cache cannot be read or written, the component is compiled, and that is not an error.
+/// Processes that start at the same time may each compile it.
 pub(super) fn load(engine: &Engine, source: &Path, bytes: &[u8]) -> wasmtime::Result<(Component, Origin)> {
     let Some(folder) = folder_of(source) else {
         return Ok((Component::from_binary(engine, bytes)?, Origin::Compiled));
@@ -46,7 +48,7 @@ pub(super) fn load(engine: &Engine, source: &Path, bytes: &[u8]) -> wasmtime::Re
     }
     let component = Component::from_binary(engine, bytes)?;
     if let Ok(compiled) = component.serialize() {
-        // The next start compiles again.
+        // If this fails, the next start compiles again.
         drop(write(&entry, &compiled));
     }
     Ok((component, Origin::Compiled))
@@ -57,7 +59,8 @@ fn folder_of(source: &Path) -> Option<PathBuf> {
     Some(target.join(FOLDER))
 }
 
-/// The name of an entry. Wasmtime's hash covers its version and every setting that the compiled code depends on.
+/// Returns the file name of an entry. Wasmtime's hash covers its version and all settings that
+/// the compiled code depends on.
 fn name_of(engine: &Engine, bytes: &[u8]) -> String {
     let mut settings = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut settings);
@@ -65,18 +68,18 @@ fn name_of(engine: &Engine, bytes: &[u8]) -> String {
     format!("{digest}-{:016x}.cwasm", settings.finish())
 }
 
-/// Returns `None` when the entry is missing, damaged, or of another wasmtime.
+/// Reads an entry; `None` if it is missing, damaged, or from another wasmtime.
 fn read(engine: &Engine, entry: &Path) -> Option<Component> {
-    // SAFETY: wasmtime runs what is in the file as machine code, so the file must be what `serialize` returned and must
-    // not change. Entries are written whole and never changed, under a name that only the same component and the same
-    // wasmtime have. The folder is next to the component: whoever can write there can also replace the component, or
-    // this very program.
-    #[expect(unsafe_code, reason = "the only way to load a component that is compiled")]
+    // SAFETY: wasmtime runs the file as machine code, so the file must be what `serialize`
+    // returned, and must not change. An entry is written whole and never changed, and only the
+    // same component and the same wasmtime have its name. The folder belongs to the target
+    // folder: a user who can write there can already replace the component and this program.
+    #[expect(unsafe_code, reason = "wasmtime has no safe function that loads compiled code")]
     let component = unsafe { Component::deserialize_file(engine, entry) };
     component.ok()
 }
 
-/// Writes the entry under another name and renames it, so that no process ever reads half of it.
+/// Writes the entry under another name and renames it, so that no process reads half of it.
 fn write(entry: &Path, compiled: &[u8]) -> io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let folder = entry.parent().expect("an entry is in a folder");
@@ -85,7 +88,8 @@ fn write(entry: &Path, compiled: &[u8]) -> io::Result<()> {
     let temporary = folder.join(temporary);
     let written = File::create_new(&temporary).and_then(|mut file| {
         file.write_all(compiled)?;
-        // Without it, a machine that loses power can leave an entry of the right name with a part missing.
+        // Otherwise a power failure could leave an entry under its final name with a part
+        // missing.
         file.sync_all()
     });
     let renamed = written.and_then(|()| fs::rename(&temporary, entry));
@@ -96,7 +100,8 @@ fn write(entry: &Path, compiled: &[u8]) -> io::Result<()> {
     remove_oldest(folder)
 }
 
-/// Removes all but the newest entries. A process that is running one of them keeps it: its file is mapped.
+/// Removes all but the newest entries. A process that runs a removed one keeps it, because the
+/// file is mapped.
 fn remove_oldest(folder: &Path) -> io::Result<()> {
     let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
     for file in fs::read_dir(folder)? {
@@ -112,15 +117,15 @@ fn remove_oldest(folder: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The smallest component: a header and no section.
+    /// Smallest component: a header without sections.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    /// Another one: with a custom section named `n` whose content is `number`.
+    /// Another small component: its custom section `n` contains `number`.
     fn numbered(number: u8) -> Vec<u8> {
         [EMPTY, &[0, 3, 1, b'n', number]].concat()
     }
 
-    /// A folder that Cargo might have made, and a component in it.
+    /// A folder marked as a Cargo target folder, and the path of a component in it.
     fn target() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(MARK), "").unwrap();
@@ -137,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn component_loaded_twice_is_compiled_once() {
+    fn component_loaded_again_is_not_compiled_again() {
         let (_folder, source) = target();
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Compiled);
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Cached);
     }
 
     #[test]
-    fn other_bytes_or_other_settings_are_compiled_anew() {
+    fn component_with_other_bytes_or_settings_is_compiled() {
         let (_folder, source) = target();
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Compiled);
         assert_eq!(origin(&Engine::default(), &source, &numbered(1)), Origin::Compiled);
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_entry_is_replaced() {
+    fn damaged_entry_is_compiled_again_and_replaced() {
         let (folder, source) = target();
         let engine = Engine::default();
         origin(&engine, &source, EMPTY);
@@ -170,16 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn unwritable_cache_is_no_error() {
+    fn component_with_an_unwritable_cache_is_compiled() {
         let (folder, source) = target();
-        // A file where the folder should be.
+        // A file in the place of the folder.
         fs::write(folder.path().join(FOLDER), "").unwrap();
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Compiled);
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Compiled);
     }
 
     #[test]
-    fn component_outside_of_a_target_folder_leaves_no_entry() {
+    fn component_outside_a_target_folder_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("component.wasm");
         assert_eq!(origin(&Engine::default(), &source, EMPTY), Origin::Compiled);
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn older_entries_are_removed() {
+    fn full_folder_loses_its_oldest_entry() {
         let (folder, source) = target();
         let engine = Engine::default();
         for number in 0..=MOST_ENTRIES as u8 {

@@ -1,4 +1,4 @@
-//! The host's side of one instance.
+//! The host's side of one instance: its WASI context, its clock and its memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::outbound::Outbound;
-use super::shared::HostState;
+use super::shared::Shared;
 use crate::counts::Counters;
 
 /// The host's side of one instance.
 pub(crate) struct Instance {
-    pub(crate) host: Arc<HostState>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) table: ResourceTable,
-    /// How many key-value stores the instance holds open.
+    /// Number of key-value stores that the instance holds open.
     pub(crate) open_stores: usize,
     pub(super) memory: Memory,
     wasi: WasiCtx,
@@ -26,25 +26,25 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(host: Arc<HostState>) -> Self {
-        // The context grants nothing by itself: no files, no sockets, no environment.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        // The context grants nothing by default: no files, no sockets, no environment.
         let mut wasi = WasiCtxBuilder::new();
-        wasi.wall_clock(Clock(host.counters.clone()));
-        host.output.connect(&mut wasi, &host.counters);
+        wasi.wall_clock(Clock(shared.counters.clone()));
+        shared.output.connect(&mut wasi, &shared.counters);
         Self {
             table: ResourceTable::new(),
             open_stores: 0,
-            memory: Memory(host.clone()),
+            memory: Memory(shared.clone()),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            outbound: Outbound(host.clone()),
-            host,
+            outbound: Outbound(shared.clone()),
+            shared,
         }
     }
 }
 
-/// Limits nothing: it notes how far the linear memory grows.
-pub(super) struct Memory(Arc<HostState>);
+/// Records how far the linear memory grows, and limits nothing.
+pub(super) struct Memory(Arc<Shared>);
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
@@ -69,7 +69,7 @@ impl WasiHttpView for Instance {
     }
 }
 
-/// The wall clock of this machine.
+/// The wall clock of this machine, with its readings counted.
 struct Clock(Arc<Counters>);
 
 impl HostWallClock for Clock {

@@ -1,4 +1,4 @@
-//! `spin:key-value`.
+//! The interface `spin:key-value`, implemented on an instance.
 
 use wasmtime::component::{Accessor, FutureReader, HasSelf, Resource, StreamReader};
 
@@ -7,14 +7,14 @@ use super::bindings::{OpenStore, StoreError};
 use super::instance::Instance;
 use crate::counts::Counts;
 
-/// As in Spin: how many stores one instance may hold open.
+/// Most stores that one instance may hold open, as in Spin.
 const MAX_OPEN_STORES: usize = 256;
 
 fn other(error: anyhow::Error) -> Error {
     Error::Other(format!("{error:#}"))
 }
 
-/// Begins a call on an open store: counts it, and lets it suffer from the faults.
+/// Begins a call on an open store: counts it, and applies the faults to it.
 async fn begin<T: Send>(
     accessor: &Accessor<T, HasSelf<Instance>>,
     store: &Resource<OpenStore>,
@@ -22,7 +22,7 @@ async fn begin<T: Send>(
 ) -> Result<OpenStore, StoreError> {
     let store = accessor.with(|mut access| {
         let instance = access.get();
-        instance.host.counters.add(count);
+        instance.shared.counters.add(count);
         instance.table.get(store).cloned().map_err(StoreError::trap)
     })?;
     store.key_value.disturb().await.map_err(other)?;
@@ -45,18 +45,18 @@ impl key_value::HostStore for Instance {
 
 impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
     async fn open(accessor: &Accessor<T, Self>, label: String) -> Result<Resource<OpenStore>, StoreError> {
-        let host = accessor.with(|mut access| access.get().host.clone());
-        host.counters.add(|counts| counts.open += 1);
-        if !host.manifest.key_value_stores.contains(&label) {
+        let shared = accessor.with(|mut access| access.get().shared.clone());
+        shared.counters.add(|counts| counts.open += 1);
+        if !shared.manifest.key_value_stores.contains(&label) {
             return Err(Error::AccessDenied.into());
         }
-        host.key_value.disturb().await.map_err(other)?;
+        shared.key_value.disturb().await.map_err(other)?;
         accessor.with(|mut access| {
             let instance = access.get();
             if instance.open_stores == MAX_OPEN_STORES {
                 return Err(Error::StoreTableFull.into());
             }
-            let store = OpenStore { label: label.into(), key_value: host.key_value.clone() };
+            let store = OpenStore { label: label.into(), key_value: shared.key_value.clone() };
             let store = instance.table.push(store).map_err(StoreError::trap)?;
             instance.open_stores += 1;
             Ok(store)
@@ -92,8 +92,8 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
         Ok(store.key_value.exists(&store.label, &key).await.map_err(other)?)
     }
 
-    /// The keys arrive on a stream, and whether they are all on a future, so a failure is no error of the call
-    /// itself.
+    /// The keys arrive on a stream. A future then says whether they are complete, so a failure
+    /// is not an error of the call itself.
     async fn get_keys(
         accessor: &Accessor<T, Self>,
         store: Resource<OpenStore>,

@@ -1,4 +1,4 @@
-//! What all instances on one server share.
+//! State that all instances on one server share.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::spin::manifest::Manifest;
 use crate::spin::variables::Variables;
 use crate::store::KeyValue;
 
-/// What all instances on one server share.
-pub(crate) struct HostState {
+/// State that all instances on one server share.
+pub(crate) struct Shared {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) variables: Variables,
     pub(crate) key_value: KeyValue,

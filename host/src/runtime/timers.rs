@@ -1,4 +1,4 @@
-//! The timers of WASI 0.3, which are counted.
+//! The timers of WASI 0.3, with a count of them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
 
 use super::instance::Instance;
 
-/// The timers of WASI 0.3.
+/// The timers of WASI 0.3, implemented on [`Instance`].
 pub(crate) struct Timers;
 
 impl HasData for Timers {
@@ -23,9 +23,9 @@ impl<T: Send> monotonic_clock::HostWithStore<T> for Timers {
     }
 
     async fn wait_for(accessor: &Accessor<T, Self>, nanoseconds: u64) -> wasmtime::Result<()> {
-        // No time is no timer, as for wasmtime.
+        // As in wasmtime, a duration of zero sets no timer.
         if nanoseconds > 0 {
-            accessor.with(|mut access| access.get().host.counters.add(|counts| counts.timers += 1));
+            accessor.with(|mut access| access.get().shared.counters.add(|counts| counts.timers += 1));
             sleep(Duration::from_nanos(nanoseconds)).await;
         }
         Ok(())

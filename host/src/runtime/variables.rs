@@ -1,4 +1,4 @@
-//! `spin:variables`.
+//! The interface `spin:variables`, implemented on an instance.
 
 use wasmtime::component::{Accessor, HasSelf};
 
@@ -10,9 +10,9 @@ impl variables::Host for Instance {}
 
 impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
     async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
-        let host = accessor.with(|mut access| access.get().host.clone());
-        host.counters.add(|counts| counts.variables += 1);
-        Ok(host.manifest.declarations.get(&name, &host.variables).map_err(|error| match error {
+        let shared = accessor.with(|mut access| access.get().shared.clone());
+        shared.counters.add(|counts| counts.variables += 1);
+        Ok(shared.manifest.declarations.get(&name, &shared.variables).map_err(|error| match error {
             Error::InvalidName(text) => variables::Error::InvalidName(text),
             Error::Undefined(text) => variables::Error::Undefined(text),
             Error::Provider(text) => variables::Error::Provider(text),

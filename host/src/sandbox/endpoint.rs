@@ -1,4 +1,4 @@
-//! OfficeRnD's token endpoint, as the sandbox plays it. No socket.
+//! The token endpoint of the sandbox: answers as OfficeRnD does, without a socket.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,30 +8,33 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-/// The path of the token endpoint.
+/// Path of the token endpoint.
 const TOKEN_PATH: &str = "/oauth/token";
 
 pub(super) const JSON: &str = "application/json; charset=utf-8";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The window of the rate limit.
+/// Time in which the rate limit counts calls.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What the sandbox knows and how strict it is.
+/// Settings of the sandbox: its applications and its limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The applications that may obtain tokens.
+    /// Applications that may obtain tokens.
     pub applications: Vec<Application>,
-    /// Calls a client may make in any 60 s, failed ones included. Calls that are refused for it do not count.
+    /// Calls that one client may make in any 60 s, including failed calls. Calls over the limit
+    /// are refused and do not count.
     pub calls_per_minute: usize,
-    /// How long a token lives.
+    /// Lifetime of a token.
     pub token_life: Duration,
-    /// Whether a repeated request gets the token it got before, with less time left, as long as that token lives.
+    /// Whether a repeated request gets the earlier token, with its remaining lifetime, until
+    /// that token expires.
     pub reissue: bool,
 }
 
 impl Default for Config {
-    /// No application; OfficeRnD's 5 calls a minute and 3600 s; a new token each time.
+    /// No applications, OfficeRnD's 5 calls in 60 s and 3600 s of lifetime, a new token for
+    /// each request.
     fn default() -> Self {
         Self { applications: Vec::new(), calls_per_minute: 5, token_life: Duration::from_secs(3600), reissue: false }
     }
@@ -44,15 +47,15 @@ pub struct Application {
     pub id: String,
     /// `client_secret`.
     pub secret: String,
-    /// The scopes it has been granted.
+    /// Scopes that the application has been granted.
     pub scopes: Vec<String>,
 }
 
-/// The endpoint and what it remembers.
+/// The token endpoint, with its settings, its counted calls and its tokens.
 pub(super) struct Endpoint {
     config: Config,
     limiter: Limiter,
-    /// By client id and scopes.
+    /// Latest token by client id and scopes.
     tokens: HashMap<(String, String), Token>,
 }
 
@@ -71,22 +74,23 @@ impl Endpoint {
         self.config.applications = applications;
     }
 
-    /// The last token of each client and scopes.
+    /// Returns the latest token of each client and scopes.
     pub(super) fn tokens(&self) -> Vec<String> {
         self.tokens.values().map(|token| token.text.clone()).collect()
     }
 
-    /// The client id that this token was issued to, if it is the last one for its client and scopes.
+    /// Returns the client id of a token, if the token is the latest one for its client and
+    /// scopes.
     pub(super) fn owner(&self, token: &str) -> Option<String> {
         self.tokens.iter().find(|(_, known)| known.text == token).map(|((client, _), _)| client.clone())
     }
 
-    /// Forgets the calls that the rate limit counts.
+    /// Resets the rate limit.
     pub(super) fn forget_limit(&mut self) {
         self.limiter.calls.clear();
     }
 
-    /// OfficeRnD's answer.
+    /// Answers as OfficeRnD would.
     pub(super) fn answer(&mut self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
         if path != TOKEN_PATH {
             return response(StatusCode::NOT_FOUND, TEXT, "Not Found");
@@ -122,7 +126,7 @@ impl Endpoint {
                 "The application does not have a requested scope",
             );
         }
-        // Without a scope: all that the application has.
+        // A request without a scope gets all scopes of the application.
         let scope = if scopes.is_empty() { application.scopes.join(" ") } else { scopes.join(" ") };
         self.token(client, &scope)
     }
@@ -133,7 +137,8 @@ impl Endpoint {
         let earlier =
             self.tokens.get(&key).filter(|token| self.config.reissue && token.issued.elapsed() < life).cloned();
         let token = earlier.unwrap_or_else(|| Token { text: random_token(), issued: Instant::now() });
-        // Whole seconds, rounded down: 3599 at once, as OfficeRnD's own example has it.
+        // Whole seconds, rounded down, so a new token has 3599 s, as in OfficeRnD's own
+        // example.
         let expires_in = life.saturating_sub(token.issued.elapsed()).as_secs();
         let body = json!({
             "access_token": token.text,
@@ -163,14 +168,14 @@ pub(super) fn response(status: StatusCode, content_type: &'static str, body: imp
     response
 }
 
-/// 40 hex digits.
+/// Makes a token of 40 hexadecimal digits.
 fn random_token() -> String {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes).expect("the operating system has random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// So many calls a client in any [`WINDOW`].
+/// Rate limit: at most `limit` calls of one client in any [`WINDOW`].
 struct Limiter {
     limit: usize,
     calls: HashMap<String, VecDeque<Instant>>,
@@ -181,7 +186,7 @@ impl Limiter {
         Self { limit, calls: HashMap::new() }
     }
 
-    /// Whether a call is admitted, which then counts.
+    /// Returns whether a call is admitted, and counts it if so.
     fn admits(&mut self, client: &str, now: Instant) -> bool {
         let calls = self.calls.entry(client.to_owned()).or_default();
         while calls.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
@@ -200,13 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_rolls_and_refused_calls_do_not_extend_it() {
+    fn rate_limit_is_a_sliding_window_that_refused_calls_do_not_extend() {
         let start = Instant::now();
         let mut limiter = Limiter::new(2);
         let mut admits = |client, seconds| limiter.admits(client, start + Duration::from_secs(seconds));
         assert!(admits("a", 0) && admits("a", 30));
         assert!(!admits("a", 31) && !admits("a", 59));
-        assert!(admits("b", 59), "every client has a limit of its own");
+        assert!(admits("b", 59), "each client has a limit of its own");
         assert!(admits("a", 60) && !admits("a", 61));
         assert!(admits("a", 90));
     }

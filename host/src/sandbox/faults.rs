@@ -1,4 +1,4 @@
-//! How the sandbox misbehaves when a test asks for it.
+//! Faults of the sandbox: answers that a test chooses instead of OfficeRnD's.
 
 use std::time::Duration;
 
@@ -9,60 +9,60 @@ use tokio::net::TcpStream;
 
 use super::endpoint::{JSON, TEXT, response};
 
-/// How a request is answered. All but the first two leave the rate limit alone.
+/// Answer to a request. Only the first two count for the rate limit.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// As OfficeRnD would.
+    /// OfficeRnD's answer.
     Normal,
-    /// As OfficeRnD would on arrival, but sent so much later.
+    /// OfficeRnD's answer at the time of arrival, sent after this delay.
     Late(Duration),
-    /// With this.
+    /// This response.
     Fixed(Response<Bytes>),
-    /// With these bytes on the connection, and then as said.
+    /// These bytes on the connection, and then this end.
     Raw(Bytes, Then),
 }
 
-/// What happens to the connection after [`Answer::Raw`].
+/// End of a connection after [`Answer::Raw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It is closed.
+    /// The sandbox closes it.
     Close,
-    /// It stays open, silent, until the client closes it.
+    /// The sandbox keeps it open and silent until the client closes it.
     Hang,
-    /// It is reset.
+    /// The sandbox resets it.
     Reset,
-    /// These bytes follow, with this pause before each time, until the client closes it.
+    /// The sandbox repeats these bytes, each time after this delay, until the client closes it.
     Repeat(&'static [u8], Duration),
 }
 
 impl Answer {
-    /// A JSON body with this status.
+    /// Returns an answer with this status and a JSON body.
     pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
         Self::Fixed(response(status, JSON, body.to_string()))
     }
 
-    /// A body of plain text with this status.
+    /// Returns an answer with this status and plain text.
     pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self::Fixed(response(status, TEXT, body))
     }
 
-    /// Nothing at all, for ever.
+    /// Sends nothing and keeps the connection open.
     pub fn hang() -> Self {
         Self::Raw(Bytes::new(), Then::Hang)
     }
 
-    /// A closed connection instead of an answer.
+    /// Closes the connection instead of answering.
     pub fn close() -> Self {
         Self::Raw(Bytes::new(), Then::Close)
     }
 }
 
-/// Sends `bytes` beside hyper, and treats the connection as `then` says.
+/// Sends `bytes` past hyper, and ends the connection as `then` says.
 pub(super) async fn send_raw(raw: &mut TcpStream, bytes: &[u8], then: Then) -> anyhow::Result<()> {
     raw.write_all(bytes).await?;
     match then {
         Then::Close => {}
-        // Ends with the task: hyper drops it when the client closes the connection.
+        // Ends with its task, which hyper drops when the client closes the connection.
         Then::Hang => std::future::pending().await,
         Then::Reset => raw.set_zero_linger()?,
         Then::Repeat(bytes, pause) => loop {

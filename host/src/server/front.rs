@@ -1,4 +1,5 @@
-//! Between hyper and the instances.
+//! The HTTP side of a server: accepts connections, completes requests as Spin does, and passes
+//! them to instances.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,7 +23,7 @@ use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler};
 
 use super::phase::{Phase, reached};
 use super::workers::{Instances, Occupied};
-use crate::runtime::shared::HostState;
+use crate::runtime::shared::Shared;
 use crate::spin::manifest::Route;
 
 pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, phase: watch::Receiver<Phase>) {
@@ -35,24 +36,26 @@ pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, phase: watc
         match accepted {
             Ok((stream, client)) => drop(tokio::spawn(front.clone().serve(stream, client, phase.clone()))),
             Err(error) => {
-                // Mostly: too many open files. Trying again at once would only burn the processor.
-                front.host.output.report(&format!("cannot accept a connection: {error}"));
+                // Mostly because too many files are open. An immediate retry would fail too and
+                // keep a processor busy.
+                front.shared.output.report(&format!("cannot accept a connection: {error}"));
                 sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-/// Between hyper and the instances.
+/// Takes requests from hyper and passes them to instances.
 pub(super) struct Front {
     pub(super) routes: Vec<Route>,
     pub(super) handler: ProxyHandler<Instances>,
-    pub(super) host: Arc<HostState>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Front {
     async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, phase: watch::Receiver<Phase>) {
-        // Without it, an answer that leaves in two writes can wait 40 ms for the client's delayed acknowledgement.
+        // Otherwise an answer in two writes could wait 40 ms for the client's delayed
+        // acknowledgement.
         drop(stream.set_nodelay(true));
         let server = auto::Builder::new(TokioExecutor::new());
         let service = service_fn(|request| {
@@ -60,7 +63,8 @@ impl Front {
             async move { anyhow::Ok(front.answer(request, client).await) }
         });
         let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-        // A client that breaks off or speaks no HTTP is its own affair: the result is of no interest.
+        // The result is ignored: it is an error if the client disconnects or does not speak
+        // HTTP, and the host can do nothing about either.
         tokio::select! {
             _ = connection.as_mut() => return,
             () = reached(phase.clone(), Phase::Draining) => connection.as_mut().graceful_shutdown(),
@@ -81,15 +85,16 @@ impl Front {
         }
         complete_headers(&mut request, route, below, client);
 
-        self.host.counters.add(|counts| counts.requests += 1);
+        self.shared.counters.add(|counts| counts.requests += 1);
         let method = request.method().clone();
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self.handle(request).await {
             Ok(response) => response,
-            // Whoever ends the server ends the connection too, and nobody is told in between what became of an instance.
+            // When the server ends, its connections end too. The client must not get an answer
+            // about the ended instance before that.
             Err(_) if *self.handler.state().phase.borrow() == Phase::Ended => std::future::pending().await,
             Err(error) => {
-                self.host.output.report(&format!("{method} {path} is answered with 500: {error:#}"));
+                self.shared.output.report(&format!("{method} {path} gets status 500: {error:#}"));
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "")
             }
         }
@@ -105,19 +110,21 @@ impl Front {
             if !error.error.is::<Occupied>() {
                 return Err(error.into());
             }
-            // The one instance has no room at this moment, and the handler gave the request back.
+            // The single instance is busy, and the handler returned the request: try again.
             request = error.request.into_inner().expect("nothing locks the request but this");
             sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-/// Gives the request the absolute URI that a component sees, from `Host` or, with HTTP/2, `:authority`.
+/// Gives the request the absolute URI that a component sees, from `Host` or, with HTTP/2,
+/// `:authority`.
 ///
-/// Spin closes the connection where this fails; an answer is easier to understand.
+/// On failure the dev host answers with status 400, which is easier to understand than the
+/// closed connection of Spin.
 fn complete_uri<B>(request: &mut Request<B>) -> anyhow::Result<()> {
     let host = match request.headers().get(HOST) {
-        Some(host) => Some(Authority::try_from(host.as_bytes()).context("the Host header is no host")?),
+        Some(host) => Some(Authority::try_from(host.as_bytes()).context("the Host header is not a host name")?),
         None => None,
     };
     let mut parts = request.uri().clone().into_parts();
@@ -132,8 +139,8 @@ fn complete_uri<B>(request: &mut Request<B>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds what Spin tells a component about a request. As with Spin, a client's own header of that name stays before
-/// it.
+/// Adds the headers in which Spin describes a request. As with Spin, a header of the same name
+/// from the client stays, before the added one.
 fn complete_headers<B>(request: &mut Request<B>, route: &Route, below: &str, client: SocketAddr) {
     let uri = request.uri().to_string();
     let headers: &mut HeaderMap = request.headers_mut();
@@ -152,7 +159,8 @@ fn complete_headers<B>(request: &mut Request<B>, route: &Route, below: &str, cli
         ("spin-client-addr", &client.to_string()),
     ];
     for (name, value) in values {
-        // Paths and URIs have been parsed: nothing in them is forbidden in a header, and a route that is gets none.
+        // Paths and URIs have been parsed, so they fit into a header. A route that does not fit
+        // gets no header.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.append(name, value);
         }
@@ -171,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_uri_is_made_of_host_and_path_or_refused() {
+    fn request_uri_is_completed_from_the_host_or_refused() {
         let cases = [
             (Some("a.example"), "/x?y=1", Ok("http://a.example/x?y=1")),
             (Some("a.example:3000"), "/", Ok("http://a.example:3000/")),
@@ -179,7 +187,7 @@ mod tests {
             (Some("a.example"), "http://a.example/x", Ok("http://a.example/x")),
             (Some("b.example"), "http://a.example/x", Err("contradicts")),
             (None, "/x", Err("no Host")),
-            (Some("a b"), "/x", Err("is no host")),
+            (Some("a b"), "/x", Err("is not a host name")),
         ];
         for (host, uri, expected) in cases {
             let mut request = Request::builder().uri(uri);

@@ -1,4 +1,4 @@
-//! What Spin takes from its command line and its runtime configuration.
+//! Settings of a server that Spin takes from its command line and its runtime configuration.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,23 +7,24 @@ use crate::output::Output;
 use crate::spin::variables::Variables;
 use crate::store::KeyValue;
 
-/// What Spin takes from its command line and its runtime configuration.
+/// Settings of a server that Spin takes from its command line and its runtime configuration.
 #[derive(Clone)]
 pub struct Options {
-    /// Where to listen; port 0 is a free one.
+    /// Address to listen on; port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// The values of the application's variables.
+    /// Values of the application's variables.
     pub variables: Variables,
-    /// The store behind every label in `key_value_stores`.
+    /// Store behind every label in `key_value_stores`.
     pub key_value: KeyValue,
-    /// How far an instance is reused.
+    /// Limits for the reuse of an instance.
     pub reuse: Reuse,
-    /// Where the component's output goes.
+    /// Destination of the component's output.
     pub output: Output,
 }
 
 impl Default for Options {
-    /// A free port on loopback, no variables, a store in memory, Spin's reuse of instances, output inherited.
+    /// A free port on loopback, no variables, a store in memory, Spin's reuse of instances,
+    /// inherited output.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -35,21 +36,23 @@ impl Default for Options {
     }
 }
 
-/// How far an instance is reused before it is dropped.
+/// Limits for the reuse of an instance; one that reaches a limit is dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Reuse {
-    /// Requests in its life.
+    /// Most requests that one instance serves.
     pub max_requests: usize,
-    /// Requests at the same time.
+    /// Most requests that one instance serves at the same time.
     pub max_concurrent: usize,
-    /// Time without a request.
+    /// Longest time that an instance lives without a request.
     pub idle: Duration,
-    /// One instance at a time for the whole server: what it cannot take yet waits for it, or for its successor.
+    /// Whether the server runs one instance at a time. A request that finds it busy then waits
+    /// for it or for the next one.
     pub single_instance: bool,
 }
 
 impl Default for Reuse {
-    /// Spin's defaults: 128 requests, 16 at the same time, 1 s; as many instances as are needed.
+    /// Spin's defaults: 128 requests, 16 at the same time, 1 s without a request, as many
+    /// instances as are needed.
     fn default() -> Self {
         Self { max_requests: 128, max_concurrent: 16, idle: Duration::from_secs(1), single_instance: false }
     }

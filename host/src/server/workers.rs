@@ -1,4 +1,4 @@
-//! Starts instances and ends them.
+//! Starts instances for requests, limits their reuse, and ends them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use super::options::Reuse;
 use super::phase::{Phase, ended, reached};
 use crate::runtime::app::App;
 use crate::runtime::instance::Instance;
-use crate::runtime::shared::HostState;
+use crate::runtime::shared::Shared;
 
-/// Starts instances for [`ProxyHandler`], which hands them the requests.
+/// Starts instances for wasmtime's `ProxyHandler`, which passes requests to them.
 pub(super) struct Instances {
     pub(super) app: App,
-    pub(super) host: Arc<HostState>,
+    pub(super) shared: Arc<Shared>,
     pub(super) reuse: Reuse,
-    /// How many more instances may live at this moment.
+    /// Number of further instances that may start now.
     pub(super) free: Arc<Semaphore>,
     pub(super) phase: watch::Sender<Phase>,
-    /// Whenever something is sent, the instances that live end.
+    /// Each message on it ends the present instances.
     pub(super) ending: watch::Sender<()>,
 }
 
-/// There are as many instances as there may be.
+/// The limit of instances is reached.
 #[derive(Debug)]
 pub(super) struct Occupied;
 
 impl std::fmt::Display for Occupied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("as many instances are alive as may be")
+        f.write_str("the limit of instances is reached")
     }
 }
 
@@ -48,16 +48,16 @@ impl std::error::Error for Occupied {}
 impl HandlerState for Instances {
     type StoreData = Instance;
     type WorkerExpiration = Expiration;
-    type WorkerState = Life;
+    type WorkerState = InstanceLife;
 
-    async fn instantiate(&self) -> wasmtime::Result<Worker<Instance, Expiration, Life>> {
+    async fn instantiate(&self) -> wasmtime::Result<Worker<Instance, Expiration, InstanceLife>> {
         let place = self.free.clone().try_acquire_owned().map_err(|_| Occupied)?;
         let ending = self.ending.subscribe();
-        let (store, proxy) = self.app.instantiate(self.host.clone()).await.inspect_err(|error| {
-            self.host.counters.add(|counts| counts.traps += 1);
-            self.host.output.report(&format!("an instance could not be started: {error:#}"));
+        let (store, proxy) = self.app.instantiate(self.shared.clone()).await.inspect_err(|error| {
+            self.shared.counters.add(|counts| counts.traps += 1);
+            self.shared.output.report(&format!("an instance could not be started: {error:#}"));
         })?;
-        self.host.counters.add(|counts| counts.instances += 1);
+        self.shared.counters.add(|counts| counts.instances += 1);
         Ok(Worker {
             store,
             proxy,
@@ -68,9 +68,9 @@ impl HandlerState for Instances {
                 draining: Box::pin(reached(self.phase.subscribe(), Phase::Draining)),
                 ended: Box::pin(ended(self.phase.subscribe(), ending.clone())),
             },
-            state: Life {
+            state: InstanceLife {
                 reuse: self.reuse,
-                host: self.host.clone(),
+                shared: self.shared.clone(),
                 phase: self.phase.subscribe(),
                 ending,
                 fuel_left: AtomicU64::new(0),
@@ -80,18 +80,18 @@ impl HandlerState for Instances {
     }
 }
 
-/// What an instance may take, and its end.
-pub(super) struct Life {
+/// State of an instance: decides whether it accepts a request, and reports how it ended.
+pub(super) struct InstanceLife {
     reuse: Reuse,
-    host: Arc<HostState>,
+    shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     ending: watch::Receiver<()>,
-    /// At the start of the last request; zero before the first.
+    /// Fuel left at the start of the latest request; zero before the first one.
     fuel_left: AtomicU64,
     _place: OwnedSemaphorePermit,
 }
 
-impl WorkerState for Life {
+impl WorkerState for InstanceLife {
     type StoreData = Instance;
     type RequestData = ();
 
@@ -105,7 +105,7 @@ impl WorkerState for Life {
         }
     }
 
-    /// As with Spin, the host sets a request no deadline.
+    /// Counts fuel. Sets no deadline for the request, as Spin sets none.
     fn on_request_start(
         &self,
         store: StoreContextMut<'_, Instance>,
@@ -114,25 +114,26 @@ impl WorkerState for Life {
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
         if let Ok(left) = store.get_fuel() {
             let before = self.fuel_left.swap(left, Ordering::Relaxed);
-            self.host.counters.add(|counts| counts.fuel += before.saturating_sub(left));
+            self.shared.counters.add(|counts| counts.fuel += before.saturating_sub(left));
         }
         Box::pin(std::future::pending())
     }
 
     fn drop(&self, store: Store<Instance>, result: wasmtime::Result<()>) {
         drop(store);
-        // An instance that is ended, alone or together with its server, has done nothing wrong.
+        // An instance that the server ended has not trapped.
         let is_ended = *self.phase.borrow() == Phase::Ended || self.ending.has_changed().unwrap_or(true);
         if let Err(error) = result
             && !is_ended
         {
-            self.host.counters.add(|counts| counts.traps += 1);
-            self.host.output.report(&format!("an instance trapped: {error:#}"));
+            self.shared.counters.add(|counts| counts.traps += 1);
+            self.shared.output.report(&format!("an instance trapped: {error:#}"));
         }
     }
 }
 
-/// When an instance is dropped: after some time idle, with the server, and when somebody wants it to end.
+/// Decides when an instance is dropped: after its idle time, with the server, or when the
+/// server is told to end its instances.
 pub(super) struct Expiration {
     idle: Duration,
     sleep: Pin<Box<Sleep>>,

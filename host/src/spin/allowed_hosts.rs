@@ -1,4 +1,4 @@
-//! The hosts of `allowed_outbound_hosts`.
+//! The list `allowed_outbound_hosts`: parses its entries and matches requests with them.
 
 use std::ops::Range;
 
@@ -9,30 +9,31 @@ use url::Host;
 use super::manifest::Manifest;
 use super::variables::Variables;
 
-/// The hosts a component may call.
+/// Hosts to which a component may send requests.
 #[derive(Debug, Default)]
 pub(crate) struct AllowedHosts(Vec<AllowedHost>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct AllowedHost {
-    /// `None` is any.
+    /// `None` matches any scheme.
     scheme: Option<String>,
     host: HostPattern,
-    /// `None` is any.
+    /// `None` matches any port.
     ports: Option<Range<u32>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum HostPattern {
     Any,
-    /// The suffix with its leading dot: the domain itself is not meant.
+    /// Suffix with its leading dot, so that it does not match the domain itself.
     Subdomain(String),
     Exact(Host),
 }
 
 impl AllowedHosts {
-    /// The list of `manifest` with the values that `variables` has now: as in Spin, it does not change while the
-    /// application runs. An entry made of variables alone may turn out empty; it then allows nothing.
+    /// Resolves the list of `manifest` with the present values of `variables`. As in Spin, the
+    /// list does not change while the application runs. An entry that consists only of
+    /// variables may be empty, and then allows nothing.
     pub(crate) fn resolve(manifest: &Manifest, variables: &Variables) -> anyhow::Result<Self> {
         let mut hosts = Self::default();
         for template in &manifest.allowed_outbound_hosts {
@@ -63,13 +64,16 @@ impl AllowedHosts {
 }
 
 impl AllowedHost {
-    /// `scheme://host[:port]`, each of them `*` for any, the port also as a range `from..to` without its end.
+    /// Parses `scheme://host[:port]`. Each part may be `*` for any; the port may be a range
+    /// `from..to` without its end.
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let (scheme, rest) = text.trim().split_once("://").context("must be scheme://host[:port]")?;
-        ensure!(scheme == "*" || scheme.chars().all(char::is_alphabetic), "the scheme must be letters, or *");
+        let (scheme, rest) =
+            text.trim().split_once("://").context("the scheme is missing, expected scheme://host[:port]")?;
+        ensure!(scheme == "*" || scheme.chars().all(char::is_alphabetic), "the scheme is wrong, expected letters or *");
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        ensure!(!authority.contains('/'), "a path or an address range is not allowed");
-        // The colons of an IPv6 address are inside its brackets.
+        ensure!(!authority.contains('/'), "a path or an address range is not supported");
+        // The colons of an IPv6 address are within brackets, so the last colon outside
+        // separates the port.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (authority, None),
@@ -100,14 +104,14 @@ impl HostPattern {
     fn parse(text: &str) -> anyhow::Result<Self> {
         match text {
             "*" => return Ok(Self::Any),
-            "self" | "self.alt" => bail!("requests to the application itself are not supported by this host"),
+            "self" | "self.alt" => bail!("the dev host does not support requests to the application itself"),
             _ => {}
         }
         let (subdomain, name) = match text.strip_prefix("*.") {
             Some(domain) => (true, domain),
             None => (false, text),
         };
-        ensure!(!name.contains('*'), "* is only known as the whole host or as *.domain");
+        ensure!(!name.contains('*'), "* is in the wrong place, expected * as the whole host or *.domain");
         match Host::parse(name)? {
             Host::Domain(domain) if subdomain => Ok(Self::Subdomain(format!(".{domain}"))),
             _ if subdomain => bail!("only a domain has subdomains"),
@@ -151,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_must_match_scheme_host_and_port() {
+    fn request_is_allowed_only_with_scheme_host_and_port_of_an_entry() {
         let cases = [
             ("https://id.example", "https://id.example/oauth/token", true),
             ("https://id.example/", "https://id.example/oauth/token", true),
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_spin_would_not_take_or_this_host_does_not_know_is_an_error() {
+    fn invalid_or_unsupported_entry_is_an_error() {
         let cases = [
             "",
             "*",

@@ -1,4 +1,4 @@
-//! `spin.toml`, as far as this host runs it. What it does not run is an error.
+//! Reads `spin.toml`, and refuses everything that the dev host does not support.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,9 +12,9 @@ use super::variables::{Declarations, Template, Variables};
 /// A `spin.toml` with one component behind one or more HTTP routes.
 #[derive(Debug)]
 pub struct Manifest {
-    /// The folder of `spin.toml`, where the build command runs.
+    /// Folder of `spin.toml`, in which the build command runs.
     pub(crate) folder: PathBuf,
-    /// The component's file.
+    /// File of the component.
     pub(crate) source: PathBuf,
     pub(crate) build_command: Option<String>,
     pub(crate) routes: Vec<Route>,
@@ -23,12 +23,12 @@ pub struct Manifest {
     pub(crate) key_value_stores: BTreeSet<String>,
 }
 
-/// Which paths go to the component.
+/// Paths that lead to the component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// This path.
+    /// Only this path.
     Exact(String),
-    /// This path, without a slash at its end, and everything below it.
+    /// This path, which has no slash at its end, and all paths below it.
     Tree(String),
 }
 
@@ -37,44 +37,47 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no Spin manifest of version 2, or asks for something this host does not have.
+    /// If the file cannot be read, is not a Spin manifest of version 2, or asks for a feature
+    /// that the dev host does not support.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        // An empty path is no folder to run a command in.
+        // A command cannot run in a folder with an empty path.
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         Self::parse(&text, folder).with_context(|| {
-            format!("{} is not a manifest this host can run (`spin up` may take more)", path.display())
+            format!("the dev host cannot run the manifest {} (Spin itself supports more)", path.display())
         })
     }
 
-    /// Fails when a required variable has no value, and names it and the environment variable that gives it one.
+    /// Checks that every required variable has a value.
     ///
     /// # Errors
     ///
-    /// As said, and when `variables` cannot be read.
+    /// If one has none, with its name and its environment variable, or if `variables` cannot be
+    /// read.
     pub fn check_variables(&self, variables: &Variables) -> anyhow::Result<()> {
         self.declarations.check_required(variables)
     }
 
-    /// The value of the application's variable `name`: the one given, or else the default.
+    /// Returns the value of the application's variable `name`, or its default.
     ///
     /// # Errors
     ///
-    /// When it is not declared, when it is required and has no value, and when `variables` cannot be read.
+    /// If it is not declared, if it is required and has no value, or if `variables` cannot be
+    /// read.
     pub fn variable(&self, name: &str, variables: &Variables) -> anyhow::Result<String> {
         Ok(self.declarations.application_value(name, variables)?)
     }
 
     pub(crate) fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
         let File { spin_manifest_version, application: _, variables, trigger, mut component } = toml::from_str(text)?;
-        ensure!(spin_manifest_version == 2, "spin_manifest_version is {spin_manifest_version}; only 2 is known");
+        ensure!(spin_manifest_version == 2, "spin_manifest_version is {spin_manifest_version}, expected 2");
 
         let triggers = trigger.http;
-        let name = triggers.first().context("there is no [[trigger.http]]")?.component.clone();
+        let name = triggers.first().context("[[trigger.http]] is missing")?.component.clone();
         ensure!(triggers.iter().all(|trigger| trigger.component == name), "the routes lead to more than one component");
         let routes = triggers.iter().map(|trigger| Route::parse(&trigger.route)).collect::<Result<_, _>>()?;
-        let component_table = component.remove(&name).with_context(|| format!("there is no [component.{name}]"))?;
+        let component_table = component.remove(&name).with_context(|| format!("[component.{name}] is missing"))?;
         if let Some(other) = component.keys().next() {
             bail!("no route leads to [component.{other}]");
         }
@@ -112,12 +115,12 @@ impl Route {
             None => (text, false),
         };
         let plain = !path.contains([':', '*']) && !path.contains("...");
-        ensure!(text.starts_with('/') && plain, "route {text:?}: only /path and /path/... are known");
+        ensure!(text.starts_with('/') && plain, "route {text:?} is not supported, expected /path or /path/...");
         Ok(if tree { Self::Tree(path.into()) } else { Self::Exact(path.into()) })
     }
 
-    /// What of `path` is below the route: `/b` of `/a/b` for the route `/a/...`; `None` when the route does not lead
-    /// there.
+    /// Returns the part of `path` below the route, such as `/b` of `/a/b` for the route
+    /// `/a/...`; `None` if the route does not match.
     pub(crate) fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Self::Exact(exact) => (path == exact).then_some(""),
@@ -128,10 +131,11 @@ impl Route {
     }
 }
 
-/// The tables of the file. `deny_unknown_fields` makes everything that is not listed here an error with its line.
+/// Tables of the file. With `deny_unknown_fields`, each field that is not listed here is an
+/// error with its line.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct File {
     spin_manifest_version: u32,
     application: ApplicationTable,
@@ -143,7 +147,7 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct ApplicationTable {
     name: String,
     version: Option<String>,
@@ -153,18 +157,18 @@ struct ApplicationTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct VariableTable {
     #[serde(default)]
     required: bool,
     default: Option<String>,
-    /// Spin redacts nothing by it, and neither does this host.
+    /// Has no effect: neither Spin nor the dev host redacts anything because of it.
     secret: Option<bool>,
     description: Option<String>,
 }
 
 impl VariableTable {
-    /// The default value, or `None` when a value is required.
+    /// Returns the default, or `None` if a value is required.
     fn default(self, name: &str) -> anyhow::Result<Option<String>> {
         ensure!(self.required == self.default.is_none(), "variable {name:?} must either be required or have a default");
         Ok(self.default)
@@ -179,7 +183,7 @@ struct TriggerTables {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct HttpTriggerTable {
     id: Option<String>,
     route: String,
@@ -188,7 +192,7 @@ struct HttpTriggerTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct ComponentTable {
     description: Option<String>,
     source: PathBuf,
@@ -203,10 +207,10 @@ struct ComponentTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "known, and without effect here")]
+#[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct BuildTable {
     command: String,
-    /// For `spin watch`.
+    /// Only used by `spin watch`.
     watch: Option<Vec<String>>,
 }
 
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_projects_own_manifest_is_read() {
+    fn manifest_of_the_project_is_read() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
         let manifest = Manifest::read(&path).unwrap();
         assert_eq!(manifest.routes, [Route::Tree(String::new())]);
@@ -242,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_relative_to_the_manifest() {
+    fn source_path_is_relative_to_the_manifest() {
         let manifest = parse(MINIMAL).unwrap();
         assert_eq!(manifest.source, Path::new("folder/one.wasm"));
         assert_eq!(manifest.build_command, None);
     }
 
     #[test]
-    fn what_this_host_does_not_have_is_an_error_that_names_it() {
+    fn unsupported_feature_is_refused_by_name() {
         let cases = [
             ("[component.one]", "[component.one]\nfiles = [\"a\"]", "files"),
             ("[component.one]", "[component.one]\nenvironment = { A = \"b\" }", "environment"),
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_leads_to_a_path_or_to_all_below_it() {
+    fn route_matches_its_path_or_all_paths_below() {
         let cases = [
             ("/...", "/", Some("/")),
             ("/...", "/oauth/token", Some("/oauth/token")),
@@ -290,8 +294,9 @@ mod tests {
         }
     }
 
-    /// The project's own manifest, with lines taken out, doubled and moved, and pieces of syntax put anywhere.
-    fn mutilated() -> impl Strategy<Value = String> {
+    /// The project's manifest with lines removed, repeated and moved, and with pieces of syntax
+    /// inserted anywhere.
+    fn mutated() -> impl Strategy<Value = String> {
         let piece = select(vec![
             "[", "]", "\"", "'", "=", "{{ ", " }}", "{{", "...", "/", ":", "*", "\n", "\\", "\u{e9}", "\0", "9",
         ]);
@@ -319,9 +324,10 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn whatever_a_manifest_says_it_is_refused_or_means_one_thing(text in mutilated()) {
+        fn mutated_manifest_is_refused_or_has_one_meaning(text in mutated()) {
             let Ok(manifest) = parse(&text) else { return Ok(()) };
-            // It says the same when TOML prints it, and nothing unknown may be in it.
+            // It has the same meaning after TOML has printed it, and an unknown field is
+            // refused.
             let table: toml::Table = text.parse().unwrap();
             let printed = parse(&toml::to_string(&table).unwrap()).unwrap();
             prop_assert_eq!(format!("{manifest:?}"), format!("{printed:?}"));
@@ -335,14 +341,14 @@ mod tests {
         }
 
         #[test]
-        fn a_template_is_the_same_when_it_is_printed_and_read_again(text in "([a-z:/. ]|\\{\\{|\\}\\}|\u{e9}){0,12}") {
+        fn printed_template_parses_to_the_same_template(text in "([a-z:/. ]|\\{\\{|\\}\\}|\u{e9}){0,12}") {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(Template::parse(&template.to_string()).unwrap(), template, "{}", text);
             }
         }
 
         #[test]
-        fn a_route_leads_below_itself_and_nowhere_else(route in "/?[a-b/.:*]{0,8}(/\\.\\.\\.)?", path in "/[a-b/.]{0,8}") {
+        fn route_matches_only_paths_below_itself(route in "/?[a-b/.:*]{0,8}(/\\.\\.\\.)?", path in "/[a-b/.]{0,8}") {
             let Ok(parsed) = Route::parse(&route) else { return Ok(()) };
             let root = route.strip_suffix("/...");
             let below = parsed.matches(&path);

@@ -1,5 +1,7 @@
-//! Variables as Spin has them: declared in `[variables]`, given by the environment, handed to a component by
-//! templates. Nothing here names wasmtime, so that `tests/fuzz` can read this file and the manifest's.
+//! Spin's variables: declared in `[variables]`, set in the environment, passed to a component
+//! by templates.
+//!
+//! This file and the manifest's do not name wasmtime, so that `tests/fuzz` can include them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env::VarError;
@@ -8,32 +10,33 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, anyhow, bail, ensure};
 
-/// Where the values of an application's variables come from. Clones share them, and a change is seen by the next
-/// read.
+/// Values of an application's variables. Clones share them, and the next read sees a change.
 #[derive(Clone, Default)]
 pub struct Variables(Arc<Mutex<Provider>>);
 
 #[derive(Default)]
 struct Provider {
     values: BTreeMap<String, String>,
-    /// The environment is asked too, after `values`, and this `.env` after the environment.
+    /// If set, a name that is not in `values` is looked up in the environment, and then in this
+    /// `.env`.
     dotenv: Option<HashMap<String, String>>,
     failing: bool,
 }
 
 impl Variables {
-    /// Values from `SPIN_VARIABLE_<NAME>` in the environment, or else in the file `.env` of the working directory, as
-    /// Spin reads them. [`set`](Self::set) goes before both.
+    /// Reads values as Spin does: from `SPIN_VARIABLE_<NAME>` in the environment, otherwise
+    /// from the file `.env` of the working directory. Values from [`set`](Self::set) come
+    /// before both.
     ///
     /// # Errors
     ///
-    /// When `.env` is there and does not parse.
+    /// If `.env` exists and does not parse.
     pub fn from_environment() -> anyhow::Result<Self> {
         let dotenv = match dotenvy::from_path_iter(".env") {
-            // The error of the crate has the line in it, which may be a secret.
+            // The crate's own error contains the line, which may have a secret.
             Ok(entries) => {
                 let entries = entries.zip(1..).map(|(entry, number)| {
-                    entry.map_err(|_| anyhow!("the file .env does not parse: see its entry number {number}"))
+                    entry.map_err(|_| anyhow!("the file .env does not parse: its entry {number} is wrong"))
                 });
                 entries.collect::<Result<_, _>>()?
             }
@@ -43,29 +46,29 @@ impl Variables {
         Ok(Self(Arc::new(Mutex::new(Provider { dotenv: Some(dotenv), ..Provider::default() }))))
     }
 
-    /// Gives `name` a value.
+    /// Sets the value of `name`.
     pub fn set(&self, name: impl Into<String>, value: impl Into<String>) {
         self.provider().values.insert(name.into(), value.into());
     }
 
-    /// Takes back what [`set`](Self::set) gave.
+    /// Removes the value from [`set`](Self::set).
     pub fn unset(&self, name: &str) {
         self.provider().values.remove(name);
     }
 
-    /// From now on every read fails (`true`) as it does when Vault cannot be reached, or works again (`false`).
+    /// Lets every read fail (`true`), as if Vault were unreachable, or succeed again (`false`).
     pub fn fail(&self, failing: bool) {
         self.provider().failing = failing;
     }
 
-    /// The value given for `name`, without regard to any default.
+    /// Returns the value that is set for `name`, without defaults.
     ///
     /// # Errors
     ///
-    /// When the value in the environment is not Unicode, or after [`fail`](Self::fail).
+    /// If the value in the environment is not Unicode, or after [`fail`](Self::fail).
     pub fn lookup(&self, name: &str) -> anyhow::Result<Option<String>> {
         let provider = self.provider();
-        ensure!(!provider.failing, "the variables provider is out of order");
+        ensure!(!provider.failing, "the variables provider is unavailable");
         if let Some(value) = provider.values.get(name) {
             return Ok(Some(value.clone()));
         }
@@ -76,7 +79,7 @@ impl Variables {
         match std::env::var(&key) {
             Ok(value) => Ok(Some(value)),
             Err(VarError::NotPresent) => Ok(dotenv.get(&key).cloned()),
-            // Its text has the value in it.
+            // The error's own text contains the value.
             Err(VarError::NotUnicode(_)) => bail!("{key} is not Unicode"),
         }
     }
@@ -87,7 +90,7 @@ impl Variables {
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Variables {
-    /// Exactly these values; the environment is not asked.
+    /// Sets these values, without the environment.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(values: I) -> Self {
         let variables = Self::default();
         values.into_iter().for_each(|(name, value)| variables.set(name, value));
@@ -95,12 +98,12 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Variables {
     }
 }
 
-/// The environment variable that gives `name` its value.
+/// Name of the environment variable for `name`.
 pub(crate) fn environment_name(name: &str) -> String {
     format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())
 }
 
-/// Why a variable has no value, in the words that a component gets.
+/// Reason why a variable has no value, with the text that the component receives.
 #[derive(Debug)]
 pub(crate) enum Error {
     InvalidName(String),
@@ -117,7 +120,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Text with `{{ name }}` where a variable's value belongs.
+/// Text with `{{ name }}` in the places of variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template(Vec<Part>);
 
@@ -133,7 +136,7 @@ impl Template {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
             let Some((name, after)) = after.split_once("}}") else {
-                bail!("{text:?} opens {{{{ and does not close it with }}}}");
+                bail!("{text:?} has {{{{ without }}}}");
             };
             if !before.is_empty() {
                 parts.push(Part::Text(before.into()));
@@ -147,7 +150,7 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// Whether no variable occurs in it.
+    /// Whether the template contains no variable.
     pub(crate) fn is_literal(&self) -> bool {
         self.variables().next().is_none()
     }
@@ -169,13 +172,14 @@ impl fmt::Display for Template {
     }
 }
 
-/// The variables an application declares, and those its component may read.
+/// Variables that an application declares, and those that its component may read.
 ///
-/// Every name is valid, and every variable in a template is declared: [`Declarations::new`] sees to both.
+/// [`Declarations::new`] ensures that every name is valid and every variable in a template is
+/// declared.
 #[derive(Debug)]
 pub(crate) struct Declarations {
     component: String,
-    /// With the default; without one the variable is required.
+    /// Default of each variable; a variable without one is required.
     application: BTreeMap<String, Option<String>>,
     templates: BTreeMap<String, Template>,
 }
@@ -196,7 +200,7 @@ impl Declarations {
         Ok(declarations)
     }
 
-    /// Fails when `template` names a variable that is not declared.
+    /// Fails if `template` names a variable that is not declared.
     pub(crate) fn check(&self, template: &Template) -> anyhow::Result<()> {
         match template.variables().find(|name| !self.application.contains_key(*name)) {
             Some(name) => bail!("\"{template}\" names {name:?}, which [variables] does not declare"),
@@ -204,7 +208,7 @@ impl Declarations {
         }
     }
 
-    /// Fails when a required variable has no value, and names each of them.
+    /// Fails if required variables have no value, and names all of them.
     pub(crate) fn check_required(&self, variables: &Variables) -> anyhow::Result<()> {
         let mut missing = Vec::new();
         for (name, _) in self.application.iter().filter(|(_, default)| default.is_none()) {
@@ -212,11 +216,11 @@ impl Declarations {
                 missing.push(format!("{name} (set {})", environment_name(name)));
             }
         }
-        ensure!(missing.is_empty(), "required and without a value: {}", missing.join(", "));
+        ensure!(missing.is_empty(), "required variables without a value: {}", missing.join(", "));
         Ok(())
     }
 
-    /// The value of the component's variable `name`, read anew.
+    /// Returns the present value of the component's variable `name`.
     pub(crate) fn get(&self, name: &str, variables: &Variables) -> Result<String, Error> {
         check_name(name).map_err(Error::InvalidName)?;
         let template = self
@@ -226,7 +230,7 @@ impl Declarations {
         self.resolve(template, variables)
     }
 
-    /// The text of `template`, which names declared variables only.
+    /// Returns the text of `template` with the present values of its variables.
     pub(crate) fn resolve(&self, template: &Template, variables: &Variables) -> Result<String, Error> {
         let mut text = String::new();
         for part in &template.0 {
@@ -238,7 +242,7 @@ impl Declarations {
         Ok(text)
     }
 
-    /// The value of the application's variable `name`.
+    /// Returns the present value of the application's variable `name`.
     pub(crate) fn application_value(&self, name: &str, variables: &Variables) -> Result<String, Error> {
         let given = variables.lookup(name).map_err(|error| Error::Provider(error.to_string()))?;
         given
@@ -247,7 +251,8 @@ impl Declarations {
     }
 }
 
-/// Spin's rule for names: lower-case letters, digits, and single underscores inside. The error begins with the name.
+/// Checks Spin's rule for names: lower-case letters, digits, and single underscores within. The
+/// error begins with the name.
 fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let reason = if name.is_empty() {
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_text_and_variables() {
+    fn template_parses_into_text_and_variables() {
         let cases: [(&str, Vec<Part>); 6] = [
             ("", vec![]),
             ("plain", vec![text("plain")]),
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_given_goes_before_the_default_and_is_read_anew_each_time() {
+    fn set_value_replaces_the_default_and_each_read_is_fresh() {
         let declarations = declarations();
         let variables = Variables::from_iter([("key", "k1")]);
         let get = |name| declarations.get(name, &variables);
@@ -330,21 +335,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_required_variable_is_named_with_its_environment_variable() {
+    fn missing_required_variable_is_reported_with_its_environment_variable() {
         let error = declarations().check_required(&Variables::default()).unwrap_err().to_string();
-        assert_eq!(error, "required and without a value: key (set SPIN_VARIABLE_KEY)");
+        assert_eq!(error, "required variables without a value: key (set SPIN_VARIABLE_KEY)");
         declarations().check_required(&Variables::from_iter([("key", "")])).unwrap();
     }
 
     #[test]
-    fn an_undeclared_variable_in_a_template_is_an_error() {
+    fn undeclared_variable_in_a_template_is_an_error() {
         let templates = [("x".into(), Template::parse("{{ other }}").unwrap())].into();
         let error = Declarations::new("c".into(), BTreeMap::new(), templates).unwrap_err();
         assert!(format!("{error:#}").contains("\"other\""), "{error:#}");
     }
 
     #[test]
-    fn names_follow_spins_rule() {
+    fn variable_names_follow_the_rule_of_spin() {
         for name in ["a", "abc", "a1", "a_1_b"] {
             check_name(name).unwrap();
         }

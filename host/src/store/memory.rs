@@ -1,4 +1,4 @@
-//! A store in memory.
+//! The key-value store in memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Entries>>);
 
-/// By label and key.
+/// Values by label and key.
 type Entries = BTreeMap<(String, String), Vec<u8>>;
 
 impl Memory {

@@ -1,4 +1,4 @@
-//! A store in Redis, under the keys as they are, as Spin keeps it.
+//! The key-value store in Redis, with unchanged keys, as Spin keeps them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ pub(super) struct Redis {
     connection: Arc<OnceCell<ConnectionManager>>,
 }
 
-/// Both bound a call, so that a server that is gone is an error for the component before its own patience ends.
+/// Limits of one call, so that an unreachable server is an error and no call waits without end.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Redis {
     pub(super) fn new(url: &str) -> anyhow::Result<Self> {
-        let client =
-            Client::open(url).context("a key-value URL must be redis://host:port or redis://host:port/database")?;
+        let client = Client::open(url)
+            .context("the key-value URL is invalid, expected redis://host:port or redis://host:port/database")?;
         Ok(Self { client, connection: Arc::default() })
     }
 
@@ -53,7 +53,7 @@ impl Redis {
         Ok(keys)
     }
 
-    /// Over a connection of its own, because the other one lives by the runtime.
+    /// Opens a connection of its own, because the shared one works only inside the runtime.
     pub(super) fn entries(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let read = || {
             let mut connection = self.client.get_connection_with_timeout(CONNECTION_TIMEOUT)?;
@@ -69,7 +69,7 @@ impl Redis {
         read().map_err(failed)
     }
 
-    /// The one connection, which mends itself once it has been made.
+    /// Returns the shared connection, which reconnects automatically once it has been made.
     async fn connection(&self) -> anyhow::Result<ConnectionManager> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(CONNECTION_TIMEOUT)
@@ -80,7 +80,7 @@ impl Redis {
     }
 }
 
-/// The whole error in one text: its source only repeats it.
+/// Puts the whole error into one text, because its source only repeats it.
 fn failed(error: RedisError) -> anyhow::Error {
     anyhow!("Redis: {error}")
 }

@@ -1,4 +1,4 @@
-//! A store in an SQLite file, in the layout of Spin's own.
+//! The key-value store in an SQLite file, with Spin's own layout.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tokio::task::{block_in_place, spawn_blocking};
 #[derive(Clone)]
 pub(super) struct Sqlite(Arc<Mutex<Connection>>);
 
-/// Spin's name for the file.
+/// Name of the file in its folder, as Spin has it.
 const FILE: &str = "sqlite_key_value.db";
 
-/// Another process may be writing: wait this long for it before a call fails.
+/// Longest wait for another process that is writing; after it, the call fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LAYOUT: &str = "CREATE TABLE IF NOT EXISTS spin_key_value (
@@ -87,7 +87,7 @@ impl Sqlite {
         .await
     }
 
-    /// Whoever else has the connection is on a thread that may block, so it is free soon.
+    /// Blocks until the connection is free. Other calls hold it only for one statement.
     pub(super) fn entries(&self, label: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let connection = self.0.lock().expect("no statement panics");
         let read = || {
@@ -99,8 +99,9 @@ impl Sqlite {
         read().context("the key-value store failed")
     }
 
-    /// Runs `work`, one at a time: on this thread as Spin does, which lets the runtime's other work go to another one, or, in
-    /// a runtime that has no other, on a thread that may block.
+    /// Runs `work`, one statement at a time. As with Spin, it runs on this thread, and the
+    /// runtime moves its other work to another thread. A runtime with a single thread runs it
+    /// on a blocking thread instead.
     async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,

@@ -29,11 +29,11 @@ impl Callers {
             |name, entry| {
                 is_empty = false;
                 if !is_name(&name) {
-                    mistakes.add(&name, "a name is 1 to 128 characters of printable ASCII");
+                    mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
                     return;
                 }
                 if name == UNKNOWN {
-                    mistakes.add(&name, "is what the log calls a caller that is not established");
+                    mistakes.add(&name, "is reserved for unauthenticated callers in the log, expected another name");
                 }
                 if let Some(caller) = parse_caller(&name, &entry, &is_application, mistakes) {
                     most_secrets = most_secrets.max(caller.secrets.len());
@@ -42,8 +42,9 @@ impl Callers {
             },
         );
         match read {
-            Err(place) => mistakes.replace(&place, "must be a JSON object of callers by name, {\"nightly-sync\": {…}}"),
-            Ok(()) if is_empty => mistakes.add("", "must have at least one caller"),
+            Err(place) => mistakes
+                .replace(&place, "is not valid, expected a JSON object of callers by name, {\"nightly-sync\": {…}}"),
+            Ok(()) if is_empty => mistakes.add("", "is empty, expected at least one caller"),
             Ok(()) => {}
         }
         known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
@@ -52,7 +53,7 @@ impl Callers {
         for pair in known.windows(2) {
             let [(left_hash, left), (right_hash, right)] = pair else { continue };
             if left_hash == right_hash && left.name == right.name {
-                mistakes.add(&left.name, "is there twice");
+                mistakes.add(&left.name, "appears twice, expected each caller once");
             }
         }
         Self { known, most_secrets }
@@ -66,7 +67,7 @@ fn parse_caller(
     mistakes: &mut Mistakes,
 ) -> Option<Caller> {
     let Json::Object(fields) = entry else {
-        mistakes.add(name, "must be an object with secret_sha256 and scopes");
+        mistakes.add(name, "is not an object, expected one with secret_sha256 and scopes");
         return None;
     };
     let mut secrets = None;
@@ -80,17 +81,17 @@ fn parse_caller(
             "application" => {
                 let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_owned()));
                 if known.is_none() {
-                    mistakes.add(&place(), "must be default, or the name of one in the variable applications");
+                    mistakes.add(&place(), "is unknown, expected default or a name in the variable applications");
                 }
                 application.replace(known).is_some()
             }
             _ => {
-                mistakes.add(&place(), "is not a field of a caller, which has secret_sha256, scopes and application");
+                mistakes.add(&place(), "is unknown, expected secret_sha256, scopes or application");
                 false
             }
         };
         if repeated {
-            mistakes.add(&place(), "is there twice");
+            mistakes.add(&place(), "appears twice, expected each field once");
         }
     }
     for (field, missing) in [("secret_sha256", secrets.is_none()), ("scopes", scopes.is_none())] {
@@ -120,7 +121,7 @@ fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mi
     if secrets.is_none() {
         mistakes.add(
             &place(),
-            "must be a list of one or more SHA-256 digests, each 64 hexadecimal digits, or \
+            "is not valid, expected a list of one or more SHA-256 digests, each 64 hexadecimal digits, or \
              {\"sha256\": digits, \"expires\": date or time of RFC 3339}",
         );
     }
@@ -158,11 +159,16 @@ fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mis
     match ScopePolicy::from_entries(entries.iter().map(|entry| entry.text().unwrap_or_default())) {
         Ok(scopes) => return Some(scopes),
         Err(MalformedPolicy::Scope) => {
-            mistakes.add(&place(), "must be a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3");
+            mistakes.add(
+                &place(),
+                "is not valid, expected a list of 1 to 512 scopes, each a token of RFC 6749 section 3.3",
+            );
         }
         Err(MalformedPolicy::Pattern) => {
-            mistakes
-                .add(&place(), "a * must be a whole part between dots, and ** the last part after at least one other");
+            mistakes.add(
+                &place(),
+                "has a misplaced *, expected * as a whole part between dots, or ** as the last part after another",
+            );
         }
     }
     None
@@ -193,28 +199,28 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_a_policy_names_the_caller_and_the_field() {
-        check("", &["callers: must be a JSON object"]);
-        check("[]", &["callers: must be a JSON object"]);
-        check(r#"{"a": 1} x"#, &["callers: line 1 column 10: must be a JSON object"]);
-        check("{\"a\": 1,\n", &["callers: line 2 column 0: must be a JSON object"]);
-        check(r#"{"a": {"scopes": ["\ud800"]}}"#, &["callers: line 1 column 26: must be a JSON object"]);
-        check("{}", &["callers: must have at least one caller"]);
-        check(r#"{"a": 1}"#, &["callers: a: must be an object"]);
-        check(r#"{"": {}}"#, &["callers: a name is"]);
+    fn mistake_in_the_policy_names_caller_and_field() {
+        check("", &["callers: is not valid, expected a JSON object"]);
+        check("[]", &["callers: is not valid, expected a JSON object"]);
+        check(r#"{"a": 1} x"#, &["callers: line 1 column 10: is not valid, expected a JSON object"]);
+        check("{\"a\": 1,\n", &["callers: line 2 column 0: is not valid, expected a JSON object"]);
+        check(r#"{"a": {"scopes": ["\ud800"]}}"#, &["callers: line 1 column 26: is not valid, expected a JSON object"]);
+        check("{}", &["callers: is empty, expected at least one caller"]);
+        check(r#"{"a": 1}"#, &["callers: a: is not an object, expected"]);
+        check(r#"{"": {}}"#, &["callers: is not a name, expected"]);
         check(r#"{"a": {}}"#, &["callers: a.secret_sha256: is missing", "callers: a.scopes: is missing"]);
         let good = format!(r#"{{"secret_sha256": ["{DIGEST}"], "scopes": ["x"]}}"#);
         check(&format!(r#"{{"a": {good}}}"#), &[]);
-        check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["callers: a: is there twice"]);
-        check(&format!(r#"{{"unknown": {good}}}"#), &["callers: unknown: is what the log calls"]);
+        check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["callers: a: appears twice, expected each caller once"]);
+        check(&format!(r#"{{"unknown": {good}}}"#), &["callers: unknown: is reserved"]);
         check(
             &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "scope": 1, "scopes": ["y"]}}}}"#),
-            &["callers: a.scope: is not a field", "callers: a.scopes: is there twice"],
+            &["callers: a.scope: is unknown, expected", "callers: a.scopes: appears twice, expected each field once"],
         );
     }
 
     #[test]
-    fn every_mistake_of_a_secret_is_one_of_the_list() {
+    fn mistake_in_a_digest_names_secret_sha256() {
         for digests in [
             "[]",
             "\"x\"",
@@ -226,7 +232,7 @@ mod tests {
         ] {
             check(
                 &format!(r#"{{"a": {{"secret_sha256": {digests}, "scopes": ["x"]}}}}"#),
-                &["callers: a.secret_sha256: must be a list"],
+                &["callers: a.secret_sha256: is not valid, expected a list"],
             );
         }
         let with_expiry = |entry: &str| format!(r#"{{"a": {{"secret_sha256": [{entry}], "scopes": ["x"]}}}}"#);
@@ -240,34 +246,34 @@ mod tests {
             format!(r#"{{"sha256": "{DIGEST}", "expiry": "2027-01-31"}}"#),
             format!(r#"{{"sha256": "{DIGEST}", "sha256": "{DIGEST}"}}"#),
         ] {
-            check(&with_expiry(&entry), &["callers: a.secret_sha256: must be a list"]);
+            check(&with_expiry(&entry), &["callers: a.secret_sha256: is not valid, expected a list"]);
         }
     }
 
     #[test]
-    fn every_mistake_of_scopes_or_application_names_the_field() {
+    fn mistake_in_scopes_or_application_names_the_field() {
         for scopes in ["[]", "\"x\"", "[1]", "[\"\"]", "[\"a b\"]", "[\"caf\u{e9}\"]", "null"] {
             check(
                 &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": {scopes}}}}}"#),
-                &["callers: a.scopes: must be a list"],
+                &["callers: a.scopes: is not valid, expected a list"],
             );
         }
         check(
             &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["flex.m*.read"]}}}}"#),
-            &["callers: a.scopes: a * must be a whole part"],
+            &["callers: a.scopes: has a misplaced *, expected * as a whole part"],
         );
         for application in ["\"rome\"", "1", "null", "\"\""] {
             check(
                 &format!(
                     r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "application": {application}}}}}"#
                 ),
-                &["callers: a.application: must be default"],
+                &["callers: a.application: is unknown, expected default"],
             );
         }
     }
 
     #[test]
-    fn a_mistake_never_repeats_a_value_of_the_policy() {
+    fn mistake_in_the_policy_never_contains_a_value() {
         let (_, mistakes) = parse(r#"{"a": {"secret_sha256": "hunter2", "scopes": {"hunter2": "hunter2"}}}"#);
         assert!(!mistakes.join("\n").contains("hunter2"), "{mistakes:?}");
     }

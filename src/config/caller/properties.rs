@@ -78,7 +78,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_granted_is_the_request_and_within_the_policy((entries, scopes) in policy_and_scopes()) {
+    fn granted_scopes_equal_the_request_within_the_policy((entries, scopes) in policy_and_scopes()) {
         let result = granted(&caller(&entries).unwrap(), &scopes.join(" "));
         if scopes.iter().all(|scope| is_permitted(&entries, scope)) {
             let requested: BTreeSet<_> = scopes.into_iter().collect();
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn order_and_repetition_change_nothing(
+    fn scope_order_and_repetition_do_not_change_authorization(
         (entries, scopes) in policy_and_scopes(),
         places in prop::collection::vec(any::<(Index, Index)>(), 0..12),
     ) {
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn another_case_is_another_scope((entries, scopes) in policy_and_scopes(), upper in any::<bool>()) {
+    fn scope_in_another_case_is_another_scope((entries, scopes) in policy_and_scopes(), upper in any::<bool>()) {
         let turned: Vec<_> =
             scopes.iter().map(|scope| if upper { scope.to_uppercase() } else { scope.to_lowercase() }).collect();
         let result = granted(&caller(&entries).unwrap(), &turned.join(" "));
@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn no_letter_outside_of_the_grammar_is_ever_granted(
+    fn character_outside_the_grammar_is_never_granted(
         (entries, scopes) in policy_and_scopes(),
         // Letters that fold or decompose to letters of a scope, or look like them; unusual
         // spaces; line ends and terminators.
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn no_request_is_taken_for_a_pattern((entries, scopes) in policy_and_scopes(), at in any::<Index>()) {
+    fn pattern_in_a_request_is_refused((entries, scopes) in policy_and_scopes(), at in any::<Index>()) {
         let caller = caller(&entries).unwrap();
         for star in ["*", "**", "flex.*", "flex.**", "*.read"] {
             let mut scopes = scopes.clone();
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn who_names_nothing_gets_every_name_and_never_more(entries in entries()) {
+    fn request_without_scope_gets_every_name_and_no_more(entries in entries()) {
         let result = caller(&entries).unwrap().authorize(None);
         if entries.iter().any(|entry| entry.contains('*')) {
             prop_assert_eq!(result, Err(ScopeRefusal::Unnamed));
@@ -166,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn a_longer_policy_takes_nothing_away((entries, scopes) in policy_and_scopes(), more in entries()) {
+    fn policy_with_more_entries_grants_no_less((entries, scopes) in policy_and_scopes(), more in entries()) {
         let longer = [entries.clone(), more].concat();
         if granted(&caller(&entries).unwrap(), &scopes.join(" ")).is_ok() {
             prop_assert!(granted(&caller(&longer).unwrap(), &scopes.join(" ")).is_ok());
@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_refused_or_read_as_the_set_of_its_tokens(text in ".{0,40}|[a-c .*]{0,40}") {
+    fn scope_text_is_refused_or_parsed_as_its_token_set(text in ".{0,40}|[a-c .*]{0,40}") {
         let tokens: BTreeSet<_> = text.split(' ').collect();
         let is_token = |token: &&str| !token.is_empty()
             && token.chars().all(|letter| letter.is_ascii_graphic() && !matches!(letter, '"' | '\\'));

@@ -54,13 +54,13 @@ pub(super) fn check(
         }
         Answer::NotAllowed(methods) => {
             more.insert("allow", methods.to_owned());
-            (405, error_body("invalid_request", "this path does not have that method"))
+            (405, error_body("invalid_request", "this path does not support the method"))
         }
         Answer::Later => {
             let value = got.headers.iter().find(|(name, _)| name == "retry-after").map(|(_, value)| value.clone());
             let seconds = value.filter(|value| (1..=60).contains(&value.parse().unwrap_or(0)));
             more.insert("retry-after", seconds.unwrap_or_else(|| "1 to 60".to_owned()));
-            (503, error_body("temporarily_unavailable", "this cannot be done right now, retry later"))
+            (503, error_body("temporarily_unavailable", "the request cannot be served now, retry later"))
         }
         Answer::Json(text) => (200, serde_json::from_str(text).expect("the table has JSON")),
         Answer::Metadata(issuer) => (200, metadata_body(issuer)),

@@ -27,7 +27,7 @@ pub(super) static ROWS: &[Row] = &[
         "metadata with user information in Host",
         "RFC 9110 7.2: Host = uri-host [ \":\" port ]; RFC 9112 3.2: 400 to an invalid field value",
         Wire { host: "user@broker.example", ..METADATA },
-        invalid_request("the request does not say which host it is for"),
+        invalid_request("the request does not name its host"),
     ),
     row(
         "metadata with an empty Host",
