@@ -54,7 +54,8 @@ const isToken = (answer) => {
   assert(answer.expires_in > 0 && answer.expires_in <= 3600, `expires_in is ${answer.expires_in}`);
 };
 
-// The library reads a 401 with a challenge as WWWAuthenticateChallengeError, and every other 4xx as ResponseBodyError.
+// The library reads a 401 with a challenge as WWWAuthenticateChallengeError, and every other 4xx
+// as ResponseBodyError.
 const isRefused = async (attempt, error) => {
   const thrown = await attempt.then(() => undefined, (thrown) => thrown);
   assert(thrown instanceof oauth.ResponseBodyError, `no ResponseBodyError, but ${thrown}`);

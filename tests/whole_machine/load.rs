@@ -1,4 +1,4 @@
-//! The load of `cargo run --package tests --example load`, for 30 s.
+//! The load of `cargo run --example load`, for 30 s.
 
 use std::time::Duration;
 
