@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-/// Names the two compilers if the present one is not the one that the page `docs/testing.md` names
-/// under "Toolchain of the costs"; empty if it is. A cost test that fails prints this note, because
-/// costs change with the compiler although no source has changed.
+/// Returns a note if the present compiler is not the one that docs/testing.md names under
+/// "Toolchain of the costs", and an empty text if it is. A failing cost test prints this note,
+/// because costs change with the compiler although no source has changed.
 ///
 /// # Panics
 /// When `page` names no compiler, or `rustc` does not run.

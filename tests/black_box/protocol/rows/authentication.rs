@@ -145,12 +145,12 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "a wrong secret",
-        "RFC 6749 5.2: who tried the Authorization header MUST get 401 and WWW-Authenticate of that scheme",
+        "RFC 6749 5.2: a client that used the Authorization header MUST get 401 and WWW-Authenticate of that scheme",
         authorization(b"Basic [nightly:wrong]"),
         INVALID_CLIENT,
     ),
     row(
-        "a caller nobody knows",
+        "an unknown caller",
         "RFC 6749 5.2: invalid_client: unknown client",
         authorization(b"Basic [nobody:sesame]"),
         INVALID_CLIENT,
@@ -212,7 +212,7 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "client_id alone",
+        "client_id without client_secret",
         "RFC 6749 2.3.1: client_secret may only be omitted if it is the empty string",
         Wire { body: b"grant_type=client_credentials&client_id=nightly", ..POSTED },
         INVALID_CLIENT,
@@ -224,7 +224,7 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "client_secret alone",
+        "client_secret without client_id",
         "RFC 6749 2.3.1: client_id is REQUIRED",
         Wire { body: b"grant_type=client_credentials&client_secret=sesame", ..POSTED },
         INVALID_CLIENT,
