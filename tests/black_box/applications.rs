@@ -1,4 +1,4 @@
-//! Several applications of OfficeRnD behind one broker.
+//! Several OfficeRnD applications behind one broker: tokens and pauses stay apart.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use super::rotation::unlimited;
 
-/// A broker with the applications `default` and `berlin`, and a caller of each that may have [`MEMBERS`].
+/// Starts a broker with the applications `default` and `berlin`, and a caller of each that may
+/// have [`MEMBERS`].
 pub(super) async fn two_applications() -> (Broker, Caller, sandbox::Application) {
     let setup = unlimited();
     let berlin = sandbox::Application {
@@ -47,16 +48,16 @@ async fn tokens_and_pauses_of_two_applications_never_mix() {
     assert_eq!(broker.token(&abroad, Some(MEMBERS)).await.token(), away);
     assert_eq!(broker.calls().len(), 2);
 
-    // Nobody revokes the other's token.
+    // A caller cannot revoke a token of the other application.
     assert_eq!(broker.send(revocation_request(&abroad, &home)).await.status, 200);
     sleep(Duration::from_millis(2100)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), home);
 
-    // One is not granted a scope that the other has.
+    // `berlin` is not granted a scope that `default` has.
     assert_eq!(broker.token(&abroad, Some(COMPANIES)).await.error(), "invalid_scope");
     broker.nightly(COMPANIES).await.token();
 
-    // One is refused, and pauses; the other does not notice.
+    // OfficeRnD refuses one credential, and the broker pauses only that one.
     broker.sandbox.set_applications(vec![broker.setup.application.clone()]);
     let wanted = format!("{COMPANIES} {MEMBERS}");
     assert_eq!(broker.token(&abroad, Some(&wanted)).await.status, 502);

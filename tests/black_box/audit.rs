@@ -1,4 +1,4 @@
-//! The lines that requests leave in the log, and the schema and the page that describe them.
+//! Audit lines, and the schema and the page that describe them.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn audit_lines_match_their_schema_and_page() {
         let problems: Vec<_> = schema.iter_errors(line).map(|error| error.to_string()).collect();
         assert!(problems.is_empty(), "{line}: {problems:?}");
     }
-    // Each answer says which line is its own.
+    // Each answer names its own line by `x-request-id`.
     for answer in &answers {
         let own: Vec<_> = lines.iter().filter(|line| line["request_id"] == answer.request_id.as_str()).collect();
         assert_eq!(own.len(), 1, "{answer:?}");
@@ -71,13 +71,14 @@ async fn audit_lines_match_their_schema_and_page() {
     for cache in ["hit", "miss", "stale", "collapsed"] {
         assert!(lines.iter().any(|line| line["cache"] == cache), "no {cache} in {log}");
     }
-    // Which job still has its old secret.
+    // The line says which job still uses its old secret.
     let late: Vec<_> = lines.iter().filter(|line| line["reason"] == "expired_secret").collect();
     assert_eq!((late.len(), &late[0]["caller"]), (1, &"late".into()));
     let token = answers[0].token();
     assert_eq!(lines[0]["token"], digest_of(&token)[..16]);
 
-    // The check itself: a line with anything more, or less, is none of the schema's.
+    // Check the schema itself: it refuses a line with an additional, a missing or a wrong
+    // field.
     let mut more = lines[0].clone();
     more["secret"] = "x".into();
     let mut less = lines[0].clone();
@@ -86,7 +87,7 @@ async fn audit_lines_match_their_schema_and_page() {
     other["status"] = 500.into();
     assert!([more, less, other].iter().all(|line| !schema.is_valid(line)));
 
-    // The page has every field and every reason of the schema.
+    // The page describes every field and every reason of the schema.
     let page = read("docs/audit.md");
     let properties = &described["properties"];
     let reasons = properties["reason"]["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());

@@ -1,4 +1,4 @@
-//! The program `broker` as an operator's tool: `broker caller` and `broker check`.
+//! The operator's commands `broker caller` and `broker check`.
 
 use std::fs;
 use std::path::Path;
@@ -13,20 +13,20 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Runs `broker caller` with these arguments, and with `old` on stdin.
+/// Runs `broker caller` with these arguments and with `old` on stdin.
 fn caller(arguments: &[&str], old: &str) -> Ended {
     let arguments = [&["caller"], arguments].concat();
     Program::run(&arguments, old, folder().path())
 }
 
-/// The new policy and the new secret, which is in a line of its own.
+/// Returns the new policy and the new secret, which has a line of its own.
 fn edited(ended: &Ended) -> (String, String) {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let mut mistakes = Mistakes::of("callers");
     Callers::parse(&ended.stdout, |name| name == "berlin", &mut mistakes);
     assert_eq!(mistakes.into_iter().count(), 0, "{}", ended.stdout);
     let secret = ended.stderr.lines().find(|line| line.len() == 43 && !line.contains(' '));
-    let secret = secret.unwrap_or_else(|| panic!("there is no secret: {}", ended.stderr)).to_owned();
+    let secret = secret.unwrap_or_else(|| panic!("no secret is printed: {}", ended.stderr)).to_owned();
     assert_eq!(find_leaks(ended.stdout.as_bytes(), &[Secret::new("the secret", &secret)]), [""; 0]);
     (ended.stdout.clone(), secret)
 }
@@ -43,7 +43,7 @@ async fn caller_made_by_the_command_gets_tokens_until_removed() {
     let removed = caller(&["remove", &name, "--callers", "-"], &third);
     assert_eq!(removed.code, 0, "{}", removed.stderr);
     assert_eq!(removed.stderr, "");
-    assert_eq!(removed.stdout, format!("{:#}\n", setup.policy()), "all but the caller are as they were");
+    assert_eq!(removed.stdout, format!("{:#}\n", setup.policy()), "only the caller is removed");
     assert_ne!(secret, rotated);
 
     let made = |secret: &str| Caller { name: name.clone(), secret: secret.to_owned(), scopes: Vec::new() };
@@ -52,10 +52,10 @@ async fn caller_made_by_the_command_gets_tokens_until_removed() {
     for scope in [MEMBERS, COMPANIES, RESOURCES] {
         assert_eq!(broker.token(&made(&secret), Some(scope)).await.status, 200, "{}", broker.server.output());
     }
-    assert_eq!(broker.nightly(MEMBERS).await.status, 200, "those that were there still are");
+    assert_eq!(broker.nightly(MEMBERS).await.status, 200, "the other callers are kept");
     assert_eq!(broker.token(&made(&rotated), Some(MEMBERS)).await.status, 401);
 
-    // A new host reads the variables at once.
+    // A new host reads the variables at its start.
     broker.variables.set("callers", second);
     let broker = broker.restart().await;
     for secret in [&secret, &rotated] {
@@ -105,8 +105,8 @@ fn refused_edit_prints_neither_policy_nor_secret() {
     check(&["new", "b", "--scope", MEMBERS, "--callers", "no such file"], "", "cannot read no such file");
 }
 
-/// A `.env` and a file for `--variables` in a folder, with this policy and the other required variables but the secret, and
-/// with `more`.
+/// Writes a `.env` and files for `--variables` into a folder, with this policy, this client
+/// secret, the client id and `more` variables.
 fn write_variables(folder: &Path, secret: &str, callers: &str, more: &[(&str, &str)]) {
     let variables = [("officernd_client_id", "id"), ("officernd_client_secret", secret), ("callers", callers)];
     let variables: Vec<_> = variables.iter().chain(more).collect();

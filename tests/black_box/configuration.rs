@@ -1,4 +1,5 @@
-//! Variables with a mistake in them: nothing is served, the operator is told where, and mending needs no restart.
+//! Variables with a mistake: the broker serves nothing, the log names the place, and a fix
+//! needs no restart.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use tokio::time::sleep;
 
 use super::readiness::{check_healthy, check_ready};
 
-/// A changed variable is heeded after 10 s at most; the rest is for the machine.
-pub(super) const HEEDED: Duration = Duration::from_secs(15);
+/// A changed variable takes effect within 10 s; the rest is for a slow machine.
+pub(super) const TAKES_EFFECT: Duration = Duration::from_secs(15);
 
 async fn check_unavailable(broker: &Broker) {
     let body = json!({ "status": "unavailable", "problem": "configuration" });
@@ -22,17 +23,18 @@ async fn check_unavailable(broker: &Broker) {
     assert_eq!(head.headers, get.headers, "HEAD has the headers of GET");
 }
 
-/// Gives a variable a wrong value, in which `marker` is, and checks that nothing is served until it is mended, and that the
-/// log has each of `told` and never the marker.
+/// Gives a variable a wrong value that contains `marker`. Checks that the broker serves nothing
+/// until it is fixed, and that the log has each of `told` and never the marker.
 async fn check(broker: Broker, variable: &str, wrong: String, marker: &str, told: Vec<String>) {
-    // Like an operator, after the start: Spin resolves `allowed_outbound_hosts` then, and would stop at some of the values.
+    // Set after the start, as an operator would: Spin resolves `allowed_outbound_hosts` at the
+    // start and would stop at some of the values.
     let right = broker.variables.lookup(variable).unwrap();
     broker.variables.set(variable, &wrong);
     for _ in 0..2 {
         let answer = broker.nightly(MEMBERS).await;
         assert_eq!((answer.status, answer.error().as_str()), (500, "server_error"), "{variable}: {wrong}");
         assert_eq!(answer.retry_after(), None);
-        assert!(!format!("{answer:?}").contains(variable), "callers are not told: {answer:?}");
+        assert!(!format!("{answer:?}").contains(variable), "the answer names the variable: {answer:?}");
     }
     check_unavailable(&broker).await;
     check_healthy(&broker).await;
@@ -44,17 +46,22 @@ async fn check(broker: Broker, variable: &str, wrong: String, marker: &str, told
     assert!(!log.contains(marker), "{variable}: {log}");
     assert_eq!(find_leaks(log.as_bytes(), &broker.secrets()), [""; 0], "{variable}");
     let warnings = log.lines().filter(|line| line.contains("the configuration is invalid")).count();
-    assert_eq!(warnings, 1, "once, and not at every request: {log}");
+    assert_eq!(warnings, 1, "one warning, not one per request: {log}");
     assert_eq!((broker.calls().len(), broker.server.counts().store_calls()), (0, 0));
 
-    let mended = Instant::now();
+    let fixed = Instant::now();
     match right {
         Some(right) => broker.variables.set(variable, right),
         None => broker.variables.unset(variable),
     }
-    // An instance that is asked all the time lives on, and must find out by itself.
+    // An instance that gets requests all the time is never replaced, and must notice the fix
+    // itself.
     while broker.nightly(MEMBERS).await.status != 200 {
-        assert!(mended.elapsed() < HEEDED, "{variable}: {wrong}: it is mended, and still: {}", broker.server.output());
+        assert!(
+            fixed.elapsed() < TAKES_EFFECT,
+            "{variable}: {wrong}: still refused after the fix: {}",
+            broker.server.output()
+        );
         sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(broker.server.counts().instances, 1);
@@ -108,7 +115,7 @@ async fn variable_with_mistake_stops_all_service_until_fixed() {
     ];
     let checks = cases.map(|(variable, wrong, told)| {
         let setup = setup.clone();
-        // A store of its own.
+        // Each case has its own store.
         let setup = Setup { key_value: broker_host::KeyValue::memory(), ..setup };
         async move { check(setup.start().await, variable, wrong, marker, told).await }
     });
@@ -130,16 +137,17 @@ async fn failing_variable_provider_at_start_gives_500() {
 #[tokio::test]
 async fn failing_variable_provider_later_keeps_the_last_configuration() {
     let mut setup = Setup::in_one_instance();
-    // The instance must not be given up while nobody asks.
+    // The instance must be kept while no requests arrive.
     setup.reuse.idle = Duration::from_secs(60);
     let broker = setup.start().await;
     let token = broker.nightly(MEMBERS).await.token();
     broker.variables.fail(true);
-    // Longer than a configuration is remembered.
+    // Longer than the 10 s for which an instance keeps its configuration.
     sleep(Duration::from_secs(11)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     assert!(broker.server.output().contains("the variables cannot be read"), "{}", broker.server.output());
-    // A mistake is another matter: nothing is served until it is mended.
+    // A mistake is different from an unreadable variable: the broker serves nothing until it is
+    // fixed.
     broker.variables.fail(false);
     broker.variables.set("callers", "{}");
     sleep(Duration::from_secs(11)).await;

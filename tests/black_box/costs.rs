@@ -1,5 +1,5 @@
-//! What a request costs the component: instructions of its own, and calls of the host. Exact, so that nothing gets dearer
-//! unnoticed: `docs/performance.md` has it all, and is what is compared with.
+//! Costs of a request: executed instructions and calls of the host. The counts are exact and
+//! must match `docs/performance.md`, so that no request becomes more expensive unnoticed.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -9,21 +9,22 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret, token_request,
+    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret,
+    token_request, toolchain_note,
 };
 
-/// The component may have no more bytes, and an instance no more memory.
+/// Limits: bytes of the component, and memory of an instance.
 const SIZE_LIMIT: u64 = 512 << 10;
 const MEMORY_LIMIT: usize = 2 << 20;
 
-/// So much may an instruction count be away from the page.
+/// How far an instruction count may differ from the page.
 const TOLERANCE: f64 = 0.03;
 
-/// What one request cost.
+/// Cost of one request.
 #[derive(Clone, Copy)]
 struct Cost {
     instructions: u64,
-    /// How often the host was called while it was answered.
+    /// How often the component called the host while it answered.
     calls: Counts,
 }
 
@@ -38,16 +39,18 @@ impl Cost {
     }
 }
 
-/// One request of a kind, at best of several: digits of times and numbers differ, and now and then memory is out of date.
+/// Measures one kind of request, and returns the cheapest of twenty: digits of times and
+/// numbers differ, and sometimes memory is out of date.
 async fn measure<F: Future<Output = u16>>(server: &Server, status: u16, request: impl Fn() -> F) -> Cost {
     let mut best: Option<Cost> = None;
     assert_eq!(request().await, status);
     for _ in 0..20 {
         let before = server.counts();
-        // What the request before this one cost is known when this one starts.
+        // The host adds up a request's instructions when the next one starts.
         assert_eq!(request().await, status);
         let calls = since(before, server.counts());
-        // The calls are this request's, the instructions those of the one before it: each at its best.
+        // The calls belong to this request, the instructions to the one before it. Keep the
+        // best of each.
         let best = best.get_or_insert(Cost { instructions: calls.fuel, calls });
         best.instructions = best.instructions.min(calls.fuel);
         if host_calls(calls) < host_calls(best.calls) {
@@ -78,16 +81,16 @@ fn since(before: Counts, after: Counts) -> Counts {
     calls
 }
 
-/// A request of the caller `nightly` that has the credentials in its body.
+/// Requests a token as the caller `nightly`, with the credentials in the body.
 async fn in_body(broker: &Broker, scope: &str) -> Answer {
     let Caller { name, secret, .. } = &broker.setup.nightly;
     let fields =
         [("grant_type", "client_credentials"), ("scope", scope), ("client_id", name), ("client_secret", secret)];
     let request = http::Request::post("/oauth/token").header("content-type", "application/x-www-form-urlencoded");
-    broker.send(request.body(form(&fields)).expect("it is a request")).await
+    broker.send(request.body(form(&fields)).expect("the request is valid")).await
 }
 
-/// The first request of an instance that has two.
+/// Measures the first request of an instance that is replaced after two.
 async fn measure_first(broker: &Broker, scope: &str) -> Cost {
     let mut best: Option<Cost> = None;
     for _ in 0..3 {
@@ -107,7 +110,7 @@ fn metered() -> Setup {
     Setup { watched: Watched::Instructions, ..Setup::in_one_instance() }
 }
 
-/// The caller `nightly` among so many.
+/// Returns a policy with the caller `nightly` among `callers` of them.
 fn policy_of(setup: &Setup, callers: usize) -> serde_json::Value {
     let mut policy = json!({ &setup.nightly.name: setup.policy()[&setup.nightly.name] });
     let digest = digest_of("another");
@@ -124,7 +127,7 @@ async fn with_callers(mut setup: Setup, callers: usize) -> Broker {
     broker
 }
 
-/// The caller `nightly` with the last of so many applications.
+/// Starts a broker in which the caller `nightly` uses the last of `applications` applications.
 async fn with_applications(mut setup: Setup, applications: usize) -> Broker {
     let entry =
         |number| (format!("city-{number}"), json!({ "client_id": random("id"), "client_secret": secret("of-a-city") }));
@@ -136,14 +139,14 @@ async fn with_applications(mut setup: Setup, applications: usize) -> Broker {
     let broker = setup.start().await;
     let config = broker.config();
     let application = config.applications.iter().find(|known| known.name == format!("city-{}", applications - 1));
-    let application = application.expect("it is the last one");
+    let application = application.expect("the last application is configured");
     let token = secret("token-of-a-city");
     broker.store_token_of(application, &application.current, &token, MEMBERS, Duration::from_secs(3600)).await;
     broker
 }
 
 async fn floor(reuse: Reuse) -> Server {
-    let manifest = Manifest::read(&root().join("tests/bench/floor/spin.toml")).expect("it is a manifest");
+    let manifest = Manifest::read(&root().join("tests/bench/floor/spin.toml")).expect("the floor has a manifest");
     let load = move || {
         broker_host::build(&manifest).expect("the floor builds");
         App::load_metered(manifest).expect("the floor loads")
@@ -158,7 +161,8 @@ async fn ask_floor(server: &Server, caller: &Caller) -> u16 {
     tests::exchange(server.addr(), request).await.expect("the floor answers").status
 }
 
-/// Compares with the table of the page that begins with this line; the first `numbers` columns may be a little off.
+/// Compares rows with the table that begins with `header` on the page. In the first `numbers`
+/// columns after the name, numbers may differ by [`TOLERANCE`].
 fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
     let table =
         [header.to_owned(), "|---".repeat(header.matches('|').count() - 1) + "|"].into_iter().chain(rows.to_vec());
@@ -180,10 +184,12 @@ fn compare(page: &str, header: &str, rows: &[String], numbers: usize) {
             _ => known.get(place) == Some(&found[place]),
         };
         if !(0..found.len()).all(same) {
-            writeln!(wrong, "{row} is not what the page says").expect("a string takes everything");
+            writeln!(wrong, "{row} differs from the page").expect("a string takes everything");
         }
     }
-    assert!(wrong.is_empty() && on_page.len() == rows.len(), "{wrong}{page} should have\n{table}");
+    if !wrong.is_empty() || on_page.len() != rows.len() {
+        panic!("{}{wrong}{page} should have\n{table}", toolchain_note(&read("docs/testing.md")));
+    }
 }
 
 #[tokio::test]
@@ -240,7 +246,7 @@ async fn request_costs_match_performance_md() {
     let mut setup = metered();
     let scopes = setup.with_scopes(100);
     let broker = setup.start().await;
-    // Of one length each.
+    // From number 10 on, all names have the same length.
     let scopes = &scopes[10..];
     for scope in scopes {
         broker.store_token(scope, Duration::from_secs(3600)).await;
@@ -279,14 +285,14 @@ async fn request_costs_match_performance_md() {
     );
 }
 
-/// How much the component has allocated at once, as far as it has told after `before`.
+/// Returns the largest allocation that the component has logged after `before`.
 fn allocated(server: &Server, before: usize) -> usize {
     let output = server.output();
     let told = output[before..].lines().filter_map(|line| line.strip_prefix("allocated ")?.strip_suffix(" bytes"));
     told.map(|bytes| bytes.parse().expect("it is a number")).max().expect("every request allocates")
 }
 
-/// The bytes of an answer without what the host adds.
+/// Returns the bytes of an answer without the headers that the host adds.
 fn bytes_of(answer: &Answer) -> usize {
     let header = |(name, value): &(String, String)| format!("{name}: {value}\r\n").len();
     "HTTP/1.1 200 OK\r\n".len()
@@ -307,11 +313,14 @@ async fn memory_hit_allocates_at_most_its_answer_at_once() {
             let answer = broker.nightly(scope).await;
             answer.token();
             let first = allocated(&broker.server, before);
-            assert!(first > bytes_of(&answer), "a fetch takes more than its answer, or it would not be seen: {first}");
+            assert!(
+                first > bytes_of(&answer),
+                "a fetch must allocate more than its answer, or the test measures nothing: {first}"
+            );
             for is_form in [false, true] {
                 let mut least = usize::MAX;
                 let mut bytes = 0;
-                // Now and then memory is out of date.
+                // Three tries, because sometimes memory is out of date.
                 for _ in 0..3 {
                     let before = broker.server.output().len();
                     let answer = if is_form { in_body(&broker, scope).await } else { broker.nightly(scope).await };
@@ -361,19 +370,19 @@ async fn component_size_and_memory_match_performance_md() {
 async fn unknown_caller_costs_as_much_as_a_wrong_secret() {
     let broker = metered().start().await;
     let nightly = &broker.setup.nightly;
-    // One caller with three secrets, of which one has expired, and one with one.
+    // One caller has three secrets, one of them expired. The other caller has one secret.
     let mut policy = broker.setup.policy();
     let digests = &mut policy[&nightly.name]["secret_sha256"];
     *digests = json!([digests[0], { "sha256": digest_of("expired"), "expires": "2020-01-01" }, digest_of("another")]);
     broker.variables.set("callers", policy.to_string());
     let as_caller = |name: &str, secret: &str| Caller { name: name.into(), secret: secret.into(), scopes: Vec::new() };
-    // Of one length, because the rest of a request costs by the byte.
+    // Names of one length, because reading a request costs by the byte.
     let unknown = "x".repeat(nightly.name.len());
     let mut costs = Vec::new();
     for (what, caller) in [
         ("a caller's name, a wrong secret", as_caller(&nightly.name, "nothing")),
         ("a caller's name, a right secret that has expired", as_caller(&nightly.name, "expired")),
-        ("nobody's name", as_caller(&unknown, "nothing")),
+        ("an unknown name", as_caller(&unknown, "nothing")),
     ] {
         let cost = measure(&broker.server, 401, async || broker.token(&caller, Some(MEMBERS)).await.status).await;
         costs.push((what, cost.instructions));
@@ -381,7 +390,8 @@ async fn unknown_caller_costs_as_much_as_a_wrong_secret() {
     let rows: Vec<_> = costs.iter().map(|(what, cost)| format!("| {what} | {cost} |")).collect();
     compare("docs/performance.md", "| presented | instructions |", &rows, 1);
     let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
-    assert!((0.995..1.005).contains(&ratio(2, 0)), "who is there can be told from who is not: {costs:?}");
-    // A secret that matches costs no more comparing; its line in the log is longer, because it names the caller.
+    assert!((0.995..1.005).contains(&ratio(2, 0)), "instructions tell which callers exist: {costs:?}");
+    // A matching secret costs no more comparing. Its log line is longer, because it names the
+    // caller.
     assert!((0..5000).contains(&(costs[1].1 as i64 - costs[0].1 as i64)), "{costs:?}");
 }

@@ -1,4 +1,5 @@
-//! Who is refused, with what, and that a refusal touches nothing.
+//! Denials: which requests are refused, with which answer, and that a refusal touches neither
+//! store nor OfficeRnD.
 
 use std::convert::Infallible;
 
@@ -16,11 +17,11 @@ use tests::{
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Every denial is tried on a broker that has touched nothing, and on one that has a token.
+/// Every denial is tried on a broker without and with a cached token.
 const CACHED: [bool; 2] = [false, true];
 
 async fn start(cached: bool) -> Broker {
-    // One instance: its memory has the token too.
+    // One instance, so that its memory has the token too.
     let broker = Setup::in_one_instance().start().await;
     if cached {
         broker.token(&broker.setup.nightly, None).await.token();
@@ -29,7 +30,8 @@ async fn start(cached: bool) -> Broker {
     broker
 }
 
-/// Sends a request, checks that nothing was touched for it and that the answer is as every error is, and returns it.
+/// Sends a request and returns its answer. Checks that the request touched nothing and that the
+/// answer has the form of every error.
 async fn denied(broker: &Broker, what: &str, request: Request<String>) -> Answer {
     let before = broker.touched();
     let answer = broker.send(request).await;
@@ -171,7 +173,7 @@ async fn failed_authentications_all_get_the_same_answer() {
             ("a secret in capitals".into(), request(&basic(&nightly.name, &nightly.secret.to_uppercase()))),
             ("a shortened secret".into(), request(&basic(&nightly.name, &nightly.secret[..20]))),
         ];
-        // Whoever knows the policy must not be able to call with it.
+        // A reader of the policy must not be able to use a digest as a secret.
         let digest = broker.setup.policy()[&nightly.name]["secret_sha256"][0].as_str().unwrap().to_owned();
         cases.push(("the digest of the secret".into(), request(&basic(&nightly.name, &digest))));
 
@@ -201,7 +203,7 @@ async fn failed_authentications_all_get_the_same_answer() {
             request.headers_mut().remove(AUTHORIZATION);
             cases.push((what.into(), request));
         }
-        // What else is wrong with the request is not told to somebody who is not established.
+        // Other mistakes of the request are not reported if authentication fails.
         let mut request = with_form(&broker, &[("grant_type", "password"), ("scope", PAYMENTS)]);
         request.headers_mut().insert(AUTHORIZATION, basic(&nightly.name, "wrong").parse().unwrap());
         cases.push(("a wrong secret and much else".into(), request));
@@ -211,7 +213,7 @@ async fn failed_authentications_all_get_the_same_answer() {
             let what = format!("{what}, cached: {cached}");
             let answer = denied(&broker, &what, request).await;
             assert_eq!((answer.status, answer.error().as_str()), (401, "invalid_client"), "{what}");
-            // Byte for byte, headers and all.
+            // Equal in every byte, headers included.
             let seen = (answer.status, answer.headers, answer.body);
             assert_eq!(&seen, first.get_or_insert(seen.clone()), "{what}");
         }
@@ -244,7 +246,8 @@ async fn other_methods_get_405_and_no_answer_has_cors_headers() {
             let answer = denied(&broker, &what, request).await;
             assert_eq!((answer.status, answer.error().as_str()), (405, "invalid_request"), "{what}");
         }
-        // The one method there is, from a page: answered, and of no use to the page.
+        // POST from a web page is answered, but without the headers that would let the page
+        // read the answer.
         let mut request = token_request(&broker.setup.nightly, Some(RESOURCES));
         request.headers_mut().insert("origin", HeaderValue::from_static("https://app.example"));
         assert_eq!(denied(&broker, "POST with an Origin", request).await.status, 400);
@@ -264,7 +267,7 @@ async fn other_methods_get_405_and_no_answer_has_cors_headers() {
 async fn body_over_16_kib_gets_413_with_or_without_content_length() {
     for cached in CACHED {
         let broker = start(cached).await;
-        // 16 KiB to the byte is read; the padding is a parameter that nobody knows.
+        // A body of exactly 16 KiB is read. The padding is an unknown parameter.
         let padded = |length: usize| {
             let begin = form(&[GRANT, ("scope", RESOURCES), ("padding", "")]);
             format!("{begin}{}", "x".repeat(length - begin.len()))
@@ -314,7 +317,7 @@ async fn truncated_body_gets_no_token_even_if_its_beginning_is_valid() {
     let body = form(&[("grant_type", "client_credentials"), ("scope", MEMBERS)]);
     let chunk = format!("{:x}\r\n{body}\r\n", body.len());
     let length = |length: usize| format!("Content-Length: {length}");
-    // Whether the end of the connection is all that is missing, or it stays open.
+    // The client closes its side after the truncated body, or keeps it open.
     for (framing, body, is_closed) in [
         (length(body.len() + 1), &body, true),
         (length(body.len() + 1), &body, false),

@@ -1,4 +1,5 @@
-//! Everything around the broker fails, one thing at a time. What a caller sees of it stands in docs/faults.md.
+//! Faults: everything around the broker fails, one thing at a time. docs/faults.md has the
+//! answers that a caller must see.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -18,38 +19,38 @@ use tests::{
 };
 use tokio::time::sleep;
 
-/// A caller never waits longer: the 12 s that a request may take, and something for the machine.
+/// Longest wait of a caller: the 12 s of a request, and 0.9 s for the machine.
 const LONGEST: Duration = Duration::from_millis(12_900);
 
-/// As long as a configuration is remembered.
+/// How long an instance keeps its configuration.
 const CONFIG_MEMORY: Duration = Duration::from_secs(10);
 
 enum Fault {
-    /// OfficeRnD answers so.
+    /// OfficeRnD gives this answer.
     OfficeRnd(Upstream),
-    /// Nobody listens.
+    /// OfficeRnD refuses connections.
     Refused,
-    /// The address of OfficeRnD is this one, until somebody mends it and starts the host anew.
+    /// The identity URL is this one, until it is corrected and the host restarted.
     Address(String),
-    /// The store does so.
+    /// The store has these faults.
     Store(Faults),
-    /// Every value in the store is changed so, and nobody remembers what it was.
+    /// Every value in the store is changed, and memory has no copy.
     Values(fn(&mut Vec<u8>)),
-    /// The variables are changed so.
+    /// The variables are changed before the first request.
     Variables(fn(&Broker)),
-    /// The same after they have been read.
+    /// The variables are changed after they have been read.
     VariablesLater(fn(&Broker)),
 }
 
-/// A fault and what came of it, or what is to come of it.
+/// A fault, and what was measured: one row of the page.
 struct Row {
     fault: String,
-    /// What the caller saw, twice.
+    /// The answer to each of two requests during the fault.
     saw: String,
-    /// And was told of when to come back, in seconds.
+    /// Their `Retry-After`, in seconds.
     told: Option<u64>,
     calls: u64,
-    /// What who came back then saw, after the fault had ended.
+    /// The answer after that time, when the fault has ended.
     next: String,
     slowest: Duration,
 }
@@ -62,7 +63,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// All that the application may have, in the order in which the broker asks for it.
+/// Returns both scopes of `nightly`, in the order in which the broker requests them.
 fn both() -> String {
     format!("{COMPANIES} {MEMBERS}")
 }
@@ -133,7 +134,7 @@ async fn measure(what: &str, fault: Fault) -> Row {
             broker.variables.set("callers", broker.setup.policy().to_string());
         }
     }
-    // A 500 is about the variables, and says nothing of when.
+    // A 500 is a mistake in the variables and has no `Retry-After`.
     let told = first.retry_after();
     sleep(told.map_or(if first.status == 500 { CONFIG_MEMORY } else { Duration::ZERO }, Duration::from_secs)).await;
     let (next, took) = ask(&broker).await;
@@ -143,16 +144,17 @@ async fn measure(what: &str, fault: Fault) -> Row {
     Row { fault: what.into(), saw: in_words(&first), told, calls, next: in_words(&next), slowest }
 }
 
-/// Who dies.
+/// What dies.
 #[derive(Clone, Copy)]
 enum Dying {
     Host,
-    /// And its host lives on.
+    /// The instance, while its host keeps running.
     Instance,
 }
 
-/// A death at each of the store's operations in a fetch, and in its call to OfficeRnD. Who comes next, to another host on the
-/// same store or to another instance of the same host, is told or served.
+/// Kills the host or the instance at each store operation of a fetch, and in its call to
+/// OfficeRnD. The next request, to another host on the same store or to another instance of the
+/// same host, must get a token or `Retry-After`.
 async fn measure_deaths(who: Dying) -> Row {
     let whole = Setup::default().start().await;
     whole.nightly(&both()).await.token();
@@ -160,7 +162,7 @@ async fn measure_deaths(who: Dying) -> Row {
     let operations = whole.server.counts().store_calls();
     let deaths = join_all((1..=operations + 1).map(async |last| {
         let broker = Setup::default().start().await;
-        // The fetch stops where it is to die.
+        // The fetch stops at the operation at which it is killed.
         broker.set_store_faults(Faults { delay: Duration::from_secs(60), spared: last - 1, ..Faults::default() });
         if last > operations {
             broker.sandbox.answer_next(Upstream::hang());
@@ -172,7 +174,7 @@ async fn measure_deaths(who: Dying) -> Row {
             true => dying.server.counts().store_calls() >= last,
             false => !broker.calls().is_empty(),
         };
-        tests::eventually("the moment to die", is_there).await;
+        tests::eventually("the operation at which it is killed", is_there).await;
         let next = match who {
             Dying::Host => {
                 drop(dying);
@@ -222,7 +224,7 @@ async fn measure_deaths(who: Dying) -> Row {
     }
 }
 
-/// A TLS server whose certificate nobody has signed. It ends when this is dropped.
+/// A TLS server with a self-signed certificate. Dropping it ends the server.
 struct Impostor {
     server: Child,
     url: String,
@@ -239,13 +241,13 @@ impl Impostor {
         };
         let certificate = "req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 1 -subj /CN=localhost \
                            -addext subjectAltName=DNS:localhost";
-        assert!(openssl(certificate).status().expect("there is an openssl").success());
+        assert!(openssl(certificate).status().expect("openssl is installed").success());
         let mut server = openssl("s_server -accept 127.0.0.1:0 -key key -cert certificate -www")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.starts_with("ACCEPT")).expect("it says where it is");
+        let line = lines.find(|line| line.starts_with("ACCEPT")).expect("openssl prints its port");
         let port = line.rsplit(':').next().unwrap();
         Self { server, url: format!("https://localhost:{port}"), _folder: folder }
     }
@@ -258,7 +260,7 @@ impl Drop for Impostor {
     }
 }
 
-/// A whole answer with these headers.
+/// A complete answer of OfficeRnD with these headers.
 fn answer<const N: usize>(status: u16, headers: [(HeaderName, String); N], body: impl Into<Bytes>) -> Fault {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -274,12 +276,12 @@ fn raw(bytes: impl Into<Bytes>, then: Then) -> Fault {
     Fault::OfficeRnd(Upstream::Raw(bytes.into(), then))
 }
 
-/// A grant, after this has happened to it.
+/// A token answer of OfficeRnD, changed in this way.
 fn grant(change: impl Fn(&mut Value)) -> Fault {
     let (token, scope) = (random("upstream"), both());
     let mut grant = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3599, "scope": scope });
     change(&mut grant);
-    // What JSON does not have.
+    // JSON has no such numbers, so they are written as strings first.
     bare(200, grant.to_string().replace("\"NaN\"", "NaN").replace("\"1e308\"", "1e308"))
 }
 
@@ -300,14 +302,14 @@ fn store(fail: Fail, delay: u64) -> Fault {
 const GZIP: &[u8] =
     b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xabVJLNN-.\x8e/\xc9\xcfN\xcdS\xb2RJ\xaf\xca,P\xaa\x05\x00R\xa4\x05\xb8\x17\x00\x00\x00";
 
-/// The page's rows, by their cells.
+/// Returns the rows of the page, split into cells.
 fn written(page: &str) -> Vec<Vec<&str>> {
     let section = page.split("\n## ").find(|section| section.starts_with("Faults")).expect("the section about faults");
     let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault "));
     rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
 }
 
-/// Whether `told` is what the page says: `-`, `17 s` or `5 to 6 s`.
+/// Whether `told` matches the page: `-`, `17 s` or `5 to 6 s`.
 fn is_as_written(told: Option<u64>, written: &str) -> bool {
     let seconds: Vec<u64> = written.split(' ').filter_map(|word| word.parse().ok()).collect();
     match told {
@@ -318,7 +320,7 @@ fn is_as_written(told: Option<u64>, written: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_get_the_answers_of_faults_md() {
-    // What is built and loaded now takes no time from the date below.
+    // Build and load the component first, so that this takes no time from the date below.
     drop(Setup::default().start().await);
     let impostor = Impostor::start();
     let elsewhere = Sandbox::start(Config::default()).await.unwrap();
@@ -385,7 +387,7 @@ async fn faults_get_the_answers_of_faults_md() {
         ("store: half a second slow, then fails", store(Fail::Always, 500)),
         ("store: corrupt values", Fault::Values(|value| value.iter_mut().for_each(|byte| *byte ^= 0x55))),
         ("store: values cut off", Fault::Values(|value| value.truncate(value.len() / 2))),
-        // The version comes first, and a later one may have more.
+        // The first byte is the version, and a later version may be longer.
         (
             "store: values of a later version",
             Fault::Values(|value| {

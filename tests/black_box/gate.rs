@@ -1,4 +1,5 @@
-//! Crowds: how often OfficeRnD is called, whoever and however many want a token.
+//! The gate over sockets: how often OfficeRnD is called by crowds, several hosts and failing
+//! stores.
 
 use std::time::Duration;
 
@@ -10,15 +11,15 @@ use serde_json::json;
 use tests::{Answer, Broker, COMPANIES, MEMBERS, Redis, Setup, all_at_once, crowd, different_tokens, most_in_a_minute};
 use tokio::time::sleep;
 
-/// A sandbox that takes every call, so that it is the broker which keeps the limit.
+/// A sandbox that accepts every call, so that only the broker keeps the call quota.
 fn generous() -> Config {
     Config { calls_per_minute: 1000, ..Config::default() }
 }
 
 #[track_caller]
-fn check_told_when(answer: &Answer) {
+fn check_told_to_retry(answer: &Answer) {
     assert_eq!((answer.status, answer.error().as_str()), (503, "temporarily_unavailable"));
-    let told = answer.retry_after().unwrap_or_else(|| panic!("not told when: {answer:?}"));
+    let told = answer.retry_after().unwrap_or_else(|| panic!("no Retry-After: {answer:?}"));
     assert!((1..=60).contains(&told), "{answer:?}");
 }
 
@@ -29,7 +30,7 @@ async fn two_hundred_cold_requests_make_one_call() {
     let answers = all_at_once(&[&broker], 200, MEMBERS).await;
     assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
     let counts = broker.server.counts();
-    assert!(counts.instances > 1, "they did not come at once: {counts:?}");
+    assert!(counts.instances > 1, "the requests did not arrive at once: {counts:?}");
     assert_eq!(counts.traps, 0, "{}", broker.server.output());
 }
 
@@ -42,7 +43,7 @@ async fn two_hosts_on_one_redis_make_one_call() {
     let first = setup.start().await;
     let mut calls = Vec::new();
     for _ in 0..ROUNDS {
-        // Hosts that know nothing, and a store that knows nothing.
+        // New hosts with empty memory, and an empty store.
         let one = first.beside(redis.key_value()).await;
         let two = first.beside(redis.key_value()).await;
         one.empty_store().await;
@@ -51,7 +52,10 @@ async fn two_hosts_on_one_redis_make_one_call() {
         let made = first.calls().len() - before;
         assert!((1..=2).contains(&made), "{made} calls");
         assert!(different_tokens(&answers) <= made);
-        assert!(one.server.counts().instances > 1 && two.server.counts().instances > 1, "they did not come at once");
+        assert!(
+            one.server.counts().instances > 1 && two.server.counts().instances > 1,
+            "the requests did not arrive at once"
+        );
         calls.push(made);
     }
     let single = calls.iter().filter(|made| **made == 1).count();
@@ -69,17 +73,18 @@ async fn sixth_scope_set_in_a_minute_gets_503_with_retry_after() {
     }
     let answers =
         [broker.nightly(&scopes[5]).await, broker.nightly(&scopes[6]).await, broker.nightly(&scopes[5]).await];
-    answers.iter().for_each(check_told_when);
-    // A call is free when the first of the five is a minute old.
+    answers.iter().for_each(check_told_to_retry);
+    // The next call is allowed when the first of the five is a minute old.
     let told = answers[0].retry_after().unwrap();
     let oldest = broker.calls()[0].at.elapsed().as_secs();
     assert!((58..=61).contains(&(told + oldest)), "{told} s, and the first call was {oldest} s ago");
-    // Who has a token is not concerned; neither is another host on the same store better off.
+    // Scope sets with a token are still served. Another host on the same store has the same
+    // quota.
     for scope in &scopes[..5] {
         broker.nightly(scope).await.token();
     }
     let other = broker.beside(broker.setup.key_value.clone()).await;
-    check_told_when(&other.nightly(&scopes[6]).await);
+    check_told_to_retry(&other.nightly(&scopes[6]).await);
     other.nightly(&scopes[0]).await.token();
     assert_eq!(broker.calls().len(), 5);
 }
@@ -100,7 +105,7 @@ async fn crowds_for_seven_scope_sets_make_five_calls_and_the_rest_get_503() {
             assert!(answers.iter().all(|answer| answer.scope() == *scope));
             served += 1;
         } else {
-            answers.iter().for_each(check_told_when);
+            answers.iter().for_each(check_told_to_retry);
         }
     }
     assert_eq!((served, broker.calls().len()), (5, 5));
@@ -115,7 +120,7 @@ async fn failed_calls_count_towards_upstream_calls_per_minute() {
     let broker = setup.start().await;
     assert_eq!(broker.nightly(&scopes[0]).await.error(), "invalid_scope");
     broker.nightly(&scopes[1]).await.token();
-    check_told_when(&broker.nightly(&scopes[2]).await);
+    check_told_to_retry(&broker.nightly(&scopes[2]).await);
     assert_eq!(broker.calls().len(), 2);
 }
 
@@ -125,9 +130,9 @@ async fn storm_after_an_outage_gets_tokens_or_retry_after() {
     let broker = Setup { sandbox: generous(), ..Setup::default() }.start().await;
     broker.sandbox.answer_always(Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
     let first = broker.nightly(MEMBERS).await;
-    check_told_when(&first);
+    check_told_to_retry(&first);
 
-    // OfficeRnD is back, which nobody knows yet.
+    // OfficeRnD works again, but the pause is still in force.
     broker.sandbox.answer_always(Upstream::Normal);
     let answers = all_at_once(&[&broker], 500, MEMBERS).await;
     let mut wait = first.retry_after().unwrap();
@@ -136,17 +141,17 @@ async fn storm_after_an_outage_gets_tokens_or_retry_after() {
         if answer.status == 200 {
             served += 1;
         } else {
-            check_told_when(answer);
+            check_told_to_retry(answer);
             wait = wait.max(answer.retry_after().unwrap());
         }
     }
-    println!("500 callers while the gate was closed: {served} served, the others told to wait {wait} s at most");
+    println!("500 callers while the gate was closed: {served} served, the others told to wait at most {wait} s");
     assert!(broker.calls().len() <= 5, "{} calls", broker.calls().len());
 
-    // All of them do as they are told.
+    // All callers wait for the longest Retry-After.
     sleep(Duration::from_secs(wait)).await;
     let answers = all_at_once(&[&broker], 500, MEMBERS).await;
-    answers.iter().filter(|answer| answer.status != 200).for_each(check_told_when);
+    answers.iter().filter(|answer| answer.status != 200).for_each(check_told_to_retry);
     let served: Vec<_> = answers.iter().filter(|answer| answer.status == 200).cloned().collect();
     let calls = broker.calls();
     println!("500 callers when they had been told to come back: {} served, {} calls in all", served.len(), calls.len());
@@ -156,7 +161,8 @@ async fn storm_after_an_outage_gets_tokens_or_retry_after() {
     assert_eq!(broker.server.traps(), 0, "{}", broker.server.output());
 }
 
-/// Asks ten times while the store suffers, and checks that everybody is served and OfficeRnD hardly notices.
+/// Sends ten requests while the store has these faults, and checks that each gets a token and
+/// OfficeRnD gets at most `most_calls` calls.
 async fn check_served(what: &str, faults: Faults, setup: Setup, most_calls: usize) {
     let broker = Setup { key_value: KeyValue::memory(), ..setup }.start().await;
     broker.set_store_faults(faults);
@@ -167,7 +173,7 @@ async fn check_served(what: &str, faults: Faults, setup: Setup, most_calls: usiz
     let calls = broker.calls().len();
     assert!(calls <= most_calls, "{what}: {calls} calls");
     assert_eq!(broker.server.traps(), 0, "{what}: {}", broker.server.output());
-    // A store that is well again is used again, and what it lacks is brought.
+    // After the faults end, the broker uses the store again and writes the missing records.
     broker.set_store_faults(Faults::default());
     broker.nightly(MEMBERS).await.token();
     assert!(broker.calls().len() <= most_calls + 1, "{what}");
@@ -199,7 +205,7 @@ async fn instance_without_store_keeps_the_call_quota() {
         if index < 5 {
             answer.token();
         } else {
-            check_told_when(&answer);
+            check_told_to_retry(&answer);
         }
     }
     assert_eq!(broker.calls().len(), 5);
@@ -229,8 +235,8 @@ async fn garbage_in_the_store_is_treated_as_absent() {
         let token = broker.nightly(MEMBERS).await.token();
         assert_eq!(broker.calls().len(), 1, "{what}");
         let log = broker.server.output();
-        assert!(log.contains("officernd-token-broker: the store contains a"), "{what}: the log tells: {log}");
-        // It has been written over.
+        assert!(log.contains("officernd-token-broker: the store contains a"), "{what}: the log has no warning: {log}");
+        // The garbage has been overwritten.
         let broker = broker.restart().await;
         assert_eq!(broker.nightly(MEMBERS).await.token(), token, "{what}");
         assert_eq!(broker.calls().len(), 1, "{what}");
@@ -242,7 +248,7 @@ async fn record_with_broader_scope_than_requested_is_not_served() {
     let broker = Setup::default().start().await;
     let both = format!("{COMPANIES} {MEMBERS}");
     let broader = broker.store_token(&both, Duration::from_secs(3000)).await;
-    assert_eq!(broker.nightly(&both).await.token(), broader, "where it belongs it is served");
+    assert_eq!(broker.nightly(&both).await.token(), broader, "the record is served under its own key");
     let (_, record) = broker.stored().into_iter().find(|(key, _)| *key == broker.key(&both)).unwrap();
     broker.store(&broker.key(MEMBERS), record).await;
     let answer = broker.nightly(MEMBERS).await;
@@ -260,10 +266,10 @@ async fn lease_of_a_dead_holder_expires() {
     request.abort();
     drop(dying);
 
-    // At most the 12 s that a request waits, and then it is told when.
+    // A request waits at most 12 s for the lease. Then it gets 503 with Retry-After.
     let mut answer = broker.nightly(MEMBERS).await;
     if answer.status != 200 {
-        check_told_when(&answer);
+        check_told_to_retry(&answer);
         sleep(Duration::from_secs(answer.retry_after().unwrap())).await;
         answer = broker.nightly(MEMBERS).await;
     }

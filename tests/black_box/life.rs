@@ -1,4 +1,5 @@
-//! The table "A token's life": what a request gets for the life that a cached token has left.
+//! What a request gets, by the remaining lifetime of the cached token: fresh, aging, late or
+//! unusable. The stages are in the diagram "A token's life" of ARCHITECTURE.md.
 
 use std::time::Duration;
 
@@ -8,16 +9,17 @@ use serde_json::json;
 use tests::{Broker, MEMBERS, Setup, all_at_once, eventually};
 use tokio::time::sleep;
 
-/// With `min_remaining_seconds` at 300: a token is renewed early somewhere between 600 s and 525 s before its end.
+/// Remaining lifetimes for `min_remaining_seconds` = 300, with which an aging token begins to
+/// be renewed between 600 s and 525 s before it expires.
 const FRESH: Duration = Duration::from_secs(620);
 const AGING: Duration = Duration::from_secs(400);
 const LATE: Duration = Duration::from_secs(100);
-const OVER: Duration = Duration::from_secs(20);
+const UNUSABLE: Duration = Duration::from_secs(20);
 
-/// Long enough for a call that should not be made to be seen.
+/// How long a test waits to see that no call is made.
 const A_WHILE: Duration = Duration::from_millis(1000);
 
-/// A broker whose store has a token with so much life left, and that token.
+/// Starts a broker whose store has a token with this remaining lifetime, and returns both.
 async fn start(remaining: Duration) -> (Broker, String) {
     let broker = Setup::in_one_instance().start().await;
     let token = broker.store_token(MEMBERS, remaining).await;
@@ -45,11 +47,11 @@ async fn aging_token_is_served_while_one_request_renews_it() {
     let (broker, token) = start(AGING).await;
     broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(2)));
     for _ in 0..10 {
-        // Nobody waits for the successor: it comes 2 s from now at the earliest.
+        // No request waits for the new token, which arrives after 2 s at the earliest.
         assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     }
-    eventually("the call for a successor", || broker.calls().len() == 1).await;
-    assert_eq!(broker.nightly(MEMBERS).await.token(), token, "during the call too");
+    eventually("the renewal call", || broker.calls().len() == 1).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token, "while the call is made");
     let mut answer = broker.nightly(MEMBERS).await;
     for _ in 0..50 {
         if answer.token() != token {
@@ -58,10 +60,10 @@ async fn aging_token_is_served_while_one_request_renews_it() {
         sleep(Duration::from_millis(200)).await;
         answer = broker.nightly(MEMBERS).await;
     }
-    assert_ne!(answer.token(), token, "the successor is served when it is there");
+    assert_ne!(answer.token(), token, "the new token is served once it has arrived");
     assert!(answer.expires_in() > 3500);
     sleep(A_WHILE).await;
-    assert_eq!(broker.calls().len(), 1, "and nobody asks for another");
+    assert_eq!(broker.calls().len(), 1, "one renewal is enough");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,9 +73,9 @@ async fn aging_token_renewal_is_awaited_by_one_request_of_a_crowd() {
     for answer in all_at_once(&[&broker], 100, MEMBERS).await {
         assert_eq!(answer.token(), token);
     }
-    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    eventually("the renewal call", || broker.calls().len() == 1).await;
     sleep(A_WHILE).await;
-    // A fetch sets a few. Whoever waited for it would look a hundred times a second.
+    // A fetch sets a few timers. A request that waited for it would set a hundred a second.
     let timers = broker.server.counts().timers;
     assert!(timers < 20, "{timers} timers");
 }
@@ -85,7 +87,7 @@ async fn aging_token_in_an_outage_is_served_after_one_failed_call() {
     for _ in 0..5 {
         assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     }
-    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    eventually("the renewal call", || broker.calls().len() == 1).await;
     sleep(A_WHILE).await;
     for _ in 0..5 {
         assert_eq!(broker.nightly(MEMBERS).await.token(), token);
@@ -109,7 +111,7 @@ async fn renewal_of_usable_token_leaves_two_calls_of_the_quota() {
         }
         sleep(A_WHILE).await;
         assert_eq!(broker.calls().len(), 3, "{remaining:?}");
-        // They are for whoever has nothing.
+        // The last two calls are for scope sets without a usable token.
         broker.nightly(&scopes[3]).await.token();
         broker.nightly(&scopes[4]).await.token();
         assert_eq!(broker.nightly(&scopes[5]).await.status, 503);
@@ -132,7 +134,7 @@ async fn late_token_is_renewed_before_the_answer() {
 
 #[tokio::test]
 async fn late_token_is_served_when_its_renewal_fails() {
-    // In every way in which OfficeRnD can fail us, silence included.
+    // Every way in which OfficeRnD can fail, including no answer.
     let failures = [
         outage(),
         Upstream::text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later"),
@@ -158,14 +160,14 @@ async fn late_token_is_served_when_its_renewal_fails() {
 
 #[tokio::test]
 async fn token_with_less_than_30_s_left_is_not_served() {
-    let (broker, token) = start(OVER).await;
+    let (broker, token) = start(UNUSABLE).await;
     broker.sandbox.answer_next(outage());
     for _ in 0..2 {
         let answer = broker.nightly(MEMBERS).await;
         assert_eq!((answer.status, answer.error().as_str()), (503, "temporarily_unavailable"));
         assert!(answer.retry_after().is_some_and(|told| (1..=6).contains(&told)), "{answer:?}");
     }
-    let (broker, _) = start(OVER).await;
+    let (broker, _) = start(UNUSABLE).await;
     let answer = broker.nightly(MEMBERS).await;
     assert_ne!(answer.token(), token);
     assert!(answer.expires_in() > 3500);
@@ -174,7 +176,8 @@ async fn token_with_less_than_30_s_left_is_not_served() {
 
 #[tokio::test]
 async fn reissued_token_is_not_fetched_repeatedly() {
-    // It came with 200 s left, and comes again with what is left of them.
+    // OfficeRnD issues a token of 200 s, and then the same one again with the rest of its
+    // lifetime.
     let sandbox = Config { token_life: Duration::from_secs(200), reissue: true, ..Config::default() };
     let broker = Setup { sandbox, ..Setup::in_one_instance() }.start().await;
     let token = broker.nightly(MEMBERS).await.token();
@@ -183,7 +186,8 @@ async fn reissued_token_is_not_fetched_repeatedly() {
     }
     assert_eq!(broker.calls().len(), 1);
 
-    // The store has it from long ago: one request finds out that there is no later one, and the others leave it at that.
+    // The store has the token from 10 min ago. One request learns that OfficeRnD has no newer
+    // one; the others do not call again.
     let (broker, token) = start(LATE).await;
     let again = json!({ "access_token": token, "token_type": "Bearer", "expires_in": 90, "scope": MEMBERS });
     broker.sandbox.answer_always(Upstream::json(StatusCode::OK, &again));
@@ -203,11 +207,11 @@ async fn min_remaining_seconds_sets_when_token_is_late() {
     let token = broker.store_token(MEMBERS, LATE).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     sleep(A_WHILE).await;
-    assert_eq!(broker.calls().len(), 0, "100 s are more than twice 30 s");
+    assert_eq!(broker.calls().len(), 0, "with 30 s, a token with 100 s left is still fresh");
     let broker = setup().start().await;
     let token = broker.store_token(MEMBERS, Duration::from_secs(40)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
-    eventually("the call for a successor", || broker.calls().len() == 1).await;
+    eventually("the renewal call", || broker.calls().len() == 1).await;
     let setup = Setup { variables: vec![("min_remaining_seconds", "3300".into())], ..Setup::in_one_instance() };
     let broker = setup.start().await;
     let token = broker.store_token(MEMBERS, Duration::from_secs(3200)).await;
@@ -226,7 +230,7 @@ async fn token_stored_or_deleted_by_another_host_takes_effect() {
             }
             sleep(Duration::from_millis(200)).await;
         }
-        panic!("the token of the store is not served");
+        panic!("the newer token of the store is not served");
     };
     until(&newer).await;
     broker.empty_store().await;
@@ -238,6 +242,6 @@ async fn token_stored_or_deleted_by_another_host_takes_effect() {
         }
         sleep(Duration::from_millis(200)).await;
     }
-    assert_ne!(token, newer, "a token that was forgotten is served on");
+    assert_ne!(token, newer, "a token that was deleted from the store is still served");
     assert_eq!(broker.calls().len(), 1);
 }

@@ -1,6 +1,6 @@
-//! The component from outside: what callers, the operator and OfficeRnD see of it.
+//! Tests of the component from outside: what callers, the operator and OfficeRnD see of it.
 //!
-//! One program, because each would link wasmtime anew.
+//! One test binary, because each more would link wasmtime again.
 
 mod applications;
 mod audit;

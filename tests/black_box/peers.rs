@@ -1,4 +1,4 @@
-//! Servers and clients that nobody in this project wrote.
+//! Servers and clients of other projects, from `tests/peers`.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -9,7 +9,7 @@ use oauth2::{
 };
 use tests::{Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer, secret};
 
-/// A broker that has calls to spare: what is tested here is the protocol.
+/// Starts a broker with a call quota of 100, because these tests are about the protocol.
 async fn generous() -> Broker {
     let mut setup = Setup::default();
     setup.sandbox.calls_per_minute = 100;
@@ -17,7 +17,7 @@ async fn generous() -> Broker {
     setup.start().await
 }
 
-/// Runs one of the peers' programs, which block, against a broker of its own.
+/// Runs one of the peers' programs, which block, against a new broker.
 async fn run(command: &'static [&'static str], scope: &'static str) -> String {
     let broker = generous().await;
     let url = format!("http://{}", broker.server.addr());
@@ -30,14 +30,14 @@ async fn run(command: &'static [&'static str], scope: &'static str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_another_projects_oauth_server_are_served() {
     let mut setup = Setup::default();
-    // RFC 6749 appendix A.1 and A.2: printable ASCII, on which this server insists.
+    // RFC 6749 appendix A.1 and A.2: printable ASCII, which this server insists on.
     setup.application.id = random("application id&=+%");
     setup.application.secret = secret("application-secret&=+%/\"\\ ");
-    // This one knows the scope but has not granted it: the policy asks for too much.
+    // The server knows this scope but does not grant it, so the policy allows too much.
     setup.nightly.scopes.push(PAYMENTS.into());
     setup.application.scopes.retain(|scope| scope != PAYMENTS);
     let server = PeerServer::start(&setup, PAYMENTS);
-    // The sandbox stays unused.
+    // The sandbox is not used in this test.
     setup.variables.push(("officernd_identity_url", server.url().to_owned()));
     let broker = setup.start().await;
 
@@ -53,7 +53,7 @@ async fn tokens_of_another_projects_oauth_server_are_served() {
     let refused = broker.nightly(&format!("{MEMBERS} {PAYMENTS}")).await;
     assert_eq!((refused.status, refused.error().as_str()), (400, "invalid_scope"));
 
-    // An application that this server does not know.
+    // The server does not know this application.
     let mut stranger = Setup::default();
     stranger.variables.push(("officernd_identity_url", server.url().to_owned()));
     let refused = stranger.start().await.nightly(MEMBERS).await;
@@ -82,7 +82,7 @@ async fn curl_gets_tokens_and_reads_every_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_in_jobs_md_run_unchanged() {
-    // Go is not on every machine, but on that of CI.
+    // The Go example runs only with `CI` set, because not every machine has Go.
     let command: &[&str] = match std::env::var_os("CI") {
         Some(_) => &[".venv/bin/python", "run_examples.py", "--all"],
         None => &[".venv/bin/python", "run_examples.py"],
@@ -100,7 +100,8 @@ async fn openapi_description_passes_schemathesis() {
 async fn crate_oauth2_gets_tokens_and_reads_every_error() {
     let broker = generous().await;
     let addr = broker.server.addr();
-    // It insists on https for a revocation; this transport goes to the broker, whatever the scheme.
+    // The crate accepts only https for a revocation. This transport goes to the broker in any
+    // case.
     let transport = async |request: HttpRequest| -> Result<HttpResponse, std::io::Error> {
         let answer =
             exchange(addr, request.map(|body| Full::new(Bytes::from(body)))).await.map_err(std::io::Error::other)?;

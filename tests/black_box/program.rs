@@ -1,4 +1,4 @@
-//! The program `broker`: what it prints, what it wants, and how it ends.
+//! The program `broker`: its output, its variables, and how it ends.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::Value;
 use tests::{Answer, Caller, MEMBERS, Program, Setup, exchange, find_leaks, token_request};
 
-/// How long Ctrl-C may take.
+/// Limit for the end after Ctrl-C.
 const STOP: Duration = Duration::from_secs(5);
 
 fn is_curl(line: &str) -> bool {
@@ -22,10 +22,10 @@ fn broker_without_variables_prints_a_curl_line_that_gets_a_token() {
     let mut program = Program::start(&["--listen", "127.0.0.1:0"], &[]);
     let lines = program.lines_until(is_curl);
     let curl = lines.last().filter(|line| is_curl(line)).unwrap_or_else(|| panic!("{lines:?} {}", program.stderr()));
-    assert!(!lines.iter().any(|line| line.contains("127.0.0.1:0")), "the port is said: {lines:?}");
-    assert!(lines.iter().any(|line| line.contains("andbox")), "it says that it is a demo: {lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("127.0.0.1:0")), "the real port is missing: {lines:?}");
+    assert!(lines.iter().any(|line| line.contains("andbox")), "the output does not mention the sandbox: {lines:?}");
     for _ in 0..2 {
-        // As somebody pastes it.
+        // Run by a shell, as a reader would paste it.
         let output = Command::new("sh").args(["-c", curl]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let answer: Value = serde_json::from_str(&text)
@@ -45,14 +45,14 @@ fn broker_with_some_variables_names_the_missing_ones_and_stops() {
     let check = |variables: &[(&str, &str)], missing: &[&str]| {
         let mut program = Program::start(&["--listen", "127.0.0.1:0"], variables);
         let lines = program.lines_until(|_| false);
-        let status = program.wait(Duration::from_secs(60)).expect("it ends by itself");
+        let status = program.wait(Duration::from_secs(60)).expect("broker ends");
         let stderr = program.stderr();
         assert!(!status.success(), "{variables:?}: {stderr}");
         for name in missing {
             assert!(stderr.contains(&format!("SPIN_VARIABLE_{}", name.to_uppercase())), "{name}: {stderr}");
         }
         assert!(!stderr.contains("hunter2"), "{stderr}");
-        assert_eq!(lines, [""; 0], "it is no demo");
+        assert_eq!(lines, [""; 0], "it must not start the demo");
     };
     check(&[("officernd_client_id", "id")], &["officernd_client_secret", "callers"]);
     check(&[("officernd_client_secret", "hunter2")], &["officernd_client_id", "callers"]);
@@ -61,7 +61,7 @@ fn broker_with_some_variables_names_the_missing_ones_and_stops() {
     check(&[("officernd_identity_url", "http://127.0.0.1:1")], &["officernd_client_id"]);
 }
 
-/// A broker in front of a sandbox that this test has.
+/// A program `broker` in front of this test's own sandbox.
 struct Front {
     program: Program,
     addr: SocketAddr,
@@ -71,8 +71,11 @@ impl Front {
     fn start(variables: &[(&str, &str)], folder: &str) -> Self {
         let program = Program::start(&["--listen", "127.0.0.1:0", "--state-dir", folder], variables);
         let (lines, addr) = program.introduction();
-        let addr = addr.unwrap_or_else(|| panic!("it does not say where it is: {lines:?} {}", program.stderr()));
-        assert!(!lines.iter().any(|line| is_curl(line) || line.starts_with("Sandbox")), "it is no demo: {lines:?}");
+        let addr = addr.unwrap_or_else(|| panic!("no address is printed: {lines:?} {}", program.stderr()));
+        assert!(
+            !lines.iter().any(|line| is_curl(line) || line.starts_with("Sandbox")),
+            "it must not start the demo: {lines:?}"
+        );
         Self { program, addr }
     }
 

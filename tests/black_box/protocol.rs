@@ -1,7 +1,8 @@
-//! A table of requests, from the letter of the standards to the whole answer.
+//! A table of requests with the complete answers that the standards require.
 //!
-//! A row rests on the sentence it quotes, in short, and not on what the broker happens to do. Every request is written as
-//! bytes, because no HTTP library would send half of them, and on a connection of its own.
+//! Each row quotes in short the sentence of the standard that decides it, and does not rest on
+//! what the broker happens to do. Every request is written as bytes, because no HTTP library
+//! would send half of them, and uses a new connection.
 
 mod check;
 mod exchange;
@@ -15,7 +16,7 @@ use exchange::{Got, exchange};
 use rows::GROUPS;
 use table::{Answer, MEMBERS, Row, Source, setup};
 
-/// The rows that `wasmtime serve` answers otherwise, and why.
+/// Rows that `wasmtime serve` answers differently, with the reason.
 const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
     ("it looks at no Host", &["HTTP/1.1 without Host", "a Host that is no host"]),
     (
@@ -55,7 +56,7 @@ async fn protocol_table_requests_get_the_answers_of_the_standards() {
         let is_otherwise =
             broker.setup.in_wasmtime_serve && NOT_ON_WASMTIME_SERVE.iter().any(|(_, rows)| rows.contains(what));
         let outcome = match outcome {
-            Ok(()) if is_otherwise => Err("as the standards want it, and listed".to_owned()),
+            Ok(()) if is_otherwise => Err("correct on wasmtime serve, so it must not be listed".to_owned()),
             Err(_) if is_otherwise => Ok(()),
             outcome => outcome,
         };
@@ -64,7 +65,7 @@ async fn protocol_table_requests_get_the_answers_of_the_standards() {
         }
     }
     let failed = failures.len();
-    // What is refused costs nothing, and what is granted no more than one call for each token.
+    // Denials make no call, and each token needs only one.
     let fetches = |row: &&&Row| matches!(row.answer, Answer::Token(Source::Miss | Source::Stale, _));
     let (calls, expected) = (broker.calls().len(), rows.iter().filter(fetches).count());
     assert!(

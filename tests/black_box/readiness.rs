@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`.
+//! Health and readiness: `/healthz` and `/readyz`.
 
 use broker_host::{Fail, Faults};
 use http::Method;
@@ -29,14 +29,14 @@ async fn broker_without_a_token_yet_is_ready() {
     assert_eq!(broker.server.counts().store_calls(), 0);
     check_ready(&broker).await;
     let counts = broker.server.counts();
-    assert_eq!((counts.get, counts.set), (2, 0), "readiness is that the store can be read, asked twice");
+    assert_eq!((counts.get, counts.set), (2, 0), "each of two readiness checks reads the store once");
     for path in ["/readyz", "/healthz"] {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
             let answer = broker.fetch(method.clone(), path).await;
             assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
         }
     }
-    assert_eq!((broker.calls().len(), broker.server.counts().get), (0, 2), "a refused method asks nothing");
+    assert_eq!((broker.calls().len(), broker.server.counts().get), (0, 2), "a refused method reads nothing");
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn readiness_reports_only_the_class_of_the_problem() {
     check(None).await;
     broker.sandbox.set_applications(vec![berlin]);
     assert_eq!(broker.nightly(MEMBERS).await.status, 502);
-    // The other application's callers are served.
+    // Callers of the other application are still served.
     check(None).await;
     broker.sandbox.set_applications(Vec::new());
     assert_eq!(broker.token(&abroad, Some(MEMBERS)).await.status, 502);

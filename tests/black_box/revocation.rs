@@ -1,4 +1,4 @@
-//! RFC 7009: a job says that its token does not work.
+//! Revocation (RFC 7009): a job reports that its token does not work.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ async fn revoked_token_is_dropped_by_all_hosts_at_most_once_a_minute() {
     assert_eq!(beside.nightly(MEMBERS).await.token(), first);
 
     assert_eq!(revoke(&broker, &broker.setup.nightly, &first).await.status, 200);
-    // By then no instance of either host remembers it.
+    // Instances of both hosts check the store again after 2 s.
     sleep(Duration::from_millis(2100)).await;
     let second = beside.nightly(MEMBERS).await.token();
     assert_ne!(second, first);
     assert_eq!(broker.nightly(MEMBERS).await.token(), second);
-    assert_eq!(broker.nightly(COMPANIES).await.token(), others, "another set of scopes is none of its business");
+    assert_eq!(broker.nightly(COMPANIES).await.token(), others, "the token of another scope set is kept");
 
     let again = revoke(&beside, &broker.setup.nightly, &second).await;
     assert_eq!((again.status, again.error().as_str()), (503, "temporarily_unavailable"));
     assert!(again.retry_after().is_some_and(|seconds| (1..=60).contains(&seconds)), "{again:?}");
-    // The one that is gone may be revoked as often as anybody likes.
+    // A token that is already dropped may be revoked again at any time.
     assert_eq!(revoke(&broker, &broker.setup.nightly, &first).await.status, 200);
     assert_eq!(broker.nightly(MEMBERS).await.token(), second);
     assert_eq!(broker.calls().len(), 3);

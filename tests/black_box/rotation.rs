@@ -1,4 +1,5 @@
-//! Callers that come, change and go, and secrets that rotate, while the broker runs. Nothing is restarted.
+//! Changes by the operator while the broker runs: callers, their secrets, client secrets and
+//! applications. Nothing is restarted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,9 +14,9 @@ use tests::{
 };
 use tokio::time::sleep;
 
-use super::configuration::HEEDED;
+use super::configuration::TAKES_EFFECT;
 
-/// A setup in which neither OfficeRnD nor the broker minds more than five calls a minute.
+/// Returns a setup with a call quota of 100, at OfficeRnD and in the broker.
 pub(super) fn unlimited() -> Setup {
     let mut setup = Setup::default();
     setup.sandbox.calls_per_minute = 100;
@@ -23,7 +24,7 @@ pub(super) fn unlimited() -> Setup {
     setup
 }
 
-/// The five jobs of the year, and what each is to get.
+/// A broker over a year of changes, and its five jobs with the answer that each must get.
 struct Year {
     broker: Broker,
     policy: BTreeMap<String, Value>,
@@ -38,7 +39,7 @@ struct Job {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
-    /// A token that this client id obtained.
+    /// A token issued to this client id.
     TokenOf(String),
     Denied,
 }
@@ -49,7 +50,8 @@ impl Year {
         self.broker.variables.set("callers", json!(self.policy).to_string());
     }
 
-    /// Asks for every job, until each gets what it is to get. What was right before and is to be so now is right all along.
+    /// Requests a token for every job until each gets its expected answer. A job whose answer
+    /// does not change must get it all along.
     async fn settle(&mut self, what: &str, changes: &[(usize, Expected)]) {
         let before: Vec<_> = self.jobs.iter().map(|job| job.expected.clone()).collect();
         for (job, expected) in changes {
@@ -73,7 +75,7 @@ impl Year {
             if differing.is_empty() {
                 return;
             }
-            assert!(begin.elapsed() < HEEDED, "{what}: {differing:?}\n{}", self.broker.server.output());
+            assert!(begin.elapsed() < TAKES_EFFECT, "{what}: {differing:?}\n{}", self.broker.server.output());
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -121,30 +123,30 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
 
     year.enter(&nightly, entry(&nightly, json!([digest_of(&nightly.secret)])));
     year.enter(&reports, entry(&reports, json!([digest_of(&reports.secret)])));
-    year.settle("a beginning", &[(0, home.clone()), (3, home.clone())]).await;
+    year.settle("two callers at the start", &[(0, home.clone()), (3, home.clone())]).await;
 
     year.enter(&backup, entry(&backup, json!([digest_of(&backup.secret)])));
     year.settle("a caller is added", &[(2, home.clone())]).await;
 
     let both = json!([digest_of(&nightly.secret), digest_of(&renewed.secret)]);
     year.enter(&nightly, entry(&nightly, both));
-    year.settle("its secret rotates, and both open", &[(1, home.clone())]).await;
+    year.settle("both secrets of a caller are valid", &[(1, home.clone())]).await;
 
-    let end = jiff::Timestamp::now().as_second() + HEEDED.as_secs() as i64;
+    let end = jiff::Timestamp::now().as_second() + TAKES_EFFECT.as_secs() as i64;
     let expires = jiff::Timestamp::from_second(end).unwrap().to_string();
     let expiring = json!([{ "sha256": digest_of(&nightly.secret), "expires": expires }, digest_of(&renewed.secret)]);
     year.enter(&nightly, entry(&nightly, expiring));
-    // Long enough for the entry to be read.
-    sleep(HEEDED - Duration::from_secs(3)).await;
-    assert_eq!(year.broker.token(&nightly, Some(MEMBERS)).await.status, 200, "it has not expired yet");
-    year.settle("the old one expires", &[(0, Expected::Denied)]).await;
-    assert!(jiff::Timestamp::now().as_second() >= end, "but not before its time");
+    // Long enough for the broker to read the entry.
+    sleep(TAKES_EFFECT - Duration::from_secs(3)).await;
+    assert_eq!(year.broker.token(&nightly, Some(MEMBERS)).await.status, 200, "the old secret has not expired yet");
+    year.settle("the old secret expires", &[(0, Expected::Denied)]).await;
+    assert!(jiff::Timestamp::now().as_second() >= end, "the old secret expired too early");
 
-    // Upstream: the next secret is configured, then OfficeRnD refuses the current one.
+    // Client secret: the next one is configured, then OfficeRnD refuses the current one.
     let next = sandbox::Application { secret: secret("next-secret"), ..default.clone() };
     year.broker.variables.set("officernd_client_secret_next", &next.secret);
     year.settle("a next secret is configured", &[]).await;
-    sleep(HEEDED).await;
+    sleep(TAKES_EFFECT).await;
     year.broker.sandbox.set_applications(vec![next.clone()]);
     let before = year.broker.calls().len();
     let mut fresh = nightly.clone();
@@ -153,7 +155,8 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
         let answer = year.broker.token(&fresh, Some(scope)).await;
         assert_eq!(answer.status, 200, "{answer:?} {}", year.broker.server.output());
     }
-    // The current secret once, and then the next one for both: whichever instance asks.
+    // The current secret is tried once, then the next one is used for both scope sets, by any
+    // instance.
     let statuses: Vec<_> = year.broker.calls()[before..].iter().map(|call| call.status).collect();
     assert_eq!(statuses, [Some(401), Some(200), Some(200)]);
     let log = year.broker.server.output();
@@ -161,10 +164,10 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
     assert!(log.contains(advice), "{log}");
     year.settle("the current secret is refused", &[]).await;
     year.broker.variables.set("officernd_client_secret", &next.secret);
-    year.settle("the next one takes its place", &[]).await;
+    year.settle("the next secret becomes the current one", &[]).await;
     year.broker.variables.unset("officernd_client_secret_next");
-    sleep(HEEDED).await;
-    year.settle("and the rotation is over", &[]).await;
+    sleep(TAKES_EFFECT).await;
+    year.settle("the rotation is complete", &[]).await;
 
     let applications = json!({ "berlin": { "client_id": berlin.id, "client_secret": berlin.secret } });
     year.broker.sandbox.set_applications(vec![next.clone(), berlin.clone()]);
@@ -179,7 +182,7 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
     year.enter(&reports, reports_entry);
     year.settle("a caller is removed", &[(2, Expected::Denied)]).await;
 
-    // What the year has left behind: nothing in the store, and nothing in the log, that tells a secret.
+    // Neither the log nor the store may contain a secret at the end of the year.
     let mut secrets = year.broker.secrets();
     for secret in [&renewed.secret, &backup.secret, &reports.secret, &abroad.secret, &next.secret, &berlin.secret] {
         secrets.push(tests::Secret::new("a secret of the year", secret));
@@ -196,7 +199,7 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(find_leaks(&bytes, &secrets), [""; 0], "{}", path.display());
-        // The search itself.
+        // Check the search itself with a planted token.
         let planted = [&bytes[..], tokens[0].as_bytes()].concat();
         assert!(!find_leaks(&planted, &secrets).is_empty());
         files += 1;
@@ -214,7 +217,7 @@ async fn both_secrets_refused_are_each_tried_once() {
     for _ in 0..3 {
         let answer = broker.nightly(MEMBERS).await;
         assert_eq!((answer.status, answer.error().as_str()), (502, "server_error"));
-        // 30 s, and up to a fifth more.
+        // 30 s, and up to a fifth of jitter.
         assert!((1..=36).contains(&answer.retry_after().unwrap()), "{answer:?}");
     }
     assert_eq!(broker.calls().len(), 2);
@@ -231,7 +234,7 @@ async fn next_secret_is_unused_while_the_current_one_works() {
     let token = broker.nightly(MEMBERS).await.token();
     broker.nightly(COMPANIES).await.token();
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
-    // Not refused, but failing: the secret is not to blame.
+    // OfficeRnD fails without refusing the secret, so the next one must not be tried.
     broker.sandbox.answer_always(Upstream::text(StatusCode::INTERNAL_SERVER_ERROR, "oops"));
     assert_eq!(broker.token(&broker.setup.door, None).await.status, 503);
     let secrets: Vec<_> = broker.calls().iter().map(|call| call.form()[1].1.clone()).collect();
@@ -241,7 +244,7 @@ async fn next_secret_is_unused_while_the_current_one_works() {
 #[tokio::test]
 async fn swapping_the_two_secrets_keeps_every_token() {
     let mut setup = Setup::default();
-    // More than could be fetched again within a minute.
+    // More tokens than the call quota could fetch again within a minute.
     let scopes = setup.with_scopes(8);
     let broker = setup.start().await;
     let mut tokens = Vec::new();
@@ -252,13 +255,13 @@ async fn swapping_the_two_secrets_keeps_every_token() {
     broker.variables.set("officernd_client_secret_next", &broker.setup.application.secret);
     broker.variables.set("officernd_client_secret", &next);
     broker.sandbox.set_applications(vec![sandbox::Application { secret: next, ..broker.setup.application.clone() }]);
-    sleep(HEEDED).await;
+    sleep(TAKES_EFFECT).await;
     for (scope, token) in scopes.iter().zip(&tokens) {
         assert_eq!(&broker.nightly(scope).await.token(), token);
     }
     assert_eq!(broker.calls().len(), 0);
     broker.nightly(MEMBERS).await.token();
-    assert_eq!(broker.calls().len(), 1, "the new one is in use");
+    assert_eq!(broker.calls().len(), 1, "the new secret is not in use");
 }
 
 #[tokio::test]

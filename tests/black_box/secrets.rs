@@ -1,4 +1,5 @@
-//! What must never be written down, is not.
+//! Secrets and audit lines: secrets never appear in a log or an answer, and each request leaves
+//! one line.
 
 use broker_host::sandbox::{Answer as Upstream, Then};
 use broker_host::{Fail, Faults, KeyValue};
@@ -10,7 +11,8 @@ use tests::{
     revocation_request, token_request,
 };
 
-/// Every way through the broker at least once, with secrets also where they do not belong: what was answered, and the log.
+/// Takes every path through the broker at least once, with secrets also in places where they do
+/// not belong. Returns all answers and the log.
 async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     let (nightly, door) = (&broker.setup.nightly, &broker.setup.door);
     let mut answers = Vec::new();
@@ -33,7 +35,7 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
         request
     };
 
-    // Denials, with secrets where names, scopes, grants and paths belong.
+    // Denials with secrets in place of names, scopes, grants and paths.
     send(own("nobody", &nightly.secret, MEMBERS)).await;
     send(own(&nightly.secret, &nightly.name, MEMBERS)).await;
     send(own(&nightly.name, &door.secret, MEMBERS)).await;
@@ -59,7 +61,7 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     request.body_mut().push_str(&format!("&padding={}", nightly.secret.repeat(1000)));
     send(request).await;
 
-    // A token, from OfficeRnD and from the cache, while the store fails.
+    // Tokens from OfficeRnD and from the cache, also while the store fails.
     send(token_request(nightly, Some(MEMBERS))).await;
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     send(token_request(nightly, Some(MEMBERS))).await;
@@ -67,13 +69,14 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     broker.set_store_faults(Faults::default());
     send(token_request(door, None)).await;
 
-    // A token as its owner, a stranger and a guesser revoke it, and a secret where a token belongs.
+    // Revocations by the token's owner, by another caller and by guessing, and with a secret in
+    // place of a token.
     let token = broker.nightly(MEMBERS).await.token();
     for (caller, token) in [(door, &token), (nightly, &nightly.secret), (nightly, &token), (nightly, &token)] {
         send(revocation_request(caller, token)).await;
     }
 
-    // OfficeRnD says it all back to us, and worse.
+    // Answers of OfficeRnD that repeat the credentials in every field.
     let echo = json!({
         "error": secret,
         "error_description": form(&[("client_id", &broker.setup.application.id), ("client_secret", secret)]),
@@ -105,7 +108,7 @@ async fn everything(broker: &Broker) -> (Vec<Answer>, String) {
     ] {
         let calls = broker.calls().len();
         broker.sandbox.answer_always(upstream);
-        // A gate that knows nothing of the failures before.
+        // A host with a new store, because the gate would remember the failure before.
         let cold = broker.beside(KeyValue::memory()).await;
         for _ in 0..2 {
             answers.push(cold.nightly(COMPANIES).await);
@@ -132,13 +135,13 @@ async fn secrets_appear_in_no_log_and_no_answer_but_the_token_itself() {
         assert_eq!(find_leaks(format!("{answer:?}").as_bytes(), &secrets), [""; 0]);
     }
     secrets.extend(answers.iter().filter(is_grant).map(|answer| Secret::new("a token", answer.token())));
-    assert!(secrets.len() > 5, "there are tokens too");
+    assert!(secrets.len() > 5, "the answers have no tokens");
     for answer in answers.iter().filter(|answer| !is_grant(answer)) {
         assert_eq!(find_leaks(format!("{answer:?}").as_bytes(), &secrets), [""; 0], "{answer:?}");
     }
     assert_eq!(find_leaks(log.as_bytes(), &secrets), [""; 0], "{log}");
 
-    // The search itself: whatever is put into the log, it finds.
+    // Check the search itself: every secret planted into the log must be found.
     for secret in &secrets {
         for (disguise, bytes) in disguises(&secret.text) {
             let (begin, end) = log.as_bytes().split_at(log.len() / 2);
@@ -157,7 +160,7 @@ async fn each_request_leaves_one_json_line_with_caller_and_scopes() {
     broker.token(nightly, Some(MEMBERS)).await.token();
     broker.token(door, Some(MEMBERS)).await;
     broker.token(&Caller { secret: "wrong".into(), ..nightly.clone() }, None).await;
-    // A name with a line break in it forges no line.
+    // A name with a line break must not forge a log line.
     broker.token(&Caller { name: "x\n{\"status\":200}".into(), ..nightly.clone() }, None).await;
     let forged = format!("{MEMBERS}\n{{\"status\":200}}");
     broker.token(nightly, Some(&forged)).await;
@@ -187,5 +190,5 @@ async fn each_request_leaves_one_json_line_with_caller_and_scopes() {
     assert_eq!(seen, expected, "{log}");
     assert_eq!((&lines[0]["cache"], &lines[0]["upstream_status"]), (&"miss".into(), &200.into()));
     assert_eq!((&lines[1]["cache"], &lines[1]["upstream_status"]), (&"hit".into(), &Value::Null));
-    assert_eq!(lines[0]["token"], lines[1]["token"], "the same token has the same name");
+    assert_eq!(lines[0]["token"], lines[1]["token"], "the same token has the same hash in the log");
 }

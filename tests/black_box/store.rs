@@ -1,4 +1,4 @@
-//! What the store keeps over a restart, and what it must not keep.
+//! What the store keeps over a restart, and what it must not contain.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use super::rotation::unlimited;
 
-/// What may not be in a store: whoever can read one learns no more than tokens that end within the hour.
-fn unwritten(broker: &Broker) -> Vec<Secret> {
+/// Texts that must not be in a store: a reader of it may learn only tokens that expire within
+/// the hour.
+fn never_stored(broker: &Broker) -> Vec<Secret> {
     let mut secrets = broker.secrets();
     secrets.push(Secret::new("the application's id", &broker.setup.application.id));
     for caller in [&broker.setup.nightly, &broker.setup.door] {
@@ -21,7 +22,7 @@ fn unwritten(broker: &Broker) -> Vec<Secret> {
     secrets
 }
 
-/// Fills a store: two tokens, a refused scope, and a gate that is closed.
+/// Fills a store: two tokens, a refused scope set, a lease and a ledger.
 async fn fill(broker: &Broker) -> String {
     let token = broker.nightly(MEMBERS).await.token();
     broker.token(&broker.setup.door, None).await.token();
@@ -45,8 +46,8 @@ async fn store_contains_no_secret_and_no_name() {
     assert!(kinds.contains(&"gate"), "{kinds:?}");
     for (key, value) in &entries {
         let both = [key.as_bytes(), b" ", value].concat();
-        assert_eq!(find_leaks(&both, &unwritten(&broker)), [""; 0], "{key}");
-        assert!(key.len() <= 255, "Spin's own store takes no longer key: {key}");
+        assert_eq!(find_leaks(&both, &never_stored(&broker)), [""; 0], "{key}");
+        assert!(key.len() <= 255, "Spin's own store takes keys of at most 255 bytes: {key}");
     }
 }
 
@@ -59,11 +60,11 @@ async fn token_in_a_lasting_store_survives_a_host_restart() {
         let calls = broker.calls().len();
         let broker = broker.restart().await;
         assert_eq!(broker.nightly(MEMBERS).await.token(), token);
-        // What OfficeRnD refused is remembered too.
+        // The refused scope set survives the restart too.
         assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
         assert_eq!(broker.calls().len(), calls);
 
-        // The same store and another credential: another application's tokens are none of its business.
+        // With another client secret the broker cannot use the tokens in the store.
         broker.variables.set("officernd_client_secret", secret("another-secret"));
         let broker = broker.restart().await;
         assert_eq!(broker.nightly(MEMBERS).await.status, 502);
@@ -77,7 +78,7 @@ async fn sqlite_file_keeps_tokens_for_another_process_and_no_secret() {
     let mut broker = setup(KeyValue::sqlite(folder.path()).unwrap()).start().await;
     let token = fill(&broker).await;
     let calls = broker.calls().len();
-    // What another process does: it opens the file anew.
+    // Another process would open the file again.
     broker.setup.key_value = KeyValue::sqlite(folder.path()).unwrap();
     let broker = broker.restart().await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
@@ -86,7 +87,7 @@ async fn sqlite_file_keeps_tokens_for_another_process_and_no_secret() {
     let mut files = 0;
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
-        assert_eq!(find_leaks(&fs::read(&path).unwrap(), &unwritten(&broker)), [""; 0], "{}", path.display());
+        assert_eq!(find_leaks(&fs::read(&path).unwrap(), &never_stored(&broker)), [""; 0], "{}", path.display());
         files += 1;
     }
     assert!(files > 0);
@@ -102,7 +103,8 @@ async fn restart_without_a_lasting_store_fetches_again() {
     assert_eq!(broker.calls().len(), 2);
 }
 
-/// Drops what had a store in which a secret is.
+/// Drops a broker or program whose store has a planted secret, and expects the search to find
+/// it.
 fn check_found(what: &str, dropped: impl Sized) {
     let found = catch_unwind(AssertUnwindSafe(|| drop(dropped))).expect_err(what);
     let text = found.downcast_ref::<String>().unwrap();
@@ -117,7 +119,7 @@ async fn secret_leaked_into_any_kind_of_store_is_found_on_drop() {
     for (kind, key_value) in [("memory", KeyValue::memory()), ("SQLite", file.clone()), ("Redis", redis.key_value())] {
         let broker = setup(key_value).start().await;
         fill(&broker).await;
-        // Nothing is found yet.
+        // Before the secret is planted, the search finds nothing.
         let broker = broker.restart().await;
         for (key, value) in [("a key", planted.as_str()), (&planted, "a value")] {
             broker.store(key, value.into()).await;
@@ -151,7 +153,7 @@ async fn tampered_or_moved_record_is_a_miss() {
         assert_eq!(broker.calls().len(), calls + 1, "{what}");
     }
     assert!(broker.server.output().contains("does not open"), "{}", broker.server.output());
-    // Put back as it was, it is good again: that is all that somebody who writes to the store can do.
+    // The original record is valid again: a writer of the store can do no more than restore it.
     broker.store(&key, record.clone()).await;
     sleep(Duration::from_millis(2100)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), members);

@@ -1,4 +1,4 @@
-//! The main job: a token for a caller, asked for once.
+//! The main case: a caller requests a token and gets it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 async fn call_to_officernd_has_its_form_and_nothing_of_the_caller() {
     let broker = Setup::default().start().await;
     let mut request = token_request(&broker.setup.nightly, Some(&format!("{MEMBERS} {COMPANIES}")));
-    // Nothing of this is for OfficeRnD.
+    // None of these headers and parameters may reach OfficeRnD.
     let marker = random("from-the-caller");
     request.headers_mut().insert(COOKIE, HeaderValue::from_str(&marker).unwrap());
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_str(&marker).unwrap());
@@ -47,7 +47,7 @@ async fn call_to_officernd_has_its_form_and_nothing_of_the_caller() {
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(headers, expected);
 
-    // Not even after the answer.
+    // No further call follows after the answer.
     sleep(Duration::from_millis(500)).await;
     assert_eq!((broker.calls().len(), broker.touched().sent), (1, 1));
 }
@@ -57,7 +57,7 @@ async fn token_answer_follows_rfc_6749() {
     let broker = Setup::default().start().await;
     let answer = broker.nightly(MEMBERS).await;
     let token = answer.token();
-    assert_eq!(token.len(), 40, "it is the sandbox's own");
+    assert_eq!(token.len(), 40, "a token of the sandbox has 40 characters");
     let body = answer.json();
     let expires_in = answer.expires_in();
     let expected = json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in, "scope": MEMBERS });
@@ -71,7 +71,7 @@ async fn token_answer_follows_rfc_6749() {
         answer.header("cache-status"),
         Some(format!("officernd-token-broker; fwd=miss; stored; ttl={expires_in}").as_str())
     );
-    assert_eq!(answer.headers.len(), 5, "and no other header: {answer:?}");
+    assert_eq!(answer.headers.len(), 5, "five headers and no other: {answer:?}");
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn caller_authenticates_by_basic_or_in_the_body() {
     check(None, "Application/X-WWW-Form-Urlencoded; charset=UTF-8", &credentials).await;
     check(Some(basic(&name, &secret)), plain, &[]).await;
     check(Some(basic(&name, &secret).replace("Basic", "bAsIc")), plain, &[]).await;
-    // Many clients repeat the id, and send what they have no value for.
+    // Many clients repeat the id in the body, and send parameters without a value.
     check(Some(basic(&name, &secret)), plain, &[("client_id", &name), ("client_secret", ""), ("scope", "")]).await;
     check(Some(basic(&name, &secret)), plain, &[("resource", "a"), ("resource", "b")]).await;
     assert_eq!(broker.calls().len(), 1);
@@ -142,13 +142,13 @@ async fn scope_set_is_fetched_once_in_any_spelling() {
     check(&nightly, Some(&format!("{MEMBERS} {COMPANIES}")), &both, 3).await;
     check(&nightly, Some(&format!("{COMPANIES} {MEMBERS}")), &both, 3).await;
     check(&nightly, Some(&format!("{MEMBERS} {COMPANIES} {MEMBERS} {COMPANIES}")), &both, 3).await;
-    // Nothing named is everything the caller may have.
+    // A request without `scope` asks for all scopes of the caller.
     check(&nightly, None, &both, 3).await;
     check(&nightly, Some(""), &both, 3).await;
     check(&door, None, RESOURCES, 4).await;
     check(&door, Some(RESOURCES), RESOURCES, 4).await;
 
-    // One token a set, and none for two.
+    // Each scope set has one token, and no two share one.
     tokens.sort();
     tokens.dedup();
     assert_eq!(tokens.len(), 4, "{tokens:?}");
@@ -181,7 +181,7 @@ async fn narrower_grant_is_reported_to_the_caller() {
     let first = broker.nightly(&both).await;
     assert_eq!((first.scope().as_str(), first.json()["token_type"].as_str()), (MEMBERS, Some("Bearer")));
     assert_eq!(broker.nightly(&both).await.scope(), MEMBERS, "from the cache too");
-    // RFC 6749 section 5.1: no scope in the answer means what was asked for.
+    // RFC 6749 section 5.1: an answer without `scope` grants the requested scopes.
     broker.sandbox.answer_next(grant(serde_json::Value::Null));
     let second = broker.nightly(MEMBERS).await;
     assert_eq!(second.scope(), MEMBERS);
@@ -224,7 +224,8 @@ async fn concurrent_requests_for_different_scopes_do_not_share_a_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_disconnect_during_a_fetch_blocks_no_other_request() {
-    // The next request comes while the fetch is still on its way, in the same instance, or when its instance is gone.
+    // The next request arrives while the fetch still runs in the same instance, or after that
+    // instance has gone.
     for setup in [Setup::in_one_instance(), Setup::default()] {
         let broker = setup.start().await;
         broker.sandbox.answer_always(Upstream::Late(Duration::from_secs(1)));

@@ -1,4 +1,4 @@
-//! What callers are told when OfficeRnD does not do its part, and what they are not told.
+//! Answers to callers when OfficeRnD fails, and the details that must not reach them.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use tests::{COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, all_at_once, random, secret};
 use tokio::time::sleep;
 
-/// A first pause after a failure, and after a refused credential: with up to a fifth of jitter.
+/// First pause after a failure, and after a refused credential, with up to a fifth of jitter.
 const PAUSE: Option<RangeInclusive<u64>> = Some(5..=6);
 const REFUSED: Option<RangeInclusive<u64>> = Some(30..=36);
 
-/// Lets OfficeRnD answer so, and checks what two callers in a row are told, that the second does not ask OfficeRnD again, and
-/// that nothing of the answer, which contains `marker`, gets anywhere.
+/// Lets OfficeRnD give this answer and checks what two callers in a row get. The second must
+/// not cause another call, and nothing of the answer, which contains `marker`, may reach
+/// callers or the log.
 async fn check(
     what: &str,
     marker: &str,
@@ -30,7 +31,7 @@ async fn check(
     let first = broker.nightly(MEMBERS).await;
     assert_eq!(broker.calls().len(), 1, "{what}");
     let second = broker.nightly(MEMBERS).await;
-    assert_eq!(broker.calls().len(), 1, "{what}: OfficeRnD is left alone");
+    assert_eq!(broker.calls().len(), 1, "{what}: the second request caused a call");
     assert_eq!(broker.touched().sent, 1, "{what}");
 
     for answer in [&first, &second] {
@@ -47,17 +48,17 @@ async fn check(
     }
     if let Some(expected) = retry_after {
         let told = first.retry_after().unwrap();
-        assert!(expected.contains(&told), "{what}: told to come back in {told} s");
+        assert!(expected.contains(&told), "{what}: Retry-After is {told} s");
         let later = second.retry_after().unwrap();
         assert!((1..=told).contains(&later) && told - later <= 3, "{what}: {told} s, then {later} s");
     }
     let log = broker.server.output();
-    assert!(log.contains(&format!("\"{reason}\"")), "{what}: the log says why: {log}");
+    assert!(log.contains(&format!("\"{reason}\"")), "{what}: the log lacks the reason: {log}");
     assert!(!log.contains(marker), "{what}: {log}");
     assert_eq!(broker.server.traps(), 0, "{what}: {log}");
 }
 
-/// Wasmtime 49.0 may lose a body that is not there with its head.
+/// Wasmtime 49.0 may lose a body that does not arrive with its head.
 #[tokio::test]
 async fn body_of_officernd_that_arrives_after_its_head_is_read_whole() {
     const BODY: &[u8] =
@@ -77,7 +78,7 @@ fn json(status: u16, body: &Value) -> Upstream {
     Upstream::json(StatusCode::from_u16(status).unwrap(), body)
 }
 
-/// A whole answer, byte by byte.
+/// Returns a complete answer, given byte by byte.
 fn raw(head: &str, body: &str) -> Upstream {
     let text = format!("{head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
     Upstream::Raw(text.into(), Then::Close)
@@ -156,7 +157,7 @@ async fn error_status_of_officernd_gets_the_answer_of_the_table() {
                 marker,
             ),
             UNAVAILABLE,
-            // The rows before it took a while; 60 is what nonsense gets.
+            // The cases before this one took a while. An unreadable value would give 60.
             Some(61..=90),
             "upstream_rate_limited",
         ),
@@ -272,7 +273,7 @@ async fn broken_connection_to_officernd_gets_503() {
     for (what, upstream) in cases {
         check(what, marker, upstream, UNAVAILABLE, PAUSE, "upstream_unreachable").await;
     }
-    // Nobody listens: the sandbox is gone, and its port with it.
+    // Connection refused: the sandbox has gone, and its port is closed.
     let broker = Setup::default().start().await;
     let tests::Broker { sandbox, server, .. } = broker;
     drop(sandbox);
@@ -308,7 +309,8 @@ async fn silent_officernd_is_given_up_after_10_s() {
             assert_eq!(answer.status, 200, "{answer:?} {}", broker.server.output());
         },
         async {
-            // Whoever waits for the same silence is told no later than after 12 s, and without a call of its own.
+            // Requests that wait for the same silent call get an answer after at most 12 s,
+            // without a call of their own.
             let broker = Setup::default().start().await;
             broker.sandbox.answer_always(Upstream::hang());
             let begin = Instant::now();
@@ -341,7 +343,7 @@ async fn refused_scope_set_is_remembered_only_for_that_set() {
     let refusal = json(400, &json!({ "error": "invalid_scope", "error_description": marker }));
     check("400 invalid_scope", marker, refusal, (400, "invalid_scope"), None, "scope_not_granted").await;
 
-    // As it comes about: the policy allows what the application was not granted.
+    // The usual cause: the policy allows a scope that the application is not granted.
     let mut setup = Setup::default();
     setup.application.scopes.retain(|scope| scope != COMPANIES);
     let broker = setup.start().await;
@@ -376,7 +378,7 @@ async fn token_with_20_s_lifetime_is_not_served() {
 
 #[tokio::test]
 async fn request_after_the_told_time_is_served() {
-    // By the instance that has seen the failure, and by one that has not.
+    // Served by the instance that has seen the failure, and by one that has not.
     for setup in [Setup::in_one_instance(), Setup::default()] {
         let broker = setup.start().await;
         broker.sandbox.answer_next(raw("HTTP/1.1 503 No\r\nretry-after: 2", ""));
@@ -393,14 +395,15 @@ async fn request_after_the_told_time_is_served() {
 async fn changed_credential_is_tried_at_once_after_a_refusal() {
     let mut setup = Setup::default();
     let secret = std::mem::replace(&mut setup.application.secret, secret("new-application-secret"));
-    // The broker still has the old one.
+    // The broker still has the old secret.
     setup.variables.push(("officernd_client_secret", secret));
     let broker = setup.start().await;
     let answer = broker.nightly(MEMBERS).await;
     assert_eq!((answer.status, answer.error().as_str()), SERVER_ERROR);
-    assert_eq!(answer.header("www-authenticate"), None, "the caller's credentials are in order");
+    assert_eq!(answer.header("www-authenticate"), None, "the caller's own credentials are valid");
     broker.variables.set("officernd_client_secret", &broker.setup.application.secret);
-    // A new instance, or 10 s, and the broker has the new one; the gate is open for it at once.
+    // A new instance reads the new secret at once, and an old one within 10 s. No pause is in
+    // force for it.
     let broker = broker.restart().await;
     broker.nightly(MEMBERS).await.token();
     assert_eq!(broker.calls().len(), 2);

@@ -1,4 +1,5 @@
-//! Loads a broker for so many seconds, and prints what came of it. Ends with 1 if anything was wrong.
+//! Loads a broker for this many seconds (600 if not given) and prints the results. Exits with 1
+//! if anything was wrong.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 async fn main() -> anyhow::Result<ExitCode> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(600), |seconds| seconds.parse())?;
     let load = tests::load(Duration::from_secs(seconds), 16).await?;
-    println!("| asked | status | answers |\n|---|---|---|");
+    println!("| request | status | answers |\n|---|---|---|");
     for ((what, status), count) in &load.answers {
         println!("| {what} | {status} | {count} |");
     }

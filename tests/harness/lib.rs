@@ -17,6 +17,7 @@ mod redis;
 mod repository;
 mod server;
 mod setup;
+mod toolchain;
 
 pub use answer::{Answer, basic, exchange, form};
 pub use broker::{Broker, Touched, eventually, revocation_request, token_request};
@@ -31,3 +32,4 @@ pub use redis::Redis;
 pub use repository::{read, root};
 pub use server::{Server, WasmtimeServe};
 pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, Watched, digest_of, random, secret};
+pub use toolchain::toolchain_note;

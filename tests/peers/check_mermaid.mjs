@@ -2,18 +2,20 @@
 //
 //     node check_mermaid.mjs PAGE...
 //
-// Prints `PAGE:LINE ok` for each diagram; LINE is that of the opening fence. The exit status is 1 if a diagram does not
-// parse or if the pages have no diagram at all.
+// Prints `PAGE:LINE ok` for each diagram; LINE is that of the opening fence. The exit status is 1
+// if a diagram does not parse or if the pages have no diagram at all.
 
 import { readFileSync } from 'node:fs';
 import { parseHTML } from 'linkedom';
 
-// Mermaid cleans labels with DOMPurify, which looks for a window when it is imported. linkedom is one without layout.
+// Mermaid cleans labels with DOMPurify, which needs a window when it is imported. linkedom has one
+// without layout.
 globalThis.window = parseHTML('<html><body></body></html>');
 globalThis.document = window.document;
 const { default: mermaid } = await import('mermaid');
 
-// Each diagram of a page with the line of its opening fence. A fence in a list item is indented.
+// Lists each diagram of a page with the line of its opening fence. A fence in a list item is
+// indented.
 const diagrams = (text) => {
   const found = [];
   let fence;

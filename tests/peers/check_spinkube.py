@@ -1,14 +1,15 @@
-"""Checks the manifests of a folder for SpinKube, and prints as JSON what the app gets out of them.
+"""Checks the manifests of a folder for SpinKube, and prints the app's variables and stores as JSON.
 
     .venv/bin/python check_spinkube.py FOLDER
 
-Kubernetes' own kinds are validated against Kubernetes' schemas. The schema of SpinApp and SpinAppExecutor is in no package
-registry: for these two, `FIELDS` and `check_executor` say what the operator's v1alpha1 types have, in this project's words. Of a
-SpinApp the operator makes a Deployment; the same one is made here, and validated against Kubernetes' schema, so that what a
-SpinApp passes on (where a variable comes from, resources, probes) is checked by what will judge it.
+Kubernetes' own kinds are validated against Kubernetes' schemas. No package registry has the schema
+of SpinApp and SpinAppExecutor: for these two, `FIELDS` and `check_executor` describe the operator's
+v1alpha1 types in this project's words. The operator turns a SpinApp into a Deployment. This script
+makes the same Deployment and validates it against Kubernetes' schema, which thereby checks the
+parts that a SpinApp passes on: sources of variables, resources, probes.
 
-Prints {"variables": {NAME: VALUE}, "optional": [NAME], "stores": {NAME: {OPTION: VALUE}}}, with the values that secret.yaml has;
-optional are the variables whose key a secret may lack.
+Prints {"variables": {NAME: VALUE}, "optional": [NAME], "stores": {NAME: {OPTION: VALUE}}}, with the
+values of secret.yaml. Optional variables are those whose key the secret may lack.
 """
 
 import json
@@ -20,7 +21,7 @@ import yaml
 
 KUBERNETES = "1.31"
 
-# What a SpinApp may have, as far as this project uses it; True where it is required. A list is of such objects.
+# The fields of a SpinApp that this project uses; True if required. A list contains such objects.
 PROBE = {
     "httpGet": (True, {"path": (True, str)}),
     "initialDelaySeconds": (False, int),
@@ -57,7 +58,7 @@ FIELDS = {
 
 def check(value, expected, place):
     if isinstance(expected, dict):
-        assert isinstance(value, dict), f"{place} is no object"
+        assert isinstance(value, dict), f"{place} is not an object"
         for name in value:
             assert name in expected, f"{place}.{name} is not a field"
         for name, (required, inner) in expected.items():
@@ -65,7 +66,7 @@ def check(value, expected, place):
             if name in value:
                 check(value[name], inner, f"{place}.{name}")
     elif isinstance(expected, list):
-        assert isinstance(value, list) and value, f"{place} is no list, or an empty one"
+        assert isinstance(value, list) and value, f"{place} is not a list, or is empty"
         for index, item in enumerate(value):
             check(item, expected[0], f"{place}[{index}]")
     else:
@@ -74,16 +75,16 @@ def check(value, expected, place):
 
 def check_executor(executor):
     spec = executor["spec"]
-    assert spec["createDeployment"] is True, "the operator makes the Deployment"
+    assert spec["createDeployment"] is True, "the operator must create the Deployment"
     config = spec["deploymentConfig"]
     known = {"runtimeClassName", "spinImage", "caCertSecret", "installDefaultCACerts", "otel"}
     assert set(config) <= known, f"deploymentConfig has unknown fields: {set(config) - known}"
-    assert ("runtimeClassName" in config) != ("spinImage" in config), "either a runtime class or an image of Spin"
-    assert config.get("installDefaultCACerts") is True, "without certificates no TLS connection is made"
+    assert ("runtimeClassName" in config) != ("spinImage" in config), "expected either a runtime class or an image of Spin"
+    assert config.get("installDefaultCACerts") is True, "without CA certificates, TLS connections fail"
 
 
 def deployment_of(app):
-    """What the operator makes of a SpinApp."""
+    """Returns the Deployment that the operator makes from a SpinApp."""
     name, spec = app["metadata"]["name"], app["spec"]
     probe = lambda of: {**of, "httpGet": {**of["httpGet"], "port": 80}}  # noqa: E731
     variables = [{**variable, "name": "SPIN_VARIABLE_" + variable["name"].upper()} for variable in spec["variables"]]
@@ -108,37 +109,37 @@ def main(folder):
     for file in sorted(Path(folder).iterdir()):
         for document in yaml.safe_load_all(file.read_text()):
             key = document["kind"], document["metadata"]["name"]
-            assert key not in objects, f"{key} is there twice"
+            assert key not in objects, f"{key} appears twice"
             objects[key] = document
             if document["apiVersion"] != "core.spinkube.dev/v1alpha1":
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
     apps = [document for (kind, _), document in objects.items() if kind == "SpinApp"]
-    assert len(apps) == 1, "one SpinApp"
+    assert len(apps) == 1, "expected one SpinApp"
     [app] = apps
     assert set(app) == {"apiVersion", "kind", "metadata", "spec"}
     check(app["spec"], FIELDS, "spec")
-    assert app["spec"]["replicas"] >= 1, "the operator's webhook wants a replica"
+    assert app["spec"]["replicas"] >= 1, "the operator's webhook requires a replica"
     kubernetes_validate.validate(deployment_of(app), KUBERNETES, strict=True)
 
     executor = objects.get(("SpinAppExecutor", app["spec"]["executor"]))
-    assert executor, f"there is no executor {app['spec']['executor']}"
+    assert executor, f"no executor {app['spec']['executor']}"
     check_executor(executor)
 
     def value_of(entry):
-        assert ("value" in entry) != ("valueFrom" in entry), f"{entry['name']} has a value or says where it is"
+        assert ("value" in entry) != ("valueFrom" in entry), f"{entry['name']} must have either a value or a source"
         if "value" in entry:
             return entry["value"]
         reference = entry["valueFrom"]["secretKeyRef"]
         secret = objects.get(("Secret", reference["name"]))
-        assert secret, f"there is no secret {reference['name']}"
+        assert secret, f"no secret {reference['name']}"
         assert reference["key"] in secret["stringData"], f"{reference['name']} has no {reference['key']}"
         used.add((reference["name"], reference["key"]))
         return secret["stringData"][reference["key"]]
 
     used = set()
     variables = {variable["name"]: value_of(variable) for variable in app["spec"]["variables"]}
-    assert len(variables) == len(app["spec"]["variables"]), "a variable is there twice"
+    assert len(variables) == len(app["spec"]["variables"]), "a variable appears twice"
     is_optional = lambda variable: variable.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")  # noqa: E731
     optional = [variable["name"] for variable in app["spec"]["variables"] if is_optional(variable)]
     stores = {
@@ -148,12 +149,12 @@ def main(folder):
     for (kind, name), document in objects.items():
         if kind == "Secret":
             unused = {(name, key) for key in document["stringData"]} - used
-            assert not unused, f"nobody reads {unused}"
+            assert not unused, f"no variable uses {unused}"
         if kind == "Ingress":
             for rule in document["spec"]["rules"]:
                 for path in rule["http"]["paths"]:
                     service = path["backend"]["service"]
-                    # The Service that the operator makes.
+                    # The operator creates this Service.
                     assert (service["name"], service["port"]) == (app["metadata"]["name"], {"number": 80}), service
     print(json.dumps({"variables": variables, "optional": optional, "stores": stores}))
 

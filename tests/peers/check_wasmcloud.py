@@ -1,9 +1,10 @@
-"""Checks the manifests of a folder for wasmCloud, and prints as JSON the component's environment.
+"""Checks the manifests of a folder for wasmCloud, and prints the component's environment as JSON.
 
     .venv/bin/python check_wasmcloud.py FOLDER
 
-The secret is validated against Kubernetes' schema. That of WorkloadDeployment is in no package registry: `FIELDS` says in this
-project's words what the types of the operator of wasmCloud 2.7 have, as far as it is used here.
+The secret is validated against Kubernetes' schema. No package registry has the schema of
+WorkloadDeployment: `FIELDS` describes, in this project's words, the fields that are used here of
+the types of wasmCloud 2.7's operator.
 """
 
 import json
@@ -51,9 +52,9 @@ def main(folder):
     interfaces = {(each["namespace"], each["package"]): each for each in workload["hostInterfaces"]}
     assert interfaces["wasi", "http"]["interfaces"] == ["handler"], "the component exports wasi:http/handler"
     keyvalue = interfaces["wasi", "keyvalue"]
-    assert (keyvalue["version"], keyvalue["interfaces"]) == ("0.2.0-draft", ["store"]), "what the component imports"
+    assert (keyvalue["version"], keyvalue["interfaces"]) == ("0.2.0-draft", ["store"]), "the component imports wasi:keyvalue/store"
     [component] = workload["components"]
-    assert component["poolSize"] >= 1, "an instance that is not kept remembers nothing"
+    assert component["poolSize"] >= 1, "without kept instances, memory is always empty"
     environment = component["localResources"]["environment"]
     assert environment["secretFrom"] == [{"name": secret["metadata"]["name"]}]
     print(json.dumps({**environment["config"], **secret["stringData"]}))

@@ -1,9 +1,10 @@
-// oauth4webapi, an OAuth 2.0 client that nobody in this project wrote, against a running broker.
+// Runs oauth4webapi, an OAuth 2.0 client of another project, against a running broker.
 //
 //     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... SCOPE='...' node client.mjs [CHECK...]
 //
-// SCOPE is one the caller may have. Without arguments every check runs but those whose names begin with upstream_: they need
-// a broker that cannot get a token. Each check prints `ok NAME` or `not ok NAME: why`; any failure makes the exit status 1.
+// SCOPE is a scope of the caller. Without arguments every check runs, except those named
+// upstream_...: they need a broker that cannot get a token. Each check prints `ok NAME` or
+// `not ok NAME: why`; any failure makes the exit status 1.
 
 import * as oauth from 'oauth4webapi';
 
@@ -28,7 +29,7 @@ const options = {
   [oauth.allowInsecureRequests]: true,
   signal: () => AbortSignal.timeout(30_000),
 };
-// What a job that knows nothing but the URL writes down; `discovery` checks that the broker says the same.
+// Metadata that a job writes if it knows only the URL; `discovery` compares it with the broker's own.
 const server = {
   issuer: broker.href,
   token_endpoint: new URL('/oauth/token', broker).href,
@@ -48,12 +49,13 @@ const obtain = async (authentication, parameters = { scope }) => {
 
 const isToken = (answer) => {
   assert(answer.access_token, 'there is no access_token');
-  // The library has lowered the case, as RFC 6749 section 5.1 says it may.
+  // The library converts token_type to lower case, as RFC 6749 section 5.1 allows.
   equal(answer.token_type, 'bearer', 'token_type');
   assert(answer.expires_in > 0 && answer.expires_in <= 3600, `expires_in is ${answer.expires_in}`);
 };
 
-// The library reads a 401 with a challenge as WWWAuthenticateChallengeError, and every other 4xx as ResponseBodyError.
+// The library reads a 401 with a challenge as WWWAuthenticateChallengeError, and every other 4xx
+// as ResponseBodyError.
 const isRefused = async (attempt, error) => {
   const thrown = await attempt.then(() => undefined, (thrown) => thrown);
   assert(thrown instanceof oauth.ResponseBodyError, `no ResponseBodyError, but ${thrown}`);
@@ -70,7 +72,7 @@ const isChallenged = async (attempt) => {
   equal((await thrown.response.clone().json()).error, 'invalid_client', 'error');
 };
 
-// The library leaves a 5xx to whoever called it: it hands over the response.
+// The library returns the response of a 5xx to its caller unread.
 const isTrouble = async (attempt, status, error) => {
   const thrown = await attempt.then(() => undefined, (thrown) => thrown);
   assert(thrown instanceof oauth.OperationProcessingError, `no OperationProcessingError, but ${thrown}`);
@@ -85,7 +87,7 @@ const revoke = async (token) => {
   return oauth.processRevocationResponse(response);
 };
 
-// An instance that remembers a revoked token may hand it out for 2 s.
+// An instance may return a revoked token from memory for up to 2 s.
 const obtainAnother = async (than) => {
   for (let i = 0; i < 20; i += 1) {
     const answer = await obtain(basic);
@@ -126,7 +128,7 @@ const checks = {
   async obtain_without_scope() {
     const answer = await obtain(basic, {});
     isToken(answer);
-    // RFC 6749 section 5.1: required, since it is not what was asked for.
+    // RFC 6749 section 5.1: required, because it differs from the requested scope.
     assert(answer.scope, 'there is no scope');
   },
 
@@ -172,14 +174,14 @@ const checks = {
         .then(oauth.processRevocationResponse),
     ),
 
-  // Spends what the broker allows for this scope: one revocation a minute.
+  // Uses the only revocation that the broker accepts per minute for this scope set.
   async revoke() {
     const before = await obtain(basic);
     await revoke(before.access_token);
     const after = await obtainAnother(before.access_token);
     isToken(after);
     await isTrouble(revoke(after.access_token), 503, 'temporarily_unavailable');
-    // By now no instance remembers the token before.
+    // By now no instance has the previous token in memory.
     await new Promise((resolve) => setTimeout(resolve, 2500));
     equal((await obtain(basic)).access_token, after.access_token, 'the token after a revocation that was put off');
   },
@@ -192,7 +194,7 @@ const checks = {
 const names = process.argv.slice(2);
 const unknown = names.filter((name) => !(name in checks));
 if (unknown.length > 0) {
-  console.error(`client.mjs: there is no check ${unknown.join(', ')}; there are ${Object.keys(checks).join(', ')}`);
+  console.error(`client.mjs: unknown check ${unknown.join(', ')}, expected one of ${Object.keys(checks).join(', ')}`);
   process.exit(2);
 }
 for (const name of names.length > 0 ? names : Object.keys(checks).filter((name) => !name.startsWith('upstream_'))) {

@@ -1,9 +1,10 @@
-"""requests-oauthlib, an OAuth 2.0 client that nobody in this project wrote, against a running broker.
+"""Runs requests-oauthlib, an OAuth 2.0 client of another project, against a running broker.
 
     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... SCOPE='...' .venv/bin/python client.py [CHECK...]
 
-SCOPE is one the caller may have. Without arguments every check runs but those whose names begin with upstream_: they need a
-broker that cannot get a token. Each check prints `ok NAME` or `not ok NAME: why`; any failure makes the exit status 1.
+SCOPE is a scope of the caller. Without arguments every check runs, except those named upstream_...:
+they need a broker that cannot get a token. Each check prints `ok NAME` or `not ok NAME: why`; any
+failure makes the exit status 1.
 """
 
 import os
@@ -40,7 +41,7 @@ def new_session(scope=SCOPE):
 
 
 def obtain(session=None, secret=SECRET, in_body=False, **more):
-    """The library sends Basic by itself, and the secret in the body when told so."""
+    """Fetches a token. The library sends Basic by default, and the secret in the body if asked to."""
     session = session or new_session()
     how = {"include_client_id": True} if in_body else {}
     return session.fetch_token(TOKEN_URL, client_id=CLIENT_ID, client_secret=secret, timeout=TIMEOUT, **how, **more)
@@ -71,7 +72,7 @@ def request_revocation(token, secret=SECRET):
 
 
 def obtain_another(than):
-    """An instance that remembers a revoked token may hand it out for 2 s."""
+    """Waits for a new token: an instance may return a revoked one from memory for up to 2 s."""
     for _ in range(20):
         token = obtain()
         if token["access_token"] != than:
@@ -106,7 +107,7 @@ def reuse():
 
 
 def refresh():
-    """A session whose token has run out says so before it calls the API, and asks the broker again."""
+    """A session notices before it calls the API that its token has expired, and fetches a new one."""
     session = new_session()
     obtain(session)
     session.token = {**session.token, "expires_at": time.time() - 1}
@@ -130,7 +131,7 @@ def invalid_scope():
 
 
 def invalid_request():
-    """Two ways of authenticating. The library has several classes for this error and takes the first in the alphabet."""
+    """Authenticates in two ways. Of several classes for this error the library takes the first by name."""
     error = raises(errors.OAuth2Error, lambda: obtain(auth=HTTPBasicAuth(CLIENT_ID, SECRET), in_body=True))
     assert error.error == "invalid_request", f"error is {error.error}"
     assert error.status_code == 400, f"status is {error.status_code}"
@@ -155,7 +156,7 @@ def revoke_wrong_secret():
 
 
 def revoke():
-    """Spends what the broker allows for this scope: one revocation a minute."""
+    """Uses the only revocation that the broker accepts per minute for this scope set."""
     before = obtain()["access_token"]
     status = request_revocation(before).status_code
     assert status == 200, f"status is {status}"
@@ -164,7 +165,7 @@ def revoke():
     again = request_revocation(after["access_token"])
     assert again.status_code == 503, f"status of a second revocation is {again.status_code}"
     assert int(again.headers["Retry-After"]) >= 1, f"Retry-After is {again.headers['Retry-After']}"
-    # By now no instance remembers the token before.
+    # By now no instance has the previous token in memory.
     time.sleep(2.5)
     assert obtain()["access_token"] == after["access_token"], "a revocation that was put off has changed the token"
 
@@ -201,7 +202,7 @@ CHECKS = {
 
 def main(names):
     if unknown := [name for name in names if name not in CHECKS]:
-        sys.exit(f"client.py: there is no check {', '.join(unknown)}; there are {', '.join(CHECKS)}")
+        sys.exit(f"client.py: unknown check {', '.join(unknown)}, expected one of {', '.join(CHECKS)}")
     failed = False
     for name in names or [name for name in CHECKS if not name.startswith("upstream_")]:
         try:

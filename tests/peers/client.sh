@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# curl against a running broker, with the credentials on standard input instead of the command line that others can see.
+# Runs curl against a running broker. The credentials are on standard input, because other users
+# can see a command line.
 #
 #     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... SCOPE='...' client.sh [CHECK...]
 #
-# SCOPE is one the caller may have. Without arguments every check runs but those whose names begin with upstream_: they need
-# a broker that cannot get a token. Each check prints `ok NAME` or `not ok NAME: why`; any failure makes the exit status 1.
+# SCOPE is a scope of the caller. Without arguments every check runs, except those named
+# upstream_...: they need a broker that cannot get a token. Each check prints `ok NAME` or
+# `not ok NAME: why`; any failure makes the exit status 1.
 set -euo pipefail
 : "${BROKER_URL:?}" "${CLIENT_ID:?}" "${CLIENT_SECRET:?}" "${SCOPE:?}"
 BROKER_URL=${BROKER_URL%/}
@@ -14,16 +16,16 @@ fail() {
     exit 1
 }
 
-# ask PATH [CURL ARGUMENT...]: the status, the headers that matter, and the body as one JSON object.
+# ask PATH [CURL ARGUMENT...]: prints status, version, headers and body as one JSON object.
 ask() {
     local path=$1 shape='{"status":%{http_code},"version":"%{http_version}","headers":%{header_json}}'
     shift
-    # curl's own words, "(7) Failed to connect", are the reason when there is no answer.
+    # Without an answer, curl's own message, "(7) Failed to connect", is the reason.
     curl --silent --show-error --no-progress-meter --max-time 30 --write-out "\n$shape" "$@" "$BROKER_URL$path" |
         jq --slurp --compact-output '.[-1] + {body: (if length > 1 then .[0] else null end)}'
 }
 
-# By config on standard input. A caller's secret is base64url, so nothing in it needs an escape there.
+# Credentials as curl's config on standard input. A caller's secret is base64url and needs no escape.
 basic() { printf 'user = "%s:%s"\n' "$CLIENT_ID" "${1-$CLIENT_SECRET}"; }
 token() { basic "${secret-$CLIENT_SECRET}" | ask /oauth/token --config - --data-urlencode "scope=${scope-$SCOPE}" "$@"; }
 obtain() { token --data grant_type=client_credentials "$@"; }
@@ -34,7 +36,7 @@ post() {
 }
 request_revocation() { basic "${2-$CLIENT_SECRET}" | ask /oauth/revoke --config - --data-urlencode "token=$1"; }
 
-# expect JSON FILTER: what jq says of the answer must be true.
+# expect JSON FILTER: fails unless jq's filter is true for the answer.
 expect() {
     jq --exit-status "$2" <<< "$1" > /dev/null || fail "not ($2): $(jq --compact-output 'del(.body.access_token?)' <<< "$1")"
 }
@@ -64,10 +66,10 @@ obtain_body() {
 
 obtain_http_1_0() { expect "$(obtain --http1.0)" "$is_token"; }
 
-# Without TLS and so without negotiation; RFC 9113 section 3.3.
+# HTTP/2 without TLS, and so without negotiation (RFC 9113 section 3.3).
 obtain_http_2() { expect "$(obtain --http2-prior-knowledge)" "$is_token and .version == \"2\""; }
 
-reuse() { [[ $(access_token "$(obtain)") == "$(access_token "$(post)")" ]] || fail 'the second token is another one'; }
+reuse() { [[ $(access_token "$(obtain)") == "$(access_token "$(post)")" ]] || fail 'the second token differs'; }
 
 wrong_secret_basic() { expect "$(secret=not-the-secret obtain)" "$is_challenge and ($is_never_stored)"; }
 
@@ -98,23 +100,23 @@ revoke_unknown_token() {
     local before
     before=$(access_token "$(obtain)")
     expect "$(request_revocation not-a-token)" '.status == 200'
-    [[ $(access_token "$(obtain)") == "$before" ]] || fail 'the token after it is another one'
+    [[ $(access_token "$(obtain)") == "$before" ]] || fail 'the revocation changed the token'
 }
 
 revoke_wrong_secret() { expect "$(request_revocation not-a-token not-the-secret)" "$is_challenge"; }
 
-# Spends what the broker allows for this scope: one revocation a minute.
+# Uses the only revocation that the broker accepts per minute for this scope set.
 revoke() {
     local before after again
     before=$(access_token "$(obtain)")
     expect "$(request_revocation "$before")" '.status == 200'
-    # An instance that remembers a revoked token may hand it out for 2 s.
+    # An instance may return a revoked token from memory for up to 2 s.
     for _ in {1..20}; do
         after=$(access_token "$(obtain)")
         [[ $after != "$before" ]] && break
         sleep 0.25
     done
-    [[ $after != "$before" ]] || fail 'the broker still hands out the revoked token'
+    [[ $after != "$before" ]] || fail 'the broker still returns the revoked token'
     again=$(request_revocation "$after")
     expect "$again" '.status == 503 and .body.error == "temporarily_unavailable" and '"$is_later"
 }
@@ -134,15 +136,15 @@ upstream='upstream_unavailable upstream_refuses'
 # shellcheck disable=SC2086 # words, and single spaces between them
 known=$(echo $checks $upstream)
 for check in "$@"; do
-    # Anything else that bash knows by that name is no check.
+    # Only these names: bash could find another command with the name.
     if [[ " $known " != *" $check "* ]]; then
-        echo "client.sh: there is no check $check; there are $known" >&2
+        echo "client.sh: unknown check $check, expected one of $known" >&2
         exit 2
     fi
 done
 status=0
 for check in ${@:-$checks}; do
-    # In a command substitution of its own, so that errexit and `fail` end the check and nothing else.
+    # In a command substitution, so that errexit and `fail` end only this check.
     set +e
     why=$(set -e; "$check" 2>&1)
     code=$?

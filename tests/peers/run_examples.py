@@ -2,17 +2,18 @@
 
     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... .venv/bin/python run_examples.py [--all] [TITLE...]
 
-An example is a fenced block with a title: ```python title=job.py. It has done its job when it exits with 0 and has called the
-API with a token that the broker gave it. The API is a stand-in, behind the same TLS address as the broker, because the examples
-are for https and are run unchanged. More words of the info string:
+An example is a fenced block with a title: ```python title=job.py. It succeeds if it exits with 0
+and has called the API with a token of the broker. The API is a stand-in behind the same TLS address
+as the broker, because the examples use https and are run unchanged. More words of the info string:
 
-    answers=503   the broker's first answer is replaced by 503 with Retry-After, and the example must come back
-    answers=401   the API refuses the first token, and the example must revoke it and bring another
-    imports=a,b   Go only: what the program around the example imports
-    untested      there is nothing here to run it with
+    answers=503   the first answer of the broker is replaced by 503 with Retry-After; the example
+                  must try again after that time
+    answers=401   the API refuses the first token; the example must revoke it and use another
+    imports=a,b   Go only: imports of the program around the example
+    untested      no runtime for it is installed here
 
-Each example prints `ok TITLE`, `not ok TITLE: why` or `skip TITLE: why`; any failure makes the exit status 1. An example whose
-runtime is not on this machine is skipped, and fails with --all.
+Each example prints `ok TITLE`, `not ok TITLE: why` or `skip TITLE: why`; any failure makes the exit
+status 1. An example without its runtime on this machine is skipped, and fails with --all.
 """
 
 import argparse
@@ -35,15 +36,15 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "jobs.md"
-# Where Debian's golang-golang-x-oauth2-dev puts its source: the one way to Go's library without the network.
+# Folder of Debian's golang-golang-x-oauth2-dev: the only way to Go's library without the network.
 GO_PATH = Path("/usr/share/gocode")
 LONGEST = 12
-# Go compiles its library at the first run.
+# Long, because Go compiles its library at the first run.
 TIMEOUT = 180
 
 
 class Skip(Exception):
-    """There is nothing to run the example with."""
+    """The runtime of the example is missing."""
 
 
 class Example:
@@ -95,16 +96,16 @@ class Front(ThreadingHTTPServer):
             self.accepted = 0
 
     def verdict(self):
-        """Why the example has not done its job, or None."""
+        """Returns why the example has failed, or None."""
         with self.lock:
             if not self.issued:
                 return "the broker has issued no token"
             if not self.accepted:
-                return "the API has seen no token of the broker's"
+                return "the API got no token of the broker"
             if self.answers == "503" and self.put_off_at is None:
-                return "nothing was put off"
+                return "the broker was never unavailable"
             if self.came_back_early:
-                return "it came back before Retry-After was over"
+                return "it tried again before Retry-After had passed"
             if self.answers == "401" and self.refused not in self.revoked:
                 return "the refused token was not revoked"
             return None
@@ -180,7 +181,7 @@ def execute(command, folder, environment):
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT
         )
     except subprocess.TimeoutExpired:
-        return f"it still runs after {TIMEOUT} s"
+        return f"it has not ended within {TIMEOUT} s"
     if done.returncode != 0:
         return f"exit status {done.returncode}: {' '.join((done.stdout + done.stderr).split())[-800:]}"
     return None
@@ -221,7 +222,7 @@ def run_bash(example, folder, environment):
 
 
 def run_workflow(example, folder, environment):
-    """The steps of a GitHub Actions workflow, with its own environment and not the test's."""
+    """Runs the steps of a GitHub Actions workflow with only the workflow's own environment."""
     context = {name: environment.pop(name) for name in ("BROKER_URL", "CLIENT_ID", "CLIENT_SECRET", "API_URL")}
 
     def resolve(variables):
@@ -237,7 +238,7 @@ def run_workflow(example, folder, environment):
         for step in job["steps"]:
             (folder / "step.sh").write_text(step["run"])
             variables = {**environment, **resolve(job.get("env", {})), **resolve(step.get("env", {}))}
-            # How GitHub runs a step that names no shell.
+            # GitHub runs a step without `shell` like this.
             if why := execute([program("bash"), "-e", "step.sh"], folder, variables):
                 return why
     return None
@@ -264,7 +265,7 @@ def run(example, front, folder):
         "LANG": "C.UTF-8",
         "BROKER_URL": front.url,
         "API_URL": f"{front.url}/api/v2/organizations/test",
-        # One name for every runtime: OpenSSL and Go, Python's requests, curl, Node.
+        # Each runtime has its own variable: OpenSSL and Go, Python's requests, curl, Node.
         "SSL_CERT_FILE": certificate,
         "REQUESTS_CA_BUNDLE": certificate,
         "CURL_CA_BUNDLE": certificate,
@@ -276,7 +277,7 @@ def run(example, front, folder):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--all", action="store_true", help="a runtime that is missing is a failure")
+    parser.add_argument("--all", action="store_true", help="fail if a runtime is missing")
     parser.add_argument("titles", nargs="*", metavar="TITLE")
     arguments = parser.parse_args()
     for name in ("BROKER_URL", "CLIENT_ID", "CLIENT_SECRET"):

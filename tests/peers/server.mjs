@@ -1,10 +1,12 @@
-// An OAuth 2.0 server that nobody in this project wrote (npm's oidc-provider) in OfficeRnD's place.
+// An OAuth 2.0 server of another project (npm's oidc-provider) in OfficeRnD's place.
 //
-// The environment says whom it knows: CLIENT_ID, CLIENT_SECRET, and SCOPES, what the client has been granted, separated by
-// spaces. OTHER_SCOPES exist too, but are not granted to the client. EXPIRES_IN is a token's life in seconds, 3600 if unset.
+// The environment configures its client: CLIENT_ID, CLIENT_SECRET, and SCOPES, the granted scopes,
+// separated by spaces. OTHER_SCOPES exist too, but are not granted. EXPIRES_IN is a token's
+// lifetime in seconds, 3600 if unset.
 //
-// Standard output is JSON, one object a line: first {"url": ...}, then one for each request to {url}/oauth/token, written
-// before its answer leaves. It ends when its standard input does, so that it never outlives the test that started it.
+// Standard output has one JSON object per line: first {"url": ...}, then one for each request to
+// {url}/oauth/token, written before the answer is sent. The server ends when its standard input
+// does, so that it never outlives the test that started it.
 
 import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -13,7 +15,7 @@ import Provider from 'oidc-provider';
 
 const TOKEN_PATH = '/oauth/token';
 
-// oidc-provider's notices about its development defaults belong to people.
+// oidc-provider's notices about its development defaults are for people, so they go to stderr.
 console.info = console.error;
 
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
@@ -35,7 +37,7 @@ const granted = words(required('SCOPES'));
 const others = words(process.env.OTHER_SCOPES ?? '');
 const expiresIn = Number(process.env.EXPIRES_IN ?? 3600);
 
-// What an answer was about, without the secret and the token: the lines end up in test logs.
+// Describes a request and its answer without the secret and the token, because test logs show it.
 const describe = ({ request, oidc, response }) => {
   const parameters = oidc?.body ?? {};
   return {
@@ -55,7 +57,7 @@ const describe = ({ request, oidc, response }) => {
 const server = createServer();
 server.listen(0, '127.0.0.1');
 await once(server, 'listening');
-// The port is part of the issuer, so it has to be known first.
+// The issuer contains the port, so the server listens first.
 const url = `http://127.0.0.1:${server.address().port}`;
 
 const provider = new Provider(url, {

@@ -1,9 +1,12 @@
-//! Every file of deploy/ is what the program that reads it takes, as far as this can be found out without that program.
+//! Every file of deploy/ is valid for the program that reads it, as far as a test can tell
+//! without that program.
 //!
-//! By other people's tools: the systemd unit (`systemd-analyze`), the Caddyfile (`caddy`), Kubernetes' own kinds and what a
-//! SpinApp passes on to them (Kubernetes' schemas). By the broker's own reader: the variables. By rules that this project
-//! wrote down from Spin 4.1 and its operator, and from the operator of wasmCloud 2.7, because no registry has them as a schema:
-//! the runtime configuration, the flags of `spin`, the fields of a SpinApp and of a WorkloadDeployment.
+//! Checked with tools of other projects: the systemd unit (`systemd-analyze`), the Caddyfile
+//! (`caddy`), Kubernetes' own kinds, and the parts of a SpinApp that become one (Kubernetes'
+//! schemas). Checked by the broker's own parser: the variables. Checked by rules that this
+//! project took from Spin 4.1 and its operator, and from the operator of wasmCloud 2.7, because
+//! no registry has a schema: the runtime configuration, the flags of `spin`, the fields of a
+//! SpinApp and of a WorkloadDeployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tests::{installed, read, root};
 
-/// What a program prints, on both channels; fails unless it succeeds.
+/// Runs a program and returns its stdout and stderr. Fails unless the program succeeds.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -32,7 +35,7 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of deploy/, as the pages name them.
+/// Lists the files of deploy/ by their paths from the root.
 fn all() -> BTreeSet<String> {
     let name = |path: PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
     files_of(&root().join("deploy")).into_iter().map(name).collect()
@@ -61,7 +64,7 @@ fn deploy_files_are_all_checked_and_named_in_the_guide() {
     }
 }
 
-/// The variables that spin.toml declares, and what they are when nobody sets them.
+/// Returns the variables of spin.toml with their defaults.
 fn declared() -> BTreeMap<String, Option<String>> {
     let manifest: toml::Table = toml::from_str(&read("spin.toml")).unwrap();
     let default = |variable: &toml::Value| Some(variable.get("default")?.as_str()?.to_owned());
@@ -69,7 +72,7 @@ fn declared() -> BTreeMap<String, Option<String>> {
     variables.iter().map(|(name, variable)| (name.clone(), default(variable))).collect()
 }
 
-/// The broker reads them, and every required one is there.
+/// Checks that the broker accepts the variables, and that no required one is missing.
 fn check_variables(values: &BTreeMap<String, String>, file: &str) {
     let declared = declared();
     for name in values.keys() {
@@ -90,12 +93,13 @@ fn check_variables(values: &BTreeMap<String, String>, file: &str) {
 #[test]
 fn variables_in_deploy_files_are_accepted_by_the_broker() {
     for file in VARIABLES {
-        // As Spin reads it: names and texts.
+        // Spin reads the file so: names and strings.
         check_variables(&toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}")), file);
     }
 }
 
-/// A runtime configuration of Spin 4.1, as far as this project uses it. Spin, too, refuses what it does not know.
+/// The part of Spin 4.1's runtime configuration that this project uses. Spin, too, refuses
+/// unknown fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuntimeConfig {
@@ -118,9 +122,10 @@ enum Provider {
     Vault { url: String, token: String, mount: String, prefix: String },
 }
 
-/// `rediss://NAME:PASSWORD@HOST:PORT/NUMBER`: TLS, and a password that is none.
+/// Checks a URL `rediss://NAME:PASSWORD@HOST:PORT/NUMBER`: TLS, and a placeholder as the
+/// password.
 fn check_redis(url: &str, file: &str) {
-    let rest = url.strip_prefix("rediss://").unwrap_or_else(|| panic!("{file}: Redis is to be reached by TLS"));
+    let rest = url.strip_prefix("rediss://").unwrap_or_else(|| panic!("{file}: Redis must use TLS"));
     let (credential, place) = rest.split_once('@').unwrap_or_else(|| panic!("{file}: no password"));
     assert_eq!(credential.split_once(':').unwrap().1, "replace-me", "{file}");
     let (address, database) = place.split_once('/').unwrap();
@@ -132,7 +137,7 @@ fn check_redis(url: &str, file: &str) {
 fn runtime_configurations_follow_the_rules_of_spin() {
     for file in RUNTIME_CONFIGS {
         let config: RuntimeConfig = toml::from_str(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        // Nothing of the log twice, and no files that grow.
+        // An empty `log_dir`: Spin writes no log files, which would repeat the log and grow.
         assert_eq!(config.log_dir.as_deref(), Some(""), "{file}");
         let stores: Vec<_> = config.key_value_store.keys().map(String::as_str).collect();
         assert_eq!(stores, if file.contains("redis") { vec!["default"] } else { vec![] }, "{file}");
@@ -141,9 +146,9 @@ fn runtime_configurations_follow_the_rules_of_spin() {
         }
         assert_eq!(config.variables_provider.len(), usize::from(file.contains("vault")), "{file}");
         for Provider::Vault { url, token, mount, prefix } in &config.variables_provider {
-            assert!(url.starts_with("https://"), "{file}: Vault is to be reached by TLS");
+            assert!(url.starts_with("https://"), "{file}: Vault must use TLS");
             assert_eq!(token, "replace-me", "{file}");
-            // The policy is for the very place, and for reading alone.
+            // The policy allows only reading, and only of this path.
             let policy: Value = serde_json::from_str(&read(POLICY)).unwrap();
             let expected =
                 serde_json::json!({"path": {format!("{mount}/data/{prefix}/*"): {"capabilities": ["read"]}}});
@@ -152,7 +157,8 @@ fn runtime_configurations_follow_the_rules_of_spin() {
     }
 }
 
-/// The flags of Spin 4.1's commands that the pages and the units use, out of its source; of `spin aka`, out of its reference.
+/// The flags of Spin 4.1's commands, from its source, and of `spin aka`, from its reference;
+/// only those that pages and units use.
 const FLAGS: [(&str, &[&str]); 8] = [
     ("spin up", &["--from", "--listen", "--state-dir", "--runtime-config-file", "--variable", "--build"]),
     ("spin build", &[]),
@@ -166,7 +172,7 @@ const FLAGS: [(&str, &[&str]); 8] = [
 
 fn check_spin_command(line: &str, file: &str) {
     let known = FLAGS.iter().find(|(command, _)| line == *command || line.starts_with(&format!("{command} ")));
-    let (command, flags) = known.unwrap_or_else(|| panic!("{file}: which command of spin is {line:?}?"));
+    let (command, flags) = known.unwrap_or_else(|| panic!("{file}: unknown command of spin: {line:?}"));
     for word in line[command.len()..].split_whitespace().filter(|word| word.starts_with('-')) {
         assert!(flags.contains(&word), "{file}: {command} has no {word}");
     }
@@ -184,14 +190,15 @@ fn spin_commands_in_deploy_files_use_existing_flags() {
             }
         }
     }
-    assert!(found >= 10, "only {found} commands were found");
+    assert!(found >= 10, "found only {found} commands");
 }
 
-/// Has systemd read the unit, with a drop-in or without, and the credentials that it wants.
+/// Lets systemd parse the unit, with or without a drop-in, and with the credentials that it
+/// loads.
 fn check_unit(drop_in: Option<&str>) {
     let folder = tempfile::tempdir().unwrap();
     let unit = folder.path().join("officernd-token-broker.service");
-    // systemd wants a program that is there.
+    // systemd checks that the program exists.
     let with_program = |file: &str| read(file).replace("/usr/local/bin/spin ", "/bin/true ");
     fs::write(&unit, with_program(UNIT)).unwrap();
     if let Some(file) = drop_in {
@@ -200,7 +207,7 @@ fn check_unit(drop_in: Option<&str>) {
         fs::write(beside.join("vault.conf"), with_program(file)).unwrap();
     }
     let printed = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit));
-    // It says what it does not know and succeeds all the same.
+    // systemd warns of unknown settings and still succeeds.
     assert_eq!(printed.trim(), "");
 }
 
@@ -209,9 +216,10 @@ fn systemd_unit_is_valid_and_restricts_the_service() {
     installed();
     check_unit(None);
     check_unit(Some(UNIT_WITH_VAULT));
-    // From 0, which is nothing, to 10, which is everything. In tenths.
+    // Exposure in tenths, from 0 (none) to 100 (everything).
     run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=20"]).arg(root().join(UNIT)));
-    // A secret is a credential of the unit, and on no command line and in no environment.
+    // Secrets are credentials of the unit. They are on no command line and in no environment
+    // variable.
     for file in [UNIT, UNIT_WITH_VAULT] {
         let unit = read(file);
         let credentials = unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")?.split_once(':'));
@@ -230,7 +238,7 @@ fn caddyfile_is_valid() {
         run(Command::new("caddy").args(["validate", "--adapter", "caddyfile", "--config"]).arg(root().join(CADDYFILE)));
     assert!(printed.contains("Valid configuration"), "{printed}");
     assert!(!printed.contains("\"warn\""), "{printed}");
-    // What it is in front of is where Spin listens.
+    // The proxy's target is the address on which Spin listens.
     let listens = read(UNIT).split("--listen ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
     assert!(read(CADDYFILE).contains(&format!("reverse_proxy {listens}\n")));
 }
@@ -244,7 +252,7 @@ fn spinkube_manifests_are_valid() {
     let app: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}"));
     let texts = |value: &Value| -> BTreeMap<String, String> { serde_json::from_value(value.clone()).unwrap() };
     check_variables(&texts(&app["variables"]), SPINKUBE);
-    // A secret may lack what has a default, and nothing else.
+    // A Kubernetes secret may lack only variables with a default.
     for name in app["optional"].as_array().unwrap() {
         assert!(declared()[name.as_str().unwrap()].is_some(), "{SPINKUBE}: {name} is required");
     }
@@ -267,7 +275,7 @@ fn wasmcloud_manifests_are_valid() {
     check_variables(&variables.collect(), WASMCLOUD);
 }
 
-/// Whether a reader could take it for a secret: long, of letters and digits, and no word.
+/// Whether a word could be a secret: long, of letters and digits, and not a plain word.
 fn looks_like_a_secret(word: &str) -> bool {
     let has = |kind: fn(&u8) -> bool| word.bytes().any(|byte| kind(&byte));
     word.len() >= 20 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)

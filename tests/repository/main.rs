@@ -1,6 +1,7 @@
-//! Rules about the repository itself: its pages, the files of `deploy/`, its dependencies, and the interfaces of each build.
+//! Rules about the repository itself: its pages, the files of `deploy/`, its dependencies, and
+//! the interfaces of each build.
 //!
-//! One program, because each would link wasmtime anew.
+//! One test binary, because each more would link wasmtime again.
 
 mod deploy;
 mod interfaces;

@@ -1,9 +1,10 @@
-//! What the pages name is there.
+//! Pages: the tests, links, paths and commands that they name exist and work.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use tests::{Program, read, root};
+use tests::{Program, installed, read, root};
 
 const PAGES: [&str; 16] = [
     "README.md",
@@ -24,7 +25,7 @@ const PAGES: [&str; 16] = [
     "tests/README.md",
 ];
 
-/// What stands between backticks, outside of fenced blocks.
+/// Returns the texts between backticks, outside of fenced blocks.
 fn code(page: &str) -> Vec<String> {
     let mut is_fenced = false;
     let mut found = Vec::new();
@@ -38,18 +39,18 @@ fn code(page: &str) -> Vec<String> {
     found
 }
 
-/// The file that SECURITY.md means by `black_box/gate`, `src/gate` and so on.
+/// Returns the file that SECURITY.md means by `black_box/gate`, `src/gate` and so on.
 fn file_of(name: &str) -> String {
     match name.split_once('/') {
         Some(("black_box" | "repository" | "whole_machine", _)) => format!("tests/{name}.rs"),
         Some(("simulation", file)) => format!("tests/simulation/tests/{file}.rs"),
         Some(("host", file)) => format!("host/src/{file}.rs"),
         Some(("src", _)) => format!("{name}.rs"),
-        _ => panic!("{name} is nowhere"),
+        _ => panic!("{name} is not in a known folder"),
     }
 }
 
-/// Whether `file` has a test of this name: a function, and right above it an attribute that makes it a test.
+/// Whether `file` has a test of this name: a function with a test attribute right above it.
 fn has_test(file: &str, test: &str) -> bool {
     let text = read(file);
     let lines: Vec<_> = text.lines().map(str::trim).collect();
@@ -66,9 +67,9 @@ fn tests_named_in_security_md_exist() {
     assert!(names.len() > 50, "{} tests", names.len());
     for name in names {
         let (file, test) = name.split_once("::").unwrap();
-        assert!(has_test(&file_of(file), test), "SECURITY.md: there is no test {name}");
+        assert!(has_test(&file_of(file), test), "SECURITY.md: test {name} does not exist");
     }
-    // And every threat has one: a row of three cells, of which the last has nothing else.
+    // Every threat has a test: its row has three cells, and the last one has only tests.
     let threats = page.split("## Caller").nth(1).unwrap().split("## Out of scope").next().unwrap();
     for row in threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat ")) {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
@@ -86,7 +87,7 @@ fn has_test_recognises_a_test_by_its_attribute() {
     assert!(!has_test("tests/repository/pages.rs", "there_is_no_such_test"));
 }
 
-/// The name that GitHub and others give to a heading.
+/// Returns the anchor that GitHub gives to a heading.
 fn anchor(heading: &str) -> String {
     let kept = |letter: char| match letter {
         ' ' => Some('-'),
@@ -109,17 +110,17 @@ fn links_and_paths_on_pages_exist() {
             let target = if path.is_empty() { page.into() } else { folder.join(path) };
             let target = read(target.to_str().unwrap());
             let is_it = |line: &str| line.starts_with('#') && anchor(line) == section;
-            assert!(section.is_empty() || target.lines().any(is_it), "{page}: {link} leads nowhere");
+            assert!(section.is_empty() || target.lines().any(is_it), "{page}: {link} does not exist");
         }
-        // What looks like a file of this repository is one.
+        // A text in backticks that looks like a path of this repository must be one.
         for path in code(&text) {
             let is_path =
                 ["src/", "deploy/", "docs/", "host/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
             if is_path && !path.contains("::") {
-                assert!(root().join(&path).exists(), "{page}: there is no {path}");
+                assert!(root().join(&path).exists(), "{page}: {path} does not exist");
             }
         }
-        assert!(!text.contains("TODO"), "{page} is not finished");
+        assert!(!text.contains("TODO"), "{page} has a TODO");
     }
 }
 
@@ -132,17 +133,19 @@ fn code_map_names_every_file_of_src() {
             let entry = entry.unwrap();
             let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
             let is_folder = entry.file_type().unwrap().is_dir();
-            // lib.rs is the list itself. A folder that the map names as a whole stands for its files.
+            // lib.rs is the list itself. If the map names a folder as a whole, its files need
+            // no entry.
             if path == "src/lib.rs" || page.contains(&format!("`{path}{}`", if is_folder { "/" } else { "" })) {
                 continue;
             }
-            assert!(is_folder, "ARCHITECTURE.md does not have {path}");
+            assert!(is_folder, "ARCHITECTURE.md does not name {path}");
             folders.push(path);
         }
     }
 }
 
-/// Runs `broker` as a shell runs this line without `cargo run --`: with the output where `>` says, which is emptied first.
+/// Runs the arguments of `broker` from a line of a page. Like a shell, it first empties the
+/// file after `>` and writes stdout there.
 fn run_line(line: &str, folder: &Path, page: &str) {
     let line = line.split_once(" #").map_or(line, |(command, _)| command);
     assert!(!line.contains(['\'', '"', '\\', '|', '<', '$', '&', ';']), "{page}: {line} needs a shell");
@@ -161,7 +164,7 @@ fn run_line(line: &str, folder: &Path, page: &str) {
 #[test]
 fn operator_commands_on_pages_succeed() {
     for page in PAGES {
-        // What the commands find: a policy, and sound variables.
+        // The folder has the files that the commands read: a policy and valid variables.
         let folder = tempfile::tempdir().unwrap();
         let variables: toml::Table = toml::from_str(&read("deploy/spin/variables.toml")).unwrap();
         fs::write(folder.path().join("variables.toml"), variables.to_string()).unwrap();
@@ -187,4 +190,15 @@ fn operator_commands_on_pages_succeed() {
             "{page}: {commands:?}"
         );
     }
+}
+
+#[test]
+fn mermaid_parses_every_diagram() {
+    let check =
+        Command::new("node").arg(installed().join("check_mermaid.mjs")).args(PAGES).current_dir(root()).output();
+    let check = check.expect("node is installed");
+    let printed = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success(), "{printed}{}", String::from_utf8_lossy(&check.stderr));
+    // The README's, three of ARCHITECTURE.md, and those of docs/hosts.md and docs/operations.md.
+    assert_eq!(printed.lines().filter(|line| line.ends_with(" ok")).count(), 7, "{printed}");
 }

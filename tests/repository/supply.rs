@@ -1,4 +1,5 @@
-//! What this project is built from: `deny.toml`, in as far as it can be checked without a program of its own.
+//! Supply chain: licences, sources and versions of all crates, as far as they can be checked
+//! without `cargo deny`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -6,7 +7,8 @@ use std::sync::Once;
 
 use tests::{read, root};
 
-/// What cargo says, of every package that any target has: a build fetches those of its own target alone.
+/// Runs cargo offline and returns its output. Fetches the crates of all targets first, because
+/// a build fetches only those of its own.
 fn cargo(arguments: &[&str]) -> String {
     static FETCHED: Once = Once::new();
     FETCHED.call_once(|| {
@@ -20,7 +22,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The packages in the component for Spin, each with how deep below it, as cargo walks the tree.
+/// Lists the packages of the component for Spin with their depth, in the order of `cargo tree`.
 fn component() -> Vec<(usize, String, String)> {
     component_for("spin")
 }
@@ -78,7 +80,7 @@ fn wasi_build_has_the_crates_of_the_spin_build_without_spin_sdk() {
     let names = |host| component_for(host).into_iter().map(|(_, name, _)| name).collect::<BTreeSet<_>>();
     let (spin, wasi) = (names("spin"), names("wasi"));
     assert!(wasi.is_subset(&spin), "{wasi:?}");
-    // `spin-sdk` has wasip3's types of HTTP, and with them its `spawn`.
+    // `spin-sdk` enables wasip3's HTTP types and `spawn`, which need these crates.
     let spawn = ["futures", "futures-channel", "futures-executor", "futures-io", "futures-sink", "slab"];
     let expected = BTreeSet::from_iter([&["anyhow", "http-body", "spin-sdk"], &spawn[..]].concat());
     assert_eq!(spin.difference(&wasi).map(String::as_str).collect::<BTreeSet<_>>(), expected);
@@ -114,7 +116,8 @@ fn licences_of_all_packages_are_allowed_by_deny_toml() {
         let target = format!("--target={target}");
         let tree = cargo(&["tree", "--workspace", &target, "--prefix=none", "--format={p}|{l}"]);
         for line in tree.lines().filter(|line| !line.is_empty()).collect::<BTreeSet<_>>() {
-            // The rules of SPDX, as far as anything here uses them: AND joins what is in parentheses, `/` is an old OR.
+            // The part of SPDX that these packages use: AND joins groups in parentheses, and
+            // `/` is an old OR.
             let (package, licence) = line.split_once('|').unwrap();
             let licence = licence.trim_end_matches(" (*)").replace('/', " OR ");
             let is_allowed = licence.split(" AND ").all(|all| {
@@ -154,12 +157,13 @@ fn dependencies_each_have_a_comment_that_says_their_purpose() {
             before = line;
         }
     }
-    assert!(count > 60, "{count} dependencies");
+    assert!(count > 60, "found only {count} dependencies");
 }
 
 #[test]
 fn component_build_commands_all_use_link_time_optimisation() {
-    // `cargo build`, or a second type, would leave it out and say nothing.
+    // With `cargo build`, or with a second crate type, cargo would silently skip link-time
+    // optimisation.
     for path in ["spin.toml", ".cargo/config.toml", "tests/reproducible"] {
         let text = read(path).replace("\", \"", " ");
         assert!(text.contains("rustc ") && text.contains("--crate-type cdylib "), "{path}");

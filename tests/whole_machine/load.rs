@@ -1,11 +1,12 @@
-//! The load of `cargo run --package tests --example load`, for a moment.
+//! The load of `cargo run --example load`, for 30 s.
 
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mixed_load_gets_documented_answers_and_flat_memory() {
     let _alone = tests::crowd().await;
-    // As long as it takes until every way in which OfficeRnD fails has been met, and a call has been well again.
+    // 30 s are enough for every failure of OfficeRnD to meet a call, and for a successful call
+    // after them.
     let load = tests::load(Duration::from_secs(30), 16).await.unwrap();
     println!("{load:?}");
     assert_eq!(load.wrong, [""; 0], "{load:?}");

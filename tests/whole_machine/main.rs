@@ -1,4 +1,4 @@
-//! Tests that need the whole machine, because what they run takes all processors: one at a time, and in a program of their own.
+//! Tests that need all processors, so they run one at a time and in a binary of their own.
 
 mod load;
 mod wasmtime_serve;

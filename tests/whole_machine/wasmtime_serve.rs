@@ -1,4 +1,4 @@
-//! The component in an unmodified `wasmtime serve`, run as docs/hosts.md says.
+//! The component in an unmodified `wasmtime serve`, started with the command of docs/hosts.md.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};
 
-/// The tests of `black_box` that cannot pass there, by what they need. All others must.
-const NOT_THERE: [(&str, &[&str]); 9] = [
+/// The tests of `black_box` that cannot pass in `wasmtime serve`, by the reason. All others
+/// must pass.
+const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
-        "a store outside of the instances, to put something there, to look into it, to make it fail, or to outlive the host: \
-         the one of `wasmtime serve` is another for every instance, so there is none",
+        "a store outside of the instances, which the test fills, reads, makes fail, or keeps over a restart of the host: \
+         `wasmtime serve` has one for each instance, so the command leaves it out",
         &[
             "faults::faults_get_the_answers_of_faults_md",
             "gate::crowd_in_an_instance_without_store_makes_one_call",
@@ -53,7 +54,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "variables that change while it runs: an environment does not",
+        "variables that change while the broker runs: environment variables do not",
         &[
             "configuration::failing_variable_provider_later_keeps_the_last_configuration",
             "configuration::failing_variable_provider_at_start_gives_500",
@@ -63,7 +64,7 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "a host that counts what a component does, or runs the one that tells what it allocates",
+        "a host that counts operations and instructions, or that runs the component which logs its allocations",
         &[
             "readiness::broker_without_a_token_yet_is_ready",
             "costs::memory_hit_allocates_at_most_its_answer_at_once",
@@ -81,17 +82,17 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
         ],
     ),
     (
-        "a host that takes the rest of a body which the component has refused: this one may close the connection before its \
+        "a host that reads the rest of a body which the component has refused: this one may close the connection before its \
          client has read the 413",
         &["denials::body_over_16_kib_gets_413_with_or_without_content_length"],
     ),
-    ("HTTP/2, which the host lacks", &["peers::curl_gets_tokens_and_reads_every_error"]),
+    ("HTTP/2, which this host lacks", &["peers::curl_gets_tokens_and_reads_every_error"]),
     (
-        "an issuer without public_url: the host hands the component no Host",
+        "an issuer without public_url: this host does not pass `Host` to the component",
         &["peers::oauth4webapi_gets_tokens_and_reads_every_error", "peers::openapi_description_passes_schemathesis"],
     ),
     (
-        "the program `broker`, which is a host of its own",
+        "the program `broker`, which is a host itself",
         &[
             "commands::caller_made_by_the_command_gets_tokens_until_removed",
             "commands::check_of_invalid_file_fails_without_repeating_its_text",
@@ -106,13 +107,14 @@ const NOT_THERE: [(&str, &[&str]); 9] = [
     ),
 ];
 
-/// The program of the tests in `black_box`, built beside this one.
+/// Builds the test binary `black_box` in the target folder of this one, and returns its path.
 fn black_box() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // TARGET/PROFILE/deps/TEST
     let target = test.ancestors().nth(3).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    // Without --package: a choice of packages is a choice of features, and most dependencies would be built anew.
+    // Without --package: selecting packages also selects features, and cargo would build most
+    // dependencies again.
     cargo.args(["test", "--no-run", "--test", "black_box", "--message-format", "json", "--target-dir"]).arg(target);
     let output = cargo.current_dir(root()).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "black_box does not build");
@@ -121,10 +123,10 @@ fn black_box() -> PathBuf {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     };
-    messages.lines().rev().find_map(executable).expect("cargo says where it is")
+    messages.lines().rev().find_map(executable).expect("cargo prints the path of black_box")
 }
 
-/// Runs it, and returns what it prints.
+/// Runs the test binary with this host, and returns its output.
 fn run(program: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments).env("BROKER_HOST", "wasmtime-serve").current_dir(root().join("tests"));
@@ -141,9 +143,9 @@ async fn black_box_tests_pass_in_wasmtime_serve_unless_listed_with_a_reason() {
         let program = black_box();
         let list = run(&program, &["--list"]);
         let all: BTreeSet<_> = list.lines().filter_map(|line| line.strip_suffix(": test")).collect();
-        let listed: Vec<_> = NOT_THERE.iter().flat_map(|(_, names)| *names).copied().collect();
+        let listed: Vec<_> = NOT_IN_WASMTIME_SERVE.iter().flat_map(|(_, names)| *names).copied().collect();
         for name in &listed {
-            assert!(all.contains(name), "there is no test {name}");
+            assert!(all.contains(name), "test {name} does not exist");
         }
         let mut arguments = vec!["--exact"];
         listed.iter().for_each(|name| arguments.extend(["--skip", name]));

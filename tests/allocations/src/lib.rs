@@ -1,5 +1,5 @@
-//! The component as it is, but for an allocator that tells on stderr how much it was asked for at once: the most since it told
-//! the last time.
+//! The unchanged component with an allocator that logs to stderr the largest allocation since
+//! its last line.
 
 #![cfg(target_family = "wasm")]
 
@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Write, stderr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-// For what it exports.
+// Linked for its exports.
 use officernd_token_broker as _;
 
 #[global_allocator]
@@ -30,7 +30,7 @@ impl Telling {
     }
 }
 
-// SAFETY: all it does with memory is what `System` does.
+// SAFETY: every operation on memory is passed to `System`.
 unsafe impl GlobalAlloc for Telling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.note(layout.size());
@@ -49,7 +49,8 @@ unsafe impl GlobalAlloc for Telling {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         unsafe { System.dealloc(memory, layout) };
-        // Not while something is allocated: that may be for what the host passes in, and then it takes no call.
+        // Log only when memory is freed. An allocation may be for values that the host passes
+        // in, and then no call to the host is allowed.
         self.tell();
     }
 }

@@ -1,4 +1,5 @@
-//! Asks a broker anywhere for tokens as fast as it answers, and says how fast that was.
+//! Sends token requests to any broker as fast as it answers, and prints the rate and the
+//! latencies.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
@@ -9,36 +10,38 @@ use bench::{Authentication, Question, Round, Shape, Summary, ask_in_turns};
 use clap::Parser;
 use http::{StatusCode, Uri};
 
-/// Asks a token endpoint for tokens as fast as it answers. The caller's secret is read from the environment: CALLER_SECRET.
+/// Sends token requests to a token endpoint as fast as it answers. The caller's secret is read
+/// from the environment: CALLER_SECRET.
 #[derive(Parser)]
 struct Options {
     /// The token endpoint: http://127.0.0.1:3000/oauth/token
     url: Uri,
-    /// Another one to ask in turns, such as the floor's: the rates are compared.
+    /// Second endpoint, which gets requests in turns, such as the floor's. The rates are
+    /// compared.
     #[arg(long)]
     beside: Option<Uri>,
-    /// The caller's name.
+    /// Name of the caller.
     #[arg(long)]
     caller: String,
-    /// The scopes to ask for, several times for one after the other; without any, all that the caller may have.
+    /// Scopes to request; repeat the flag to alternate. Without it, all scopes of the caller.
     #[arg(long)]
     scope: Vec<String>,
-    /// Sends the secret in the body instead of by HTTP Basic.
+    /// Sends the secret in the body instead of HTTP Basic.
     #[arg(long)]
     form: bool,
-    /// The status that each answer must have.
+    /// Status that each answer must have.
     #[arg(long, default_value_t = 200)]
     expect: u16,
-    /// Requests at the same time.
+    /// Number of requests at the same time.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// A connection for each request.
+    /// Opens a new connection for each request.
     #[arg(long)]
     new_connections: bool,
-    /// How often each is asked.
+    /// Rounds for each endpoint.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each time.
+    /// Seconds of each round.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
 }

@@ -1,4 +1,4 @@
-//! A connection of HTTP/1.1, with or without TLS.
+//! An HTTP/1.1 connection, with or without TLS.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    /// What moves the bytes; it is driven by whoever waits for an answer.
+    /// Future that moves the bytes. It is polled while a request waits for its answer.
     driver: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
 }
 
@@ -37,7 +37,8 @@ pub(crate) async fn open(url: &Uri) -> anyhow::Result<Connection> {
         .await
         .with_context(|| format!("cannot connect to {host}:{port}"))?;
     stream.set_nodelay(true)?;
-    // Closed connections would otherwise keep their ports for a minute, and there are 28,000 of them.
+    // Reset instead of a normal close: a closed connection would keep its port for a minute,
+    // and there are only 28,000 ports.
     stream.set_zero_linger()?;
     let stream = Prompt(stream);
     if is_https {
@@ -64,7 +65,7 @@ async fn handshake(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static)
 }
 
 impl Connection {
-    /// Sends a request, and reads the answer to its end.
+    /// Sends a request and reads the answer to its end.
     pub(crate) async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
         let sender = &mut self.sender;
         let mut exchange = pin!(async move {
@@ -88,8 +89,9 @@ impl Connection {
     }
 }
 
-/// A stream that acknowledges at once whatever it reads: a server without `TCP_NODELAY`, as Spin 4.1 is one, waits for the
-/// acknowledgement of the first half of an answer before it sends the second.
+/// A stream that acknowledges every read at once. A server without `TCP_NODELAY`, such as Spin
+/// 4.1, waits for the acknowledgement of the first half of an answer before it sends the
+/// second.
 struct Prompt(TcpStream);
 
 impl AsyncRead for Prompt {
@@ -98,7 +100,7 @@ impl AsyncRead for Prompt {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // The kernel switches it off again by itself.
+        // The kernel turns delayed acknowledgement on again, so it is turned off at every read.
         set_tcp_quickack(&self.0, true)?;
         Pin::new(&mut self.0).poll_read(context, buffer)
     }

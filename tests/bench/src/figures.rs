@@ -1,11 +1,11 @@
-//! What many requests came to.
+//! Figures of many requests: rate, percentiles, and summaries over rounds.
 
 use std::time::Duration;
 
-/// What came of asking for a while.
+/// Result of one round of requests.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// How long each request took, the shortest first. There is at least one.
+    /// Latencies, sorted. At least one.
     latencies: Vec<Duration>,
     elapsed: Duration,
 }
@@ -16,31 +16,31 @@ impl Round {
         Self { latencies, elapsed }
     }
 
-    /// Requests a second.
+    /// Returns the requests per second.
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// How long the request took than which `share` of them were no slower.
+    /// Returns the latency that `share` of the requests did not exceed.
     pub fn percentile(&self, share: f64) -> Duration {
         let last = self.latencies.len() - 1;
         self.latencies[((last as f64 * share).ceil() as usize).min(last)]
     }
 }
 
-/// The median of several rounds, and how far they were apart.
+/// Median and range of several rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
-    /// The one in the middle.
+    /// Median.
     pub median: f64,
-    /// The smallest.
+    /// Smallest value.
     pub least: f64,
-    /// The largest.
+    /// Largest value.
     pub most: f64,
 }
 
 impl FromIterator<f64> for Summary {
-    /// Of one round at least.
+    /// Summarizes the values of at least one round.
     fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
         let mut values: Vec<_> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);
@@ -49,17 +49,18 @@ impl FromIterator<f64> for Summary {
 }
 
 impl Summary {
-    /// Of something that each round has.
+    /// Summarizes a figure of each round.
     pub fn of(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> Self {
         rounds.iter().map(figure).collect()
     }
 
-    /// Of how many times as much these rounds have as those they alternated with.
+    /// Summarizes the ratio of a figure between these rounds and those that alternated with
+    /// them.
     pub fn of_ratio(rounds: &[Round], beside: &[Round], figure: impl Fn(&Round) -> f64) -> Self {
         rounds.iter().zip(beside).map(|(round, beside)| figure(round) / figure(beside)).collect()
     }
 
-    /// Of a [percentile](Round::percentile), in milliseconds.
+    /// Summarizes a [percentile](Round::percentile) in milliseconds.
     pub fn of_percentile_ms(rounds: &[Round], share: f64) -> Self {
         Self::of(rounds, |round| round.percentile(share).as_secs_f64() * 1e3)
     }

@@ -1,4 +1,5 @@
-//! Asks an HTTP server as fast as it answers, over so many connections, and says how fast that was.
+//! Load generator: sends requests to an HTTP server as fast as it answers, over several
+//! connections, and measures the rate and the latencies.
 
 mod connection;
 mod figures;
@@ -17,39 +18,40 @@ use tokio::task::JoinSet;
 
 pub use figures::{Round, Summary};
 
-/// How a server is asked.
+/// How requests reach a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Requests at the same time.
+    /// Number of requests at the same time.
     pub connections: usize,
-    /// Whether a connection takes one request after the other, or each has one of its own.
+    /// Whether a connection carries one request after another, or only one.
     pub kept_alive: bool,
 }
 
-/// How a caller says who it is.
+/// How a caller authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authentication {
     /// HTTP Basic (RFC 7617).
     Basic,
-    /// In the body (RFC 6749 section 2.3.1).
+    /// Credentials in the body (RFC 6749 section 2.3.1).
     Body,
 }
 
-/// What a server is asked, again and again.
+/// A request that is sent again and again.
 #[derive(Clone, Debug)]
 pub struct Question {
     authorization: Option<HeaderValue>,
-    /// One after the other.
+    /// Bodies, used in turn.
     bodies: Vec<Bytes>,
-    /// Another one is an error.
+    /// Expected status; any other is an error.
     expected: StatusCode,
 }
 
 impl Question {
-    /// For a token of each of `scopes` in turn, or of everything that the caller may have where there are none.
+    /// Builds token requests for each of `scopes` in turn. If there are none, the request asks
+    /// for all scopes of the caller.
     ///
     /// # Errors
-    /// When the name or the secret cannot be in a header.
+    /// If the name or the secret cannot be part of a header.
     pub fn token(
         authentication: Authentication,
         caller: &str,
@@ -92,10 +94,10 @@ impl Question {
     }
 }
 
-/// Asks `url` for so long.
+/// Sends requests to `url` for this long.
 ///
 /// # Errors
-/// At the first answer with another status than the expected one, or none.
+/// If an answer is missing or has an unexpected status.
 pub async fn ask(url: &Uri, question: &Question, shape: Shape, duration: Duration) -> anyhow::Result<Round> {
     let (url, question) = (Arc::new(url.clone()), Arc::new(question.clone()));
     let begin = Instant::now();
@@ -103,7 +105,7 @@ pub async fn ask(url: &Uri, question: &Question, shape: Shape, duration: Duratio
     let mut connections = JoinSet::new();
     for first in 0..shape.connections {
         let (url, question) = (url.clone(), question.clone());
-        // Each begins elsewhere among the bodies, and all of them together go through them evenly.
+        // Each connection begins with another body, so that all bodies are used evenly.
         let numbers = (first..).step_by(shape.connections);
         connections.spawn(async move { converse(&url, &question, shape.kept_alive, numbers, end).await });
     }
@@ -114,11 +116,11 @@ pub async fn ask(url: &Uri, question: &Question, shape: Shape, duration: Duratio
     Ok(Round::new(latencies, begin.elapsed()))
 }
 
-/// Asks each in turns, so many times for so long: whatever else the machine does meets all of them. A quarter of that time before
-/// each round does not count: by then the instances have started.
+/// Sends requests to each URL in turns, so that other load of the machine meets all of them.
+/// Before each round, a quarter of its duration is spent on warming up.
 ///
 /// # Errors
-/// As [`ask`].
+/// As for [`ask`].
 pub async fn ask_in_turns(
     asked: &[(Uri, Question)],
     shape: Shape,
@@ -135,7 +137,8 @@ pub async fn ask_in_turns(
     Ok(rounds)
 }
 
-/// One request after the other until `end`; how long each took, its connection included where it has one of its own.
+/// Sends one request after another until `end`, and returns their latencies. A new connection
+/// is part of its request's latency.
 async fn converse(
     url: &Uri,
     question: &Question,

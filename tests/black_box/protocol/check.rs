@@ -1,4 +1,4 @@
-//! Compares an answer, all of it, with what its row expects.
+//! Comparison of a complete answer with the one its row expects.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::exchange::Got;
 use super::table::{Answer, CROWD, Source, crowd_scopes};
 
-/// Compares the whole of an answer, and notes the token in it.
+/// Compares a complete answer with the expected one, and keeps its token for later rows.
 pub(super) fn check(
     answer: &Answer,
     got: &Got,
@@ -19,7 +19,8 @@ pub(super) fn check(
         let is_sound = statuses.contains(&got.status) && !got.headers.iter().any(is_cors);
         return if is_sound { Ok(()) } else { Err(format!("expected one of {statuses:?}")) };
     }
-    // Serialized without spaces, so the length of what is expected can be known for HEAD, in which it is not sent.
+    // Answers are serialized without spaces, so the length is known even for HEAD, which gets
+    // no body.
     let found: Value = serde_json::from_slice(&got.body).unwrap_or_default();
     let lifetime = found["expires_in"].as_u64().unwrap_or_default();
     let mut more = BTreeMap::new();
@@ -80,7 +81,7 @@ pub(super) fn check(
 }
 
 fn error_body(error: &str, description: &str) -> Value {
-    // RFC 6749 section 5.2, for both.
+    // RFC 6749 section 5.2: the characters allowed in both.
     let is_allowed = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E);
     assert!(error.bytes().chain(description.bytes()).all(is_allowed), "{error}: {description}");
     json!({ "error": error, "error_description": description })
@@ -99,7 +100,7 @@ fn metadata_body(issuer: &str) -> Value {
     })
 }
 
-/// RFC 6750 section 2.1: what can be sent as a bearer token.
+/// Whether a text can be sent as a bearer token (RFC 6750 section 2.1).
 fn is_b64token(text: &str) -> bool {
     let text = text.trim_end_matches('=');
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))

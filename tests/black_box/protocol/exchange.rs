@@ -1,4 +1,4 @@
-//! Sends a row's request byte by byte, and takes the answer apart.
+//! One HTTP exchange: the bytes of a row's request, and the parsed answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,16 +10,17 @@ use tokio::net::TcpStream;
 
 use super::table::{Wire, crowd_scopes};
 
-/// An answer as it came.
+/// Answer as received.
 pub(super) struct Got {
     pub(super) status: u16,
-    /// But `date` and `connection`, which are the host's. Names in small letters, sorted.
+    /// Headers without `date` and `connection`, which the host adds. Names in lower case,
+    /// sorted.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
 impl Wire {
-    /// The bytes up to the body, and the body.
+    /// Returns the bytes up to the body, and the body.
     fn encode(&self, token: &str) -> (Vec<u8>, Vec<u8>) {
         let body = fill_in(self.body, token);
         let mut head = fill_in(self.line.as_bytes(), token);
@@ -37,7 +38,7 @@ impl Wire {
         if !says("Content-Length:") && !says("Transfer-Encoding:") && !body.is_empty() {
             add("Content-Length", body.len().to_string().as_bytes());
         }
-        // HTTP/1.0 closes without being told.
+        // HTTP/1.0 closes the connection without `Connection: close`.
         if !is_old && !says("Connection:") {
             add("Connection", b"close");
         }
@@ -49,7 +50,7 @@ impl Wire {
     }
 }
 
-/// Replaces what is in square brackets by its base64, brackets included.
+/// Replaces each text in square brackets, brackets included, by its base64.
 fn encode_brackets(text: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::new();
     let mut rest = text;
@@ -62,7 +63,7 @@ fn encode_brackets(text: &[u8]) -> Vec<u8> {
     [&encoded, rest].concat()
 }
 
-/// Replaces `<token>`, `<scopes N>` and `<fill N>`, of which a text has one at most.
+/// Replaces `<token>`, `<scopes N>` or `<fill N>`, of which a text has at most one.
 fn fill_in(text: &[u8], token: &str) -> Vec<u8> {
     let Some(begin) = text.iter().position(|byte| *byte == b'<') else { return text.to_vec() };
     let length = text[begin..].iter().position(|byte| *byte == b'>').expect("brackets come in pairs");
@@ -77,7 +78,7 @@ fn fill_in(text: &[u8], token: &str) -> Vec<u8> {
     [before, value.as_bytes(), after].concat()
 }
 
-/// Sends a request, and reads the answer until the server closes.
+/// Sends a request and reads the answer until the server closes.
 pub(super) async fn exchange(addr: SocketAddr, request: &Wire, token: &str) -> Result<Got, String> {
     let conversation = async {
         let (head, body) = request.encode(token);
@@ -89,8 +90,8 @@ pub(super) async fn exchange(addr: SocketAddr, request: &Wire, token: &str) -> R
             let length = stream.read(&mut buffer).await.map_err(|error| error.to_string())?;
             answer.extend_from_slice(&buffer[..length]);
         }
-        // A server that refuses a request by its head may close before it has the body, and reset what has been sent; the
-        // answer is read as far as it came, and must be whole.
+        // A server that refuses a request by its head may close before it has the body, and
+        // reset the connection. The bytes received so far must be a complete answer.
         let _ = stream.write_all(&body).await;
         let _ = stream.read_to_end(&mut answer).await;
         parse(&answer).ok_or_else(|| format!("no whole answer: {:?}", String::from_utf8_lossy(&answer)))
@@ -100,7 +101,7 @@ pub(super) async fn exchange(addr: SocketAddr, request: &Wire, token: &str) -> R
         .unwrap_or_else(|_| Err("no answer in 20 s".into()))
 }
 
-/// Takes an answer apart. Those that are only informational are passed over (RFC 9110 section 15.2).
+/// Parses an answer and skips informational ones (RFC 9110 section 15.2).
 fn parse(answer: &[u8]) -> Option<Got> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
@@ -121,7 +122,7 @@ fn parse(answer: &[u8]) -> Option<Got> {
         }
     }
     headers.sort();
-    // No two answers share it, and the host's own have none.
+    // `x-request-id` differs in every answer, and answers of the host have none.
     headers.retain(|(name, value)| {
         let is_id = value.len() == 32 && value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         name != "x-request-id" || !is_id

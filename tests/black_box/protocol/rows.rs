@@ -1,4 +1,4 @@
-//! The rows, by what they are about.
+//! The rows of the table, one file for each topic.
 
 mod authentication;
 mod message;
@@ -10,7 +10,8 @@ mod token_request;
 
 use super::table::Row;
 
-/// In this order: a token comes from OfficeRnD at the first request for it, and is there for the rest.
+/// The order matters: the first request for a token fetches it, and the later rows find it in
+/// the cache.
 pub(super) static GROUPS: [&[Row]; 7] = [
     token_request::ROWS,
     scope::ROWS,

@@ -1,12 +1,13 @@
-//! What a row of the table is made of: requests as bytes, whole answers, who is there, and shorthands for what comes often.
+//! The vocabulary of the table: requests as bytes, complete answers, the policy, and shorthands
+//! for frequent values.
 
 use serde_json::json;
 use tests::{Setup, digest_of};
 
-/// A request and its answer.
+/// A request and the answer it must get.
 pub(super) struct Row {
     pub(super) what: &'static str,
-    /// The sentence that decides.
+    /// The sentence of the standard that decides.
     pub(super) because: &'static str,
     pub(super) request: Wire,
     pub(super) answer: Answer,
@@ -16,38 +17,40 @@ pub(super) const fn row(what: &'static str, because: &'static str, request: Wire
     Row { what, because, request, answer }
 }
 
-/// A request as bytes. A header that is empty here is not sent.
+/// A request as bytes. An empty header is not sent.
 #[derive(Clone, Copy)]
 pub(super) struct Wire {
-    /// The request line; without a version it is HTTP/1.1.
+    /// Request line; HTTP/1.1 if it has no version.
     pub(super) line: &'static str,
     pub(super) host: &'static str,
-    /// What is in square brackets goes out as base64.
+    /// `Authorization`. A text in square brackets is sent as base64.
     pub(super) authorization: &'static [u8],
     pub(super) content_type: &'static str,
-    /// More header lines. Unless they tell how long a body is, a `Content-Length` does; where there is none, nothing does.
+    /// More header lines. If none of them gives the length of the body, and the body is not
+    /// empty, a `Content-Length` is added.
     pub(super) more: &'static [&'static str],
-    /// `<token>` is the token for [`MEMBERS`] that was issued last, `<scopes N>` so many scopes of `crowd`, and `<fill N>`
-    /// makes the body so long.
+    /// Body. `<token>` is the token for [`MEMBERS`] that was issued last, `<scopes N>` is N
+    /// scopes of `crowd`, and `<fill N>` makes the body N bytes long.
     pub(super) body: &'static [u8],
 }
 
-/// The whole of an answer: the status, every header but `date` and `connection`, and the body.
+/// A complete answer: status, all headers but `date` and `connection`, and body.
 #[derive(Clone, Copy)]
 pub(super) enum Answer {
-    /// A token for these scopes, and where it comes from.
+    /// A token for these scopes, with its source.
     Token(Source, &'static str),
-    /// A status, and the `error` and `error_description` of RFC 6749 section 5.2.
+    /// A status, with the `error` and `error_description` of RFC 6749 section 5.2.
     Error(u16, &'static str, &'static str),
-    /// 405, with this in `Allow`.
+    /// 405 with this `Allow`.
     NotAllowed(&'static str),
-    /// 200 and this JSON.
+    /// 200 with this JSON.
     Json(&'static str),
-    /// The metadata of this issuer.
+    /// 200 with the metadata of this issuer.
     Metadata(&'static str),
-    /// 503, for a minute at most.
+    /// 503 with a `Retry-After` of at most 60 s.
     Later,
-    /// One of these statuses from whatever stands before the component and reads HTTP for it. Its other headers are its own.
+    /// One of these statuses, from the HTTP server before the component. Its headers are not
+    /// compared.
     Server(&'static [u16]),
 }
 
@@ -58,16 +61,17 @@ pub(super) enum Source {
     Stale,
 }
 
-// Who is there.
+// The policy.
 
-/// The scope of most requests, one of two that `nightly` may have.
+/// Scope of most requests, one of two that `nightly` may have.
 pub(super) const MEMBERS: &str = "members.read";
 pub(super) const BOTH: &str = "companies.read members.read";
 pub(super) const DOORS: &str = "doors.read";
-/// `crowd` may have so many scopes: a set has no more.
+/// Number of scopes of `crowd`, the most that a scope set may have.
 pub(super) const CROWD: usize = 512;
 
-/// Three callers: `nightly`, one of whom everything has to be encoded, and one with many scopes.
+/// Returns a setup with three callers: `nightly`, one whose name and secret need every kind of
+/// encoding, and one with many scopes.
 pub(super) fn setup() -> Setup {
     let crowd: Vec<_> = crowd_scopes(CROWD).split(' ').map(String::from).collect();
     let granted = |scopes: &str| scopes.split(' ').map(String::from).collect::<Vec<_>>();
@@ -77,7 +81,7 @@ pub(super) fn setup() -> Setup {
         "front:door 100%": entry("a:b+c d%41\u{e9}", &granted(DOORS)),
         "crowd": entry("many", &crowd),
     });
-    // One instance: what one request leaves behind, the next one finds.
+    // One instance, so that each request finds the tokens of the requests before it.
     let mut setup = Setup::in_one_instance();
     setup.application.scopes = [granted(BOTH), granted(DOORS), crowd].concat();
     setup.variables = vec![("callers", policy.to_string())];
@@ -88,10 +92,11 @@ pub(super) fn crowd_scopes(count: usize) -> String {
     (0..count).map(|index| format!("s{index:03}")).collect::<Vec<_>>().join(" ")
 }
 
-// What most requests are variations of.
+// Requests that the rows vary.
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
-/// In this one nothing is odd. `bmlnaHRseTpzZXNhbWU=`, in rows about the encoding itself, is its `nightly:sesame`.
+/// An ordinary token request. In rows about the encoding itself, `bmlnaHRseTpzZXNhbWU=` is its
+/// `nightly:sesame`.
 pub(super) const TOKEN: Wire = Wire {
     line: "POST /oauth/token",
     host: "broker.example",
@@ -100,7 +105,7 @@ pub(super) const TOKEN: Wire = Wire {
     more: &[],
     body: b"grant_type=client_credentials&scope=members.read",
 };
-/// With the credentials in the body.
+/// The same request with the credentials in the body.
 pub(super) const POSTED: Wire = Wire {
     authorization: b"",
     body: b"grant_type=client_credentials&scope=members.read&client_id=nightly&client_secret=sesame",
@@ -134,14 +139,14 @@ pub(super) const fn more(more: &'static [&'static str]) -> Wire {
     Wire { more, ..TOKEN }
 }
 
-/// What a browser says before and with a request from a page of another origin.
+/// Headers of a browser, before and with a request from a page of another origin.
 pub(super) const FROM_A_PAGE: &[&str] = &[
     "Origin: https://app.example",
     "Access-Control-Request-Method: POST",
     "Access-Control-Request-Headers: authorization",
 ];
 
-// The answers that come more than once.
+// Answers of more than one row.
 
 pub(super) const GRANTED: Answer = Answer::Token(Source::Hit, MEMBERS);
 pub(super) const ALL_GRANTED: Answer = Answer::Token(Source::Hit, BOTH);

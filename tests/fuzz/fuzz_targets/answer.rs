@@ -1,5 +1,6 @@
-//! What OfficeRnD says: a status, `Retry-After`, and the scopes that were asked for, a line each, and the body. A grant is
-//! what JSON says it is, no more than was asked for, and the same when it is printed and read again.
+//! Fuzzes the answer of OfficeRnD: lines with the status, `Retry-After` and the requested
+//! scopes, then the body. A grant has the values of its JSON, is within the requested scopes,
+//! and stays the same when printed and read again.
 
 #![no_main]
 
@@ -28,15 +29,16 @@ fn check(input: &[u8]) -> Option<()> {
             assert_eq!(status, StatusCode::OK);
             let answer: Value = match serde_json::from_slice(body) {
                 Ok(answer) => answer,
-                // RFC 8259 section 8.2 lets half a surrogate pair pass, and so does a field that nobody looks into.
+                // The core accepts half a surrogate pair in a field that it ignores (RFC 8259
+                // section 8.2); serde_json's `Value` does not.
                 Err(_) if body.windows(2).any(|pair| pair == b"\\u") => return None,
-                // So do a number that is too large, and lists in lists without end.
+                // The same holds for a number that is too large, and for very deep lists.
                 Err(error)
                     if ["number out", "recursion limit"].iter().any(|what| error.to_string().starts_with(what)) =>
                 {
                     return None;
                 }
-                Err(error) => panic!("a grant is no JSON: {error}"),
+                Err(error) => panic!("a grant is not JSON: {error}"),
             };
             assert_eq!(answer["access_token"], grant.access_token.expose());
             assert!(HeaderValue::from_str(&format!("Bearer {}", grant.access_token.expose())).is_ok());
@@ -55,7 +57,8 @@ fn check(input: &[u8]) -> Option<()> {
         Err(Failure::Unavailable(_, Some(wait))) => {
             assert!(status == 429 || status == 408 || status.is_server_error());
             let text = headers[RETRY_AFTER].to_str().expect("it was read").trim();
-            // Seconds are what they are, up to a number that no gate waits for; the target `time` has the dates.
+            // Seconds must be equal, up to a number longer than any pause. The target `time`
+            // compares dates.
             match text.parse::<u64>() {
                 Ok(seconds) => assert_eq!(wait, Duration::from_secs(seconds)),
                 Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => {

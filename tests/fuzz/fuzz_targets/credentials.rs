@@ -1,5 +1,5 @@
-//! A name and a secret, whatever they are, a line each: printed as HTTP Basic and as a form they are read back as what they
-//! were, and what is not the same to the last byte opens nothing.
+//! Fuzzes a name and a secret, one line each. Printed as HTTP Basic and as a form, both are
+//! read back unchanged. A secret that differs in any byte does not authenticate.
 
 #![no_main]
 
@@ -17,7 +17,8 @@ fuzz_target!(|input: &str| {
     let expected = if is_name && name != "unknown" { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     let callers = json!({ name: { "secret_sha256": [digest_of(secret)], "scopes": ["a"] } }).to_string();
 
-    // An empty parameter counts as absent: no secret in the body, but one in the header.
+    // An empty parameter counts as absent. So an empty secret is missing in the body, but
+    // present in the header.
     let in_body = if secret.is_empty() && expected.is_success() { StatusCode::UNAUTHORIZED } else { expected };
     assert_eq!(ask(&callers, name, secret, true), expected, "{name:?} {secret:?}");
     assert_eq!(ask(&callers, name, secret, false), in_body, "{name:?} {secret:?}");

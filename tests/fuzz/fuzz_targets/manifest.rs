@@ -1,5 +1,6 @@
-//! Spin's manifest, as the host reads it: what is accepted says what TOML says and nothing that the host does not know, can be
-//! resolved, and is the same when it is printed and read again. The same bytes as a template, and as a route and a path.
+//! Fuzzes Spin's manifest, as the dev host reads it. An accepted manifest means what TOML says,
+//! has only fields that the dev host knows, resolves, and stays the same when printed and read
+//! again. The same bytes are also read as a template, and as a route with a path.
 
 #![no_main]
 
@@ -11,11 +12,12 @@ use manifest::{Manifest, Route};
 use toml::{Table, Value};
 use variables::{Template, Variables};
 
-// The package `broker-host` itself would bring wasmtime, which takes minutes to compile.
-#[allow(dead_code, reason = "the host has more uses for it")]
+// Included by path: the package `broker-host` would bring wasmtime, which takes minutes to
+// compile.
+#[allow(dead_code, reason = "the dev host uses more of it")]
 #[path = "../../../host/src/spin/manifest.rs"]
 mod manifest;
-#[allow(dead_code, reason = "the host has more uses for it")]
+#[allow(dead_code, reason = "the dev host uses more of it")]
 #[path = "../../../host/src/spin/variables.rs"]
 mod variables;
 
@@ -34,7 +36,7 @@ fn manifest(text: &str) {
     let manifest = match read(text) {
         Ok(manifest) => manifest,
         Err(error) => {
-            // It may show what is wrong, and once more where.
+            // The error may repeat the wrong part and its place, but not much more.
             let shown = format!("{error:#}");
             assert!(!shown.is_empty() && shown.len() < 1000 + 10 * text.len(), "{shown}");
             return;
@@ -47,14 +49,14 @@ fn manifest(text: &str) {
     says(&manifest, &table);
     resolves(&manifest, &table);
 
-    for more in with_surprise(&Value::Table(table)) {
+    for more in with_unknown_field(&Value::Table(table)) {
         let more = toml::to_string(&more).expect("it can be printed");
-        assert!(read(&more).is_err(), "the host does not know everything in {more}");
+        assert!(read(&more).is_err(), "an unknown field is accepted in {more}");
     }
 }
 
-/// The value with one field more, in each of the tables in it.
-fn with_surprise(value: &Value) -> Vec<Value> {
+/// Returns copies of the value with one unknown field, in each of its tables in turn.
+fn with_unknown_field(value: &Value) -> Vec<Value> {
     let mut surprises = Vec::new();
     match value {
         Value::Table(table) => {
@@ -65,13 +67,13 @@ fn with_surprise(value: &Value) -> Vec<Value> {
             };
             surprises.push(with("surprise", true.into()));
             for (name, inner) in table {
-                surprises.extend(with_surprise(inner).into_iter().map(|inner| with(name, inner)));
+                surprises.extend(with_unknown_field(inner).into_iter().map(|inner| with(name, inner)));
             }
         }
         Value::Array(values) => {
             for (index, inner) in values.iter().enumerate() {
                 let with = |inner| [&values[..index], &[inner], &values[index + 1..]].concat().into();
-                surprises.extend(with_surprise(inner).into_iter().map(with));
+                surprises.extend(with_unknown_field(inner).into_iter().map(with));
             }
         }
         _ => {}
@@ -79,7 +81,7 @@ fn with_surprise(value: &Value) -> Vec<Value> {
     surprises
 }
 
-/// What the host would run is what the text says, by TOML's own data model.
+/// Checks that the parsed manifest has the values of the text, read by TOML's own data model.
 fn says(manifest: &Manifest, table: &Table) {
     let component = component(table);
     let texts = |value: Option<&Value>| -> Vec<String> {
@@ -91,15 +93,15 @@ fn says(manifest: &Manifest, table: &Table) {
     assert_eq!(manifest.build_command.as_deref(), command);
     let stores: BTreeSet<_> = texts(component.get("key_value_stores")).into_iter().collect();
     assert_eq!(manifest.key_value_stores, stores);
-    // Spaces beside a name in a template mean nothing.
+    // Spaces beside a name in a template are ignored.
     let bare = |text: &str| text.replace(char::is_whitespace, "");
     let hosts: Vec<_> = manifest.allowed_outbound_hosts.iter().map(|host| bare(&host.to_string())).collect();
     assert_eq!(hosts, texts(component.get("allowed_outbound_hosts")).iter().map(|text| bare(text)).collect::<Vec<_>>());
     assert_eq!(manifest.routes.len(), table["trigger"]["http"].as_array().expect("routes").len());
 }
 
-/// With a value for every variable that needs one, every variable of the component and every host has one; without them,
-/// the missing ones are named.
+/// Checks that, with a value for every required variable, every variable of the component and
+/// every host resolves. Without them, the missing ones are named.
 fn resolves(manifest: &Manifest, table: &Table) {
     let entries = |table: Option<&Value>| table.and_then(Value::as_table).cloned().unwrap_or_default();
     let declared = entries(table.get("variables"));
@@ -132,13 +134,13 @@ fn component(table: &Table) -> &Table {
     table["component"][name].as_table().expect("a table")
 }
 
-/// Spin's rule for names, by the parts between underscores.
+/// Whether a name follows Spin's rule, judged by the parts between underscores.
 fn is_name(name: &str) -> bool {
     let is_part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.split('_').all(is_part) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// A template with its values, by another way of cutting it up.
+/// Fills a template with its values, parsed in another way than the dev host does.
 fn filled_in<'a>(text: &str, value: impl Fn(&str) -> &'a str) -> String {
     let mut pieces = text.split("{{");
     let mut filled = pieces.next().unwrap_or_default().to_owned();
@@ -157,7 +159,7 @@ fn template(text: &str) {
     }
 }
 
-/// A route leads to itself, or to all that is below it, and nowhere else.
+/// Checks that a route leads only to itself, or to all paths below it.
 fn leads(route: &str, path: &str) {
     let Ok(parsed) = Route::parse(route) else { return };
     let root = route.strip_suffix("/...");

@@ -1,5 +1,6 @@
-//! Bytes of the store: lease, ledger, index, a token under a good seal and without one. What is read is the same when it is
-//! written and read again, it closes nothing for ever, and no store gets more out of the broker than was asked for.
+//! Fuzzes the records of the store: lease, ledger, index, and a token with and without a valid
+//! seal. A record stays the same when written and read again, closes the gate only for a
+//! limited time, and cannot make the broker return more than was requested.
 
 #![no_main]
 
@@ -12,11 +13,11 @@ use fuzz::{CLIENT_SECRET, NOW, World, default_of, digest_of};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use officernd_token_broker::token::{Index, Key, Token};
 use officernd_token_broker::config::Config;
 use officernd_token_broker::gate::{LEASE_LIFE, Lease, Ledger, Need};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;
+use officernd_token_broker::token::{Index, Key, Token};
 use officernd_token_broker::upstream::CALL_LIMIT;
 use serde_json::{Value, json};
 
@@ -67,7 +68,8 @@ fn ledger(bytes: &[u8], config: &Config) {
     let mut alone = Ledger::default();
     alone.absorb(&ledger);
     ledger.absorb(&alone);
-    // However many calls it admits, they are no more than fit, and nobody is sent away for longer than the longest pause.
+    // The ledger admits at most the call quota, and its `Retry-After` is at most the longest
+    // pause.
     let mut calls = 0;
     while calls < 6 {
         match ledger.admit(NOW, 5, Need::Now, &credential) {
@@ -116,7 +118,8 @@ fn token(bytes: &[u8], config: &Config) {
     let _ = (token.life(NOW, config.min_remaining, Duration::ZERO), token.next_fetch(NOW));
 }
 
-/// A request for `a` where the store has these bytes everywhere, and where the token's record is under a good seal.
+/// Sends a request for the scope `a` to a store that has these bytes under every key, with a
+/// valid seal around the token's record.
 fn broker(bytes: &[u8], config: &Config) {
     let sealed = config.applications[0].current.seal.seal(bytes, &key().of_token(), NONCE);
     let bytes = bytes.to_owned();
@@ -130,7 +133,7 @@ fn broker(bytes: &[u8], config: &Config) {
     let answer: Value = serde_json::from_str(response.body()).expect("JSON");
     match response.status().as_u16() {
         200 => assert_eq!(answer["scope"], "a"),
-        // A refusal that is remembered, or a gate that is closed.
+        // A remembered refusal, or a closed gate.
         400 | 502 | 503 => assert!(answer["access_token"].is_null()),
         other => panic!("{other}"),
     }

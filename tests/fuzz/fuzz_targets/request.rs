@@ -1,5 +1,6 @@
-//! A whole request as text: a line with method and path, headers, an empty line, what OfficeRnD says (a line; empty: it
-//! grants everything), and the body. Whatever is in it, who gets a token has shown credentials and may have its scopes.
+//! Fuzzes a whole request as text: a line with method and path, headers, an empty line, a line
+//! with OfficeRnD's answer (if empty, it grants everything), and the body. If the request gets
+//! a token, it has valid credentials and the policy allows its scopes.
 
 #![no_main]
 
@@ -15,7 +16,7 @@ use officernd_token_broker::endpoint::{BODY_LIMIT, Body, BodyError};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-/// A caller with patterns, and one that has names alone and need not name them.
+/// Callers: one with patterns, and one with only full scope names, which may leave `scope` out.
 const CALLERS: [(&str, &str, &[&str]); 2] =
     [("nightly", "n \"1\"", &["a", "flex.*.read", "flex.billing.**"]), ("door", "d \"2\"", &["b", "a", "c.d"])];
 
@@ -32,7 +33,7 @@ fn check(input: &[u8]) -> Option<()> {
     let head = request.body(()).ok()?;
     let (status, answer) = ask(&head, upstream, body);
 
-    // Printing what a form says gives a form that says the same.
+    // A printed form is read as the same form.
     let printed = form_urlencoded::Serializer::new(String::new()).extend_pairs(form_urlencoded::parse(body)).finish();
     if body.len() <= BODY_LIMIT && printed.len() <= BODY_LIMIT {
         assert_eq!(ask(&head, upstream, printed.as_bytes()), (status, answer.clone()), "{printed}");
@@ -50,7 +51,7 @@ fn check(input: &[u8]) -> Option<()> {
     if let Some(requested) = &requested {
         let requested: BTreeSet<_> = requested.split(' ').collect();
         assert!(granted.is_subset(&requested), "{granted:?} is more than {requested:?}");
-        // Order and repetition mean nothing.
+        // Order and repetition change nothing.
         let scope = requested.iter().rev().chain(&requested).copied().collect::<Vec<_>>().join(" ");
         let others = form_urlencoded::parse(body).filter(|(name, _)| name != "scope");
         let mut form = form_urlencoded::Serializer::new(String::new());
@@ -85,7 +86,8 @@ fn read(input: &[u8]) -> Option<Asked<'_>> {
     Some(Asked { request, upstream, body: rest })
 }
 
-/// The answer, which is whole and tells no secret, and neither does the log.
+/// Returns the answer. Checks that it is complete, and that neither answer nor log has a
+/// secret.
 fn ask(head: &Request<()>, upstream: &[u8], body: &[u8]) -> (StatusCode, Value) {
     let callers = CALLERS.iter().map(|(name, secret, scopes)| {
         ((*name).to_owned(), json!({ "secret_sha256": [digest_of(secret)], "scopes": scopes }))
@@ -110,7 +112,7 @@ fn ask(head: &Request<()>, upstream: &[u8], body: &[u8]) -> (StatusCode, Value) 
     (response.status(), answer)
 }
 
-/// What the caller of this request may have, if it shows credentials of one.
+/// Returns the scopes that the caller of this request may have, if its credentials are valid.
 fn authenticated(head: &Request<()>, body: &[u8]) -> Option<&'static [&'static str]> {
     let (id, secret) = match head.headers().get(AUTHORIZATION) {
         Some(authorization) => {

@@ -1,5 +1,6 @@
-//! Entries of a policy, a line each, an empty line, and the scopes of a request: what is permitted is what another reading
-//! of the same rules permits, whatever the order and the repetition.
+//! Fuzzes policies and scopes: entries of a policy, one per line, an empty line, and the scopes
+//! of a request. A second reading of the same rules permits the same scopes, in any order and
+//! with repetition.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A date of HTTP or of RFC 3339: read as `httpdate` and `jiff` read it, and the same when it is printed and read again.
+//! Fuzzes dates of HTTP and RFC 3339. `httpdate` and `jiff` read the same times, and a time
+//! stays the same when printed and read again.
 
 #![no_main]
 
@@ -14,7 +15,8 @@ fuzz_target!(|text: &str| {
     if let (Some(ours), Some(theirs)) = (ours, theirs) {
         assert_eq!(ours, theirs, "{text}");
     }
-    // Each reads some that the other does not, as one without a space before the time; but what is printed both read.
+    // Each parser accepts some texts that the other refuses, such as one without a space before
+    // the time. Both accept every printed date.
     for time in ours.into_iter().chain(theirs) {
         let printed = httpdate::fmt_http_date(time);
         let again = Timestamp::parse_http_date(&printed).map(|time| Duration::from_millis(time.unix_ms()));
@@ -24,7 +26,8 @@ fuzz_target!(|text: &str| {
         let printed =
             jiff::Timestamp::from_millisecond(time.unix_ms() as i64).expect("four digits of a year").to_string();
         assert_eq!(Timestamp::parse_rfc3339(&printed), Some(time), "{text}");
-        // jiff reads no more than nine digits of a fraction, and takes a leap second for the one before it.
+        // jiff reads at most nine digits of a fraction, and reads a leap second as the second
+        // before.
         let theirs = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
         if text.split_once('.').is_none_or(|(_, rest)| rest.find(|c: char| !c.is_ascii_digit()) <= Some(9)) {
             let theirs = theirs.parse::<jiff::Timestamp>().expect("jiff reads what we read").as_second();

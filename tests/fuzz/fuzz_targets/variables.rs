@@ -1,5 +1,5 @@
-//! Lines of `name=value`; what is not set has its default. A configuration that is accepted is the same when it is printed
-//! and read again; one that is not is refused in words that fit into a log.
+//! Fuzzes the variables: lines of `name=value`; the others have their defaults. An accepted
+//! configuration stays the same when printed and read again. A mistake fits into one log line.
 
 #![no_main]
 
@@ -53,7 +53,7 @@ fuzz_target!(|input: &str| {
         assert!(one.credentials().map(secrets).eq(other.credentials().map(secrets)), "{}", one.name);
     }
 
-    // A credential goes to no other host than the text says, and in plain text to this machine alone.
+    // A credential goes only to the host in the text, and in plain text only to this machine.
     for origin in [Some(&config.identity), config.public_url.as_ref()].into_iter().flatten() {
         let endpoint = origin.token_endpoint();
         assert_eq!(endpoint.to_string(), format!("{}/oauth/token", origin.as_str()));
@@ -62,7 +62,8 @@ fuzz_target!(|input: &str| {
         assert!(endpoint.scheme_str() == Some("https") || is_here, "{endpoint}");
     }
 
-    // Nobody is let in whose digest is not in the policy, and who is let in has an application.
+    // A caller is authenticated only if its digest is in the policy, and then it has an
+    // application.
     let callers: Value = serde_json::from_str(&print("callers")).expect("JSON");
     for (name, entry) in callers.as_object().expect("an object") {
         if let Ok(caller) = config.callers.authenticate(name, &PresentedSecret::new("secret"), NOW) {

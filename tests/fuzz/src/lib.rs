@@ -1,4 +1,5 @@
-//! A world for the core that answers at once, and what the fuzz targets compare the core with.
+//! Harness of the fuzz targets: ports that answer at once, and second readings of the rules
+//! that the targets compare with the core.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -13,17 +14,18 @@ use officernd_token_broker::endpoint::{self, Body};
 use officernd_token_broker::time::Timestamp;
 use sha2::{Digest, Sha256};
 
-/// The time at which everything happens: 2027-01-15T08:00:00Z.
+/// Start time of every run: 2027-01-15T08:00:00Z.
 pub const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
-/// The secret of the application. No scope and no name can have a space and a quote in it.
+/// Client secret of the application. It has a space and a quote, so no scope and no name can
+/// contain it.
 pub const CLIENT_SECRET: &str = "a client's \"secret\"";
 
-/// A world whose every port answers at once; its clock moves only when somebody sleeps.
+/// A world whose ports all answer at once. Its clock moves only when the core sleeps.
 #[derive(Clone)]
 pub struct World(Rc<State>);
 
-/// What the store has under a key.
+/// Value of the store under a key.
 type Store = dyn Fn(&str) -> Option<Vec<u8>>;
 
 struct State {
@@ -37,8 +39,9 @@ struct State {
 }
 
 impl World {
-    /// A world with this policy, in which OfficeRnD says `answer` to everything, or grants what is asked for when that is
-    /// empty, and in which the store has what `store` says until something is written.
+    /// Returns a world with this policy. OfficeRnD gives `answer` to every call, or grants the
+    /// requested scopes if it is empty. The store has the values of `store` until the core
+    /// writes one.
     pub fn new(callers: &str, answer: &[u8], store: impl Fn(&str) -> Option<Vec<u8>> + 'static) -> Self {
         Self(Rc::new(State {
             now: Cell::new(NOW),
@@ -51,7 +54,7 @@ impl World {
         }))
     }
 
-    /// What a new instance answers in this world, and what it logged.
+    /// Lets a new instance handle a request, and returns the answer and the log.
     pub fn ask(&self, request: Request<Body>) -> (Response<String>, Vec<String>) {
         let broker = Broker { ports: self.clone(), instance: Rc::new(Instance::new(7)) };
         let handled = at_once(endpoint::handle(&broker, &request, NOW));
@@ -118,32 +121,32 @@ impl Ports for World {
     }
 }
 
-/// The value of a variable that nobody sets.
+/// Returns the default of a variable.
 pub fn default_of(name: &str) -> &'static str {
     VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default).unwrap_or_default()
 }
 
-/// What a future ends with that never waits for anything.
+/// Returns the output of a future that never waits.
 pub fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits for something that never comes"),
+        Poll::Pending => panic!("the future waits, and nothing would wake it"),
     }
 }
 
-/// The SHA-256 of a caller's secret in hexadecimal digits.
+/// Returns the SHA-256 of a secret in hexadecimal digits.
 pub fn digest_of(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The first value of a parameter of a form that is not empty.
+/// Returns the first value of a form's parameter that is not empty.
 pub fn parameter(form: &[u8], name: &str) -> Option<String> {
     form_urlencoded::parse(form)
         .find(|(other, value)| other == name && !value.is_empty())
         .map(|(_, value)| value.into())
 }
 
-/// Whether an entry of a policy is one, by its parts.
+/// Whether an entry of a policy is valid, judged by its parts.
 pub fn is_entry(entry: &str) -> bool {
     let parts: Vec<_> = entry.split('.').collect();
     let parts = match &parts[..] {
@@ -153,12 +156,12 @@ pub fn is_entry(entry: &str) -> bool {
     is_scope(entry) && parts.iter().all(|part| *part == "*" || !part.contains('*'))
 }
 
-/// Whether this is a scope token, by the letters of RFC 6749 section 3.3.
+/// Whether a text is a scope token, judged by its characters (RFC 6749 section 3.3).
 pub fn is_scope(token: &str) -> bool {
     !token.is_empty() && token.chars().all(|letter| letter.is_ascii_graphic() && letter != '"' && letter != '\\')
 }
 
-/// Whether one of the entries permits a scope, by the parts of both.
+/// Whether one of the entries permits a scope, judged by the parts of both.
 pub fn permits(entries: &[&str], scope: &str) -> bool {
     fn matches(pattern: &[&str], scope: &[&str]) -> bool {
         let is_part = |part: &str| !part.is_empty() && !part.contains('*');

@@ -1,6 +1,7 @@
-//! A long run: `cargo run --release --package simulation --example play -- FIRST COUNT` plays COUNT seeds from FIRST on.
+//! Runs many seeds: `cargo run --release --package simulation --example play -- FIRST COUNT`
+//! runs COUNT seeds from FIRST on.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program tells how it went")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints its result")]
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! A fetch that is dropped at each of its awaits: the whole instance, as a host kills it, or one request of it alone.
+//! Deaths: a fetch that is dropped at each of its awaits, with its whole instance, as a host
+//! would kill it, or as a single request.
 
 use std::future::poll_fn;
 use std::num::NonZero;
@@ -9,45 +10,46 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Cheek, World};
+use crate::world::{Attempt, World};
 use crate::{Faults, Scenario, in_virtual_time};
 
-/// What is dropped.
+/// What is dropped at an await.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// The instance, with all that it remembers.
+    /// The instance with its memory.
     Instance,
-    /// The request that leads a fetch, while others of its instance wait for it.
+    /// The request that leads a fetch, while others of its instance wait for the fetch.
     LeadingRequest,
 }
 
-/// What the deaths of a fetch came to, one for each of its awaits.
+/// Result of the deaths in a fetch, one at each of its awaits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Deaths {
-    /// How many there were.
+    /// Number of deaths.
     pub count: usize,
-    /// After how many of them the next request got its token without being told to come back.
+    /// Deaths after which the next request got its token without `Retry-After`.
     pub served_at_once: usize,
-    /// The longest until somebody who came back when told had a token.
+    /// Longest time until a request that followed `Retry-After` had a token.
     pub longest: Duration,
-    /// The most calls that OfficeRnD got, over all of one of these worlds.
+    /// Most calls that OfficeRnD got in one of the worlds.
     pub calls: usize,
 }
 
-/// Nobody is told to come back more often than this after a death.
+/// Most tries that a request may need after a death.
 const MOST_TRIES: usize = 3;
 
-/// After this a request has found that the store has no token for it.
+/// Time after which a request has read the store, found no token and leads a fetch.
 const LEADS: Duration = Duration::from_millis(25);
 
-/// How many requests wait for the one that is dropped.
+/// Number of requests that wait for the dropped one.
 const WAITING: usize = 3;
 
-/// Drops `victim` at the first await of a fetch, then in another world at the second, and so on until it gets through. The
-/// fetch is for a token that is `age` old: with an hour to live, 0 s is none at all.
+/// Drops `victim` at the first await of a fetch, then in a new world at the second, and so on
+/// until the fetch completes. The cached token is `age` old and lives an hour; an age of 0 s
+/// means no token.
 ///
 /// # Errors
-/// The first invariant that did not hold.
+/// The first broken invariant.
 pub fn die_at_each_await(victim: Victim, age: Duration) -> Result<Deaths, String> {
     let mut deaths = Deaths::default();
     for awaits in (1..).map_while(NonZero::new) {
@@ -63,7 +65,8 @@ pub fn die_at_each_await(victim: Victim, age: Duration) -> Result<Deaths, String
     Ok(deaths)
 }
 
-/// One instance, one set of scopes, tokens that live an hour, and nothing that goes wrong by itself.
+/// Returns a scenario with one instance, one scope set, tokens that live an hour, and no
+/// faults.
 fn calm(seed: u64) -> Scenario {
     Scenario {
         seed,
@@ -80,7 +83,7 @@ fn calm(seed: u64) -> Scenario {
 }
 
 impl World {
-    /// Nothing when the fetch ends before it has waited so often.
+    /// Returns `None` if the fetch ends before it has waited this often.
     async fn die(
         self: Rc<Self>,
         victim: Victim,
@@ -89,13 +92,13 @@ impl World {
     ) -> Result<Option<Deaths>, String> {
         self.open_places();
         if !age.is_zero() {
-            self.ask(0, 0, Cheek::Right).await;
+            self.ask(0, 0, Attempt::Allowed).await;
             sleep(age).await;
             self.kill(0);
         }
         let begin = Instant::now();
         let doomed = spawn_local(until_await(awaits, self.clone().ask_to_the_end()));
-        // By then it has looked into the store, and leads.
+        // By then the doomed request has read the store and leads the fetch.
         sleep(LEADS).await;
         let waiting = if victim == Victim::LeadingRequest { WAITING } else { 0 };
         let waiting: Vec<_> = (0..waiting).map(|_| spawn_local(self.clone().come_back())).collect();
@@ -107,27 +110,28 @@ impl World {
         for waiting in waiting {
             tries.push(waiting.await.map_err(|error| error.to_string())?);
         }
-        // One who knows nothing of all this.
+        // A request that arrives after the death.
         tries.push(self.clone().come_back().await);
         let calls = self.outcome()?.calls;
         let served_at_once = usize::from(tries.iter().all(|tries| *tries == 1));
         Ok(was_whole.is_none().then(|| Deaths { count: 1, served_at_once, longest: begin.elapsed(), calls }))
     }
 
-    /// A request with what is left to do after its answer.
+    /// Sends a request and runs its follow-up to the end.
     async fn ask_to_the_end(self: Rc<Self>) {
-        let handled = self.handle(0, 0, Cheek::Right).await;
+        let handled = self.handle(0, 0, Attempt::Allowed).await;
         if let Some(followup) = handled.followup {
             followup.await;
         }
     }
 
-    /// Asks, and asks again when told to, until there is a token: how often.
+    /// Sends requests as told by `Retry-After` until one gets a token, and returns their
+    /// number.
     async fn come_back(self: Rc<Self>) -> usize {
         for tries in 1..=MOST_TRIES {
             let asked = Instant::now();
-            let response = self.ask(0, 0, Cheek::Right).await;
-            let wait = self.check_response(0, Cheek::Right, asked, &response);
+            let response = self.ask(0, 0, Attempt::Allowed).await;
+            let wait = self.check_response(0, Attempt::Allowed, asked, &response);
             if response.status() == 200 {
                 return tries;
             }
@@ -138,7 +142,7 @@ impl World {
     }
 }
 
-/// What `future` comes to, unless it has to wait so often: then it is dropped.
+/// Polls `future` and returns its output, or drops it at its `awaits`-th wait.
 async fn until_await<T>(awaits: NonZero<usize>, future: impl Future<Output = T>) -> Option<T> {
     let mut future = Box::pin(future);
     let mut left = awaits.get();

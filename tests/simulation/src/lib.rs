@@ -1,9 +1,9 @@
-//! The real core in a simulated world: many instances, one store, one OfficeRnD, virtual time, and faults, all drawn
-//! from a seed.
+//! Simulation: the real core in a made-up world with many instances, one store, one OfficeRnD,
+//! virtual time, and faults, all drawn from a seed.
 //!
-//! Time is tokio's paused clock: it jumps to the next timer whenever nothing can run, so a day takes seconds, and a seed
-//! replays to the same end. A write that is on its way lands even if who wrote it is killed; a call that is on its way
-//! arrives.
+//! Time is tokio's paused clock. It jumps to the next timer when no task can run, so a day
+//! takes seconds, and a seed always replays the same run. A write in progress reaches the store
+//! even if its instance is killed, and a call in progress reaches OfficeRnD.
 
 mod kills;
 mod officernd;
@@ -22,48 +22,49 @@ pub use kills::{Deaths, Victim, die_at_each_await};
 pub use officernd::Mood;
 pub use world::{Report, World};
 
-/// What a run looks like. Everything else follows from the seed.
+/// Parameters of a run. Everything else follows from the seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Draws latencies, requests and faults.
+    /// Seed from which latencies, requests and faults are drawn.
     pub seed: u64,
-    /// The rule of the gate that is broken on purpose.
+    /// Rule of the gate that is switched off.
     pub broken: Option<Rule>,
-    /// How many component instances take requests.
+    /// Number of instances.
     pub instances: usize,
-    /// How many sets of scopes are asked for.
+    /// Number of scope sets that requests ask for.
     pub scope_sets: usize,
-    /// How long a token lives.
+    /// Lifetime of a token.
     pub token_life: Duration,
-    /// `min_remaining_seconds`.
+    /// The variable `min_remaining_seconds`.
     pub min_remaining: Duration,
-    /// Whether OfficeRnD hands out the token it has until that ends.
+    /// Whether OfficeRnD returns the same token until it expires.
     pub reissues: bool,
-    /// How long requests and faults go on.
+    /// How long requests and faults continue.
     pub eventful: Duration,
-    /// The pause between two requests, on average.
+    /// Average pause between two requests.
     pub pause: Duration,
-    /// What goes wrong.
+    /// Kinds of faults that occur.
     pub faults: Faults,
 }
 
-/// Which kinds of faults a run has.
+/// The kinds of faults of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// OfficeRnD is down, hangs, limits, answers garbage, refuses.
+    /// OfficeRnD is down, hangs, limits, answers garbage or refuses the credential.
     pub upstream: bool,
-    /// The store fails, sometimes or always, is slow, loses or corrupts values.
+    /// The store fails sometimes or always, is slow, or loses or corrupts values.
     pub store: bool,
-    /// Instances are killed at whatever await they are.
+    /// Instances are killed at any await.
     pub kills: bool,
-    /// Clocks step by some seconds.
+    /// Clocks step by up to 3 s.
     pub clocks: bool,
-    /// Many requests come at one moment.
+    /// Many requests arrive at the same moment.
     pub crowds: bool,
 }
 
 impl Scenario {
-    /// The scenario of a seed: every kind of fault comes alone, in pairs, and all together.
+    /// Returns the scenario of a seed. Over many seeds, every kind of fault occurs alone, in
+    /// pairs, and with all others.
     pub fn of(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (token_life, min_remaining) =
@@ -88,10 +89,10 @@ impl Scenario {
         }
     }
 
-    /// Plays it.
+    /// Runs the scenario.
     ///
     /// # Errors
-    /// The first invariant that did not hold, with the virtual time at which it was seen.
+    /// The first broken invariant, with its virtual time.
     pub fn run(&self) -> Result<Report, String> {
         in_virtual_time(self.broken, || Rc::new(World::new(self.clone())).play())
     }
@@ -112,28 +113,29 @@ where
     outcome
 }
 
-/// A fleet of jobs at work, with nothing going wrong.
+/// A fleet of jobs without any faults.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     scenario: Scenario,
     jobs: usize,
 }
 
-/// What a fleet's work came to.
+/// Result of a fleet's work.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// Requests, each of which got a token or was told when.
+    /// Requests; each got a token or `Retry-After`.
     pub requests: usize,
     /// Answers with a token.
     pub tokens: usize,
     /// Calls to OfficeRnD.
     pub calls: usize,
-    /// The fewest calls possible: one per scope set and usable life.
+    /// The fewest possible calls: one per scope set and usable lifetime.
     pub least: f64,
 }
 
 impl Fleet {
-    /// 50 jobs of 5 scope sets, each asking once a minute, on 8 instances, for 24 hours of a token life of an hour.
+    /// Returns a fleet of 50 jobs with 5 scope sets on 8 instances. Each job sends a request
+    /// per minute for 24 hours, and tokens live an hour.
     pub fn day() -> Self {
         let scenario = Scenario {
             seed: 1,
@@ -150,10 +152,10 @@ impl Fleet {
         Self { scenario, jobs: 50 }
     }
 
-    /// Lets it work.
+    /// Runs the fleet.
     ///
     /// # Errors
-    /// The first invariant that did not hold.
+    /// The first broken invariant.
     pub fn run(&self) -> Result<Work, String> {
         let report = in_virtual_time(None, || Rc::new(World::new(self.scenario.clone())).employ(self.jobs))?;
         let usable = self.scenario.token_life - self.scenario.min_remaining;
@@ -168,16 +170,16 @@ impl Fleet {
 }
 
 impl Work {
-    /// How many times the fewest possible calls there were.
+    /// Returns the calls relative to the fewest possible.
     pub fn ratio(&self) -> f64 {
         self.calls as f64 / self.least
     }
 }
 
-/// Plays many seeds, on as many threads as there are cores.
+/// Runs many seeds, on as many threads as the machine has cores.
 ///
 /// # Errors
-/// The violation of the lowest seed that has one, and how to replay it.
+/// The broken invariant of the lowest failing seed, and the command that replays it.
 pub fn play_seeds(seeds: Range<u64>, broken: Option<Rule>) -> Result<Report, String> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let outcomes = std::thread::scope(|scope| {

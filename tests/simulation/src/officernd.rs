@@ -1,4 +1,5 @@
-//! OfficeRnD's token endpoint as far as the broker can tell: it counts every call, and limits them.
+//! OfficeRnD's token endpoint, as far as the broker can tell. It counts every call and limits
+//! them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,26 +10,26 @@ use tokio::time::Instant;
 use officernd_token_broker::broker::SendError;
 use officernd_token_broker::scope::Scopes;
 
-/// How OfficeRnD behaves at the moment.
+/// Behaviour of OfficeRnD at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// As documented.
+    /// Answers as documented.
     Well,
-    /// 500.
+    /// Answers 500.
     Down,
-    /// Takes the call and never answers.
+    /// Accepts the call and never answers.
     Hangs,
-    /// 200 with something that is no token.
+    /// Answers 200 with a body that is not a token.
     Garbage,
-    /// 429, with this `Retry-After` in seconds.
+    /// Answers 429, with this `Retry-After` in seconds.
     Limits(Option<u64>),
-    /// 401.
+    /// Answers 401.
     RefusesCredential,
-    /// No connection; such a call never arrives.
+    /// Refuses connections, so that a call never arrives.
     Unreachable,
 }
 
-/// A token that OfficeRnD gave out.
+/// A token that OfficeRnD has issued.
 #[derive(Clone, Debug)]
 pub(crate) struct Issued {
     pub(crate) scopes: Scopes,
@@ -41,7 +42,7 @@ pub(crate) struct OfficeRnd {
     limit: usize,
     life: Duration,
     reissues: bool,
-    /// When the calls of the last minute arrived.
+    /// Arrival times of the calls in the last minute.
     pub(crate) arrivals: VecDeque<Instant>,
     pub(crate) calls: usize,
     pub(crate) issued: BTreeMap<String, Issued>,
@@ -55,7 +56,7 @@ impl OfficeRnd {
         Self { mood: Mood::Well, limit, life, reissues, arrivals: VecDeque::new(), calls: 0, issued: BTreeMap::new() }
     }
 
-    /// A call arrives. `None` is a call that is never answered.
+    /// Handles a call. `None` means that it is never answered.
     pub(crate) fn call(&mut self, body: &str) -> Option<Result<Response<Vec<u8>>, SendError>> {
         let now = Instant::now();
         while self.arrivals.front().is_some_and(|arrival| *arrival + WINDOW <= now) {

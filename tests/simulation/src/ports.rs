@@ -1,4 +1,4 @@
-//! The core's ports in the simulated world.
+//! The core's `Ports` in the simulated world.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::World;
 
-/// The world as one instance sees it.
+/// Ports of one instance.
 #[derive(Clone)]
 pub(crate) struct Simulated {
     pub(crate) world: Rc<World>,
     pub(crate) place: usize,
-    /// When the calls of this instance arrived at OfficeRnD.
+    /// Arrival times of this instance's calls at OfficeRnD.
     pub(crate) arrivals: Rc<RefCell<Vec<Instant>>>,
 }
 

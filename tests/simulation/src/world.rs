@@ -24,24 +24,24 @@ use crate::Scenario;
 use crate::officernd::{OfficeRnd, WINDOW};
 use crate::ports::Simulated;
 
-/// Calls OfficeRnD takes in a minute, and the broker is told.
+/// Call quota of OfficeRnD, and the value of `upstream_calls_per_minute`.
 const LIMIT: usize = 5;
 
-/// An instance is replaced after this many requests, as Spin does.
+/// Number of requests after which an instance is replaced, as by Spin.
 const REQUESTS_AN_INSTANCE: usize = 128;
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
-    /// Requests that were answered.
+    /// Answered requests.
     pub answered: usize,
     /// Answers with a token.
     pub tokens: usize,
-    /// Answers that said when to come back.
+    /// Answers with `Retry-After`.
     pub told_when: usize,
     /// Calls that arrived at OfficeRnD.
     pub calls: usize,
-    /// Instances that were killed.
+    /// Killed instances.
     pub killed: usize,
 }
 
@@ -57,16 +57,16 @@ impl std::ops::AddAssign for Report {
 
 struct Place {
     instance: Rc<Instance>,
-    /// When the calls of this instance arrived at OfficeRnD.
+    /// Arrival times of this instance's calls at OfficeRnD.
     arrivals: Rc<RefCell<Vec<Instant>>>,
     requests: usize,
-    /// What runs in the instance, follow-ups included.
+    /// Running tasks of the instance, follow-ups included.
     running: Vec<AbortHandle>,
-    /// How far its clock is from the truth, in milliseconds.
+    /// Error of its clock in milliseconds.
     clock_offset: i64,
 }
 
-/// Everything there is.
+/// State of a run: instances, store, OfficeRnD and what has been observed.
 pub struct World {
     scenario: Scenario,
     config: Config,
@@ -75,7 +75,7 @@ pub struct World {
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) store: RefCell<BTreeMap<String, Vec<u8>>>,
     store_mood: Cell<StoreMood>,
-    /// When the store was last anything but sound.
+    /// When the store last had a fault.
     store_unsound_at: Cell<Option<Instant>>,
     /// When a clock last stepped.
     clock_stepped_at: Cell<Option<Instant>>,
@@ -90,7 +90,7 @@ impl World {
         let variables = variables(&scenario);
         let lookup =
             |name: &str| variables.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value.as_str());
-        let config = Config::parse(lookup).expect("the simulated variables are sound");
+        let config = Config::parse(lookup).expect("the simulated variables are valid");
         Self {
             config,
             started: Instant::now(),
@@ -108,8 +108,8 @@ impl World {
         }
     }
 
-    /// Faults and requests for as long as the scenario is eventful, then peace, in which every caller must get a token
-    /// by coming back when it is told to.
+    /// Runs faults and requests for the eventful time. Then the faults end, and every caller
+    /// must get a token by following `Retry-After`.
     pub(crate) async fn play(self: Rc<Self>) -> Result<Report, String> {
         self.open_places();
         let faults = spawn_local(self.clone().trouble());
@@ -120,15 +120,16 @@ impl World {
             sleep(pause).await;
             let crowd = if self.scenario.faults.crowds && self.chance(10) { 24 } else { 1 };
             for _ in 0..crowd {
-                requests.push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Cheek::Right));
+                requests.push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Attempt::Allowed));
             }
             if self.chance(10) {
                 requests
-                    .push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Cheek::OthersScopes));
-                requests.push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Cheek::WrongSecret));
+                    .push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Attempt::OthersScopes));
+                requests
+                    .push(self.clone().request_somewhere(self.below(self.scenario.scope_sets), Attempt::WrongSecret));
             }
         }
-        // Whatever began before the peace is over before it is judged.
+        // Requests and faults of the eventful time must end before the peace is judged.
         faults.await.map_err(|error| format!("the faults ended early: {error}"))?;
         for request in requests {
             if let Err(error) = request.await
@@ -143,7 +144,7 @@ impl World {
         self.outcome()
     }
 
-    /// Jobs that each ask once a minute, without faults.
+    /// Runs jobs that each send a request per minute, without faults.
     pub(crate) async fn employ(self: Rc<Self>, jobs: usize) -> Result<Report, String> {
         self.open_places();
         let end = self.started + self.scenario.eventful;
@@ -154,8 +155,9 @@ impl World {
                     sleep(world.between(Duration::ZERO, WINDOW)).await;
                     while Instant::now() < end {
                         let due = Instant::now() + WINDOW;
-                        let request = world.clone().request_somewhere(job % world.scenario.scope_sets, Cheek::Right);
-                        request.await.expect("nobody kills an instance");
+                        let request =
+                            world.clone().request_somewhere(job % world.scenario.scope_sets, Attempt::Allowed);
+                        request.await.expect("no instance is killed");
                         sleep_until(due).await;
                     }
                 })
@@ -180,9 +182,9 @@ impl World {
         self.violation.take().map_or(Ok(report), Err)
     }
 
-    /// One caller per set of scopes comes back whenever it is told to. Among `n` of them somebody gets through every
-    /// time, so nobody needs more than `n` tries; as many again where OfficeRnD re-issues tokens that are about to end,
-    /// and two for clocks that were off.
+    /// Lets one caller per scope set follow `Retry-After` until it has a token. Of `n` callers
+    /// one succeeds every time, so none needs more than `n` tries. As many again may be needed
+    /// if OfficeRnD reissues tokens that expire soon, and two more for wrong clocks.
     async fn peace(self: &Rc<Self>) {
         let mut callers = Vec::new();
         for set in 0..self.scenario.scope_sets {
@@ -190,14 +192,14 @@ impl World {
             callers.push(spawn_local(async move {
                 for _ in 0..2 * world.scenario.scope_sets + 2 {
                     let (asked, place) = (Instant::now(), world.pick_place());
-                    let response = world.ask(place, set, Cheek::Right).await;
+                    let response = world.ask(place, set, Attempt::Allowed).await;
                     if response.status() == 200 {
                         return;
                     }
-                    let wait = world.check_response(set, Cheek::Right, asked, &response);
+                    let wait = world.check_response(set, Attempt::Allowed, asked, &response);
                     sleep(Duration::from_secs(wait.unwrap_or(1))).await;
                 }
-                world.violate(format!("set {set} gets no token although everything is well again"));
+                world.violate(format!("set {set} gets no token although all faults have ended"));
             }));
         }
         for caller in callers {
@@ -221,14 +223,15 @@ impl World {
         self.report.set(report);
     }
 
-    /// A request to some instance, whose answer is checked unless the instance is killed under it.
-    fn request_somewhere(self: Rc<Self>, set: usize, cheek: Cheek) -> JoinHandle<()> {
+    /// Sends a request to a random instance, and checks the answer unless the instance is
+    /// killed before.
+    fn request_somewhere(self: Rc<Self>, set: usize, attempt: Attempt) -> JoinHandle<()> {
         let place = self.pick_place();
         let world = self.clone();
         let task = spawn_local(async move {
             let asked = Instant::now();
-            let response = world.ask(place, set, cheek).await;
-            world.check_response(set, cheek, asked, &response);
+            let response = world.ask(place, set, attempt).await;
+            world.check_response(set, attempt, asked, &response);
         });
         let mut places = self.places.borrow_mut();
         let here = &mut places[place];
@@ -238,8 +241,8 @@ impl World {
         task
     }
 
-    pub(crate) async fn ask(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Response<String> {
-        let handled = self.handle(place, set, cheek).await;
+    pub(crate) async fn ask(self: &Rc<Self>, place: usize, set: usize, attempt: Attempt) -> Response<String> {
+        let handled = self.handle(place, set, attempt).await;
         if let Some(followup) = handled.followup {
             let task = spawn_local(followup);
             self.places.borrow_mut()[place].running.push(task.abort_handle());
@@ -247,19 +250,19 @@ impl World {
         handled.response
     }
 
-    /// As the instance at `place` handles it.
-    pub(crate) async fn handle(self: &Rc<Self>, place: usize, set: usize, cheek: Cheek) -> Handled {
+    /// Lets the instance at `place` handle a request.
+    pub(crate) async fn handle(self: &Rc<Self>, place: usize, set: usize, attempt: Attempt) -> Handled {
         let (instance, arrivals) = {
             let mut places = self.places.borrow_mut();
             if places[place].requests >= REQUESTS_AN_INSTANCE {
-                // What runs in the old one goes on: it only takes no more requests.
+                // The old instance's tasks continue; only new requests go to the new one.
                 places[place] = Place { clock_offset: places[place].clock_offset, ..self.fresh_instance() };
             }
             places[place].requests += 1;
             (places[place].instance.clone(), places[place].arrivals.clone())
         };
         let broker = Broker { ports: Simulated { world: self.clone(), place, arrivals }, instance };
-        endpoint::handle(&broker, &request(set, cheek), self.clock(place)).await
+        endpoint::handle(&broker, &request(set, attempt), self.clock(place)).await
     }
 
     fn truth(&self) -> Timestamp {
@@ -295,7 +298,7 @@ impl World {
         Duration::from_micros(self.random.borrow_mut().u64(low.as_micros() as u64..=high.as_micros() as u64))
     }
 
-    /// What happens, on stderr, when a single run is replayed with `TRACE` set.
+    /// Prints an event to stderr if `TRACE` is set, for the replay of a single run.
     #[expect(clippy::print_stderr, reason = "a replay is for reading")]
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.traced {
@@ -309,14 +312,14 @@ impl World {
     }
 }
 
-/// What a request tries.
+/// What a request asks for, and with which secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cheek {
-    /// Nothing it may not.
-    Right,
-    /// The scopes of the next set, which are not its own.
+pub(crate) enum Attempt {
+    /// The caller's own scopes with its own secret.
+    Allowed,
+    /// The scopes of the next set, which the caller may not have.
     OthersScopes,
-    /// A secret that is not its own.
+    /// A wrong secret.
     WrongSecret,
 }
 
@@ -328,12 +331,12 @@ fn secret_of(set: usize) -> String {
     format!("secret-of-{set}")
 }
 
-fn request(set: usize, cheek: Cheek) -> Request<endpoint::Body> {
+fn request(set: usize, attempt: Attempt) -> Request<endpoint::Body> {
     use base64::Engine;
-    let secret = if cheek == Cheek::WrongSecret { "guess".to_owned() } else { secret_of(set) };
+    let secret = if attempt == Attempt::WrongSecret { "guess".to_owned() } else { secret_of(set) };
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("caller-{set}:{secret}"));
     let mut body = "grant_type=client_credentials".to_owned();
-    if cheek == Cheek::OthersScopes {
+    if attempt == Attempt::OthersScopes {
         body.push_str(&format!("&scope={}", scopes_of(set + 1).as_str().replace(' ', "+")));
     }
     let mut request = Request::new(Ok(body.into_bytes()));

@@ -1,4 +1,5 @@
-//! The invariants of the gate hold whatever happens, and breaking any of its rules is noticed.
+//! Tests of the gate in the simulation: its invariants hold under all faults, and switching off
+//! any of its rules breaks one.
 
 use std::time::Duration;
 
@@ -13,23 +14,25 @@ fn thousand_seeds_break_no_invariant() {
     }
 }
 
-/// Every rule is needed: with any one switched off, some seed of the same thousand breaks an invariant.
+/// Every rule is needed: with any one switched off, a seed of the same thousand breaks an
+/// invariant.
 #[test]
 fn each_disabled_rule_breaks_an_invariant() {
     for (rule, symptoms) in [
-        (Rule::ReadBack, ["calls in a minute", "after it had been"].as_slice()),
-        (Rule::SecondLook, &["after it had been"]),
+        (Rule::ReadBack, ["calls in a minute", "after the last call for it"].as_slice()),
+        (Rule::SecondLook, &["after the last call for it"]),
         (Rule::Ledger, &["calls in a minute"]),
-        (Rule::LeaseDeadline, &["gets no token although everything is well again"]),
+        (Rule::LeaseDeadline, &["gets no token although all faults have ended"]),
     ] {
-        let violation = play_seeds(1..1001, Some(rule)).expect_err(&format!("{rule:?} is broken and nothing notices"));
+        let violation =
+            play_seeds(1..1001, Some(rule)).expect_err(&format!("{rule:?} is switched off and no invariant breaks"));
         println!("{rule:?}: {violation}");
         let is_its_symptom = symptoms.iter().any(|symptom| violation.contains(symptom));
-        assert!(is_its_symptom, "{rule:?} should show as one of {symptoms:?}: {violation}");
+        assert!(is_its_symptom, "{rule:?} should break as one of {symptoms:?}: {violation}");
     }
 }
 
-/// 50 jobs of 5 scope sets, every minute, on 8 instances, for 24 hours.
+/// 50 jobs of 5 scope sets, each with a request per minute, on 8 instances, for 24 hours.
 #[test]
 fn busy_fleet_makes_at_most_15_percent_more_calls_than_needed() {
     let day = Fleet::day().run().unwrap_or_else(|violation| panic!("{violation}"));
@@ -44,7 +47,8 @@ fn busy_fleet_makes_at_most_15_percent_more_calls_than_needed() {
     assert!(day.ratio() <= 1.15, "{day:?}");
 }
 
-/// A fetch without a token, with one that has to be renewed before the answer, and with one that is renewed after it.
+/// A fetch without a cached token, one that renews a token before the answer, and one that
+/// renews it afterwards.
 #[test]
 fn death_at_any_await_of_a_fetch_leaves_others_their_token() {
     for (what, age, victim) in [
@@ -52,14 +56,15 @@ fn death_at_any_await_of_a_fetch_leaves_others_their_token() {
         ("no token", 0, Victim::LeadingRequest),
         ("a late token", 3400, Victim::Instance),
         ("a late token", 3400, Victim::LeadingRequest),
-        // Nobody waits for this one.
+        // No request waits for this renewal.
         ("an aging token", 3150, Victim::Instance),
     ] {
         let deaths = die_at_each_await(victim, Duration::from_secs(age))
             .unwrap_or_else(|violation| panic!("{what}: {violation}"));
         println!("{what}, {victim:?}: {deaths:?}");
         assert!(deaths.count > 30, "{what}: {deaths:?}");
-        // The one that is lost, and the one that brings a token: after it, or before it where an old token still serves.
+        // Two calls: the lost one, and the one that brings a token. It may come before the loss
+        // if an old token still serves.
         assert_eq!(deaths.calls, 2, "{what}: {deaths:?}");
     }
 }

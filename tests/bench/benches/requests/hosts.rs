@@ -1,5 +1,5 @@
-//! The hosts that are asked, in a process of their own: so a host's output goes to a file, as Spin's does, and whoever asks
-//! is not part of what is measured.
+//! The measured hosts, in a process of their own. Their output goes to a file, as Spin's does,
+//! and the load generator is not part of their figures.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,31 +23,33 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// The caller, the application, and the secret that both have: nothing here is worth hiding.
+/// Name of the caller and of the application, and their common secret. None of them needs to be
+/// hidden.
 pub(crate) const CALLER: &str = "nightly-sync";
 pub(crate) const SECRET: &str = "wfYuMUzF4UqcJ0cZ8VVcdbY4QmVRr0ZUO2XxJ4oB1Lw";
 
-/// What a token of the store is asked for.
+/// Scope of the token in the store.
 pub(crate) const MEMBERS: &str = "flex.community.members.read";
 
-/// How long OfficeRnD takes where it is asked.
+/// Time that the sandbox takes to answer.
 pub(crate) const UPSTREAM: Duration = Duration::from_millis(100);
 
-/// The argument that makes this program the one that has the hosts.
+/// Argument with which this program runs the hosts.
 pub(crate) const SERVE: &str = "serve-for-the-benchmark";
 
-/// Sets of scopes that each have a token in the store: so many that with 16 connections no instance is asked for one of them
-/// twice. A prime, so that each connection asks for all of them.
+/// Returns the scope sets with a token in the store. There are so many that, with 16
+/// connections, no instance gets a request for one of them twice. Their number is a prime, so
+/// that each connection asks for all of them.
 pub(crate) fn stored() -> Vec<String> {
     (0..257).map(|number| format!("flex.space.resource{number}.read")).collect()
 }
 
-/// Sets of scopes that no token was ever fetched for.
+/// Returns scope sets without a token.
 pub(crate) fn unfetched() -> Vec<String> {
     (0..50).map(|number| format!("flex.billing.resource{number}.read")).collect()
 }
 
-/// The hosts, as whoever asks them sees them. They end with this value.
+/// The running hosts and their addresses. Dropping it ends them.
 pub(crate) struct Hosts {
     addresses: BTreeMap<String, SocketAddr>,
     process: Child,
@@ -79,7 +81,7 @@ impl Hosts {
         Ok(Self { addresses, process, _folder: folder })
     }
 
-    /// Where the token endpoint of this host is.
+    /// Returns the token endpoint of this host.
     pub(crate) fn url(&self, name: &str) -> anyhow::Result<Uri> {
         let address = self.addresses.get(name).with_context(|| format!("there is no host {name}"))?;
         Ok(format!("http://{address}/oauth/token").parse()?)
@@ -88,13 +90,13 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
-/// What the process of the hosts does until it is killed, or whoever started it is gone.
+/// Runs the hosts until the process is killed or its parent ends.
 pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let load = |manifest: &str| {
@@ -126,7 +128,8 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
         let values = values(&sandbox.url(), audit, callers);
         let folder = folder.join(name);
         let key_value = KeyValue::sqlite(&folder)?;
-        // For the floor with a store, which has the same key; not much longer than a token's record.
+        // A record for the floor with a store, which reads this key. It is about as long as a
+        // token's record.
         key_value.set("default", &format!("token/0/{}", "0".repeat(64)), vec![0; 180]).await?;
         if callers > 0 {
             store_tokens(&key_value, &values).await?;
@@ -139,7 +142,7 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
         servers.iter().map(|(name, server)| (*name, server.addr().to_string())).collect();
     addresses.insert("officernd", sandbox.url().trim_start_matches("http://").to_owned());
     writeln!(stderr(), "{}", serde_json::to_string(&addresses)?)?;
-    // Ends when the other end of the pipe does.
+    // Stdin ends when the parent process does.
     tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop)).await?;
     Ok(())
 }

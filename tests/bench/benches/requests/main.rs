@@ -1,6 +1,6 @@
-//! What requests cost beside the floor.
+//! Benchmark: rate and latency of the broker in the dev host, compared with the floor.
 
-#![expect(clippy::print_stdout, reason = "this is what the program is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod hosts;
 
@@ -13,19 +13,20 @@ use http::StatusCode;
 
 use hosts::{CALLER, Hosts, MEMBERS, SECRET, SERVE, UPSTREAM, stored, unfetched};
 
-/// How fast the broker answers on the host of this repository, beside a component that does nothing.
+/// Measures how fast the broker answers in the dev host, compared with a component that only
+/// answers.
 #[derive(Parser)]
 struct Options {
-    /// How often each host is asked in each way.
+    /// Rounds for each host and each kind of request.
     #[arg(long, default_value_t = 21)]
     rounds: usize,
-    /// How long each time.
+    /// Seconds of each round.
     #[arg(long, default_value_t = 0.25)]
     seconds: f64,
-    /// How many connections at the same time.
+    /// Numbers of simultaneous connections.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     connections: Vec<usize>,
-    /// What cargo says to every benchmark.
+    /// Flag that cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -45,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         return runtime.block_on(hosts::serve(Path::new(folder)));
     }
     let options = Options::parse();
-    // One thread asks: the rest of the machine is the hosts'.
+    // Only one thread sends requests, so that the hosts have the rest of the machine.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(&options))
 }
@@ -108,7 +109,7 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first request of an instance, which has it to itself.
+/// Measures the first request of an instance that handles only this one.
 async fn new_instances(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     let question = question(Authentication::Basic, SECRET, &[MEMBERS.to_owned()], StatusCode::OK)?;
     let names = ["floor, once", "1 caller, once", "10,000 callers, once"];
@@ -125,7 +126,7 @@ async fn new_instances(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that nothing is cached for, one after the other.
+/// Measures requests without a cached token, one after another.
 async fn cold_fetch(hosts: &Hosts) -> anyhow::Result<()> {
     let one_by_one = Shape { connections: 1, kept_alive: true };
     println!("\n| OfficeRnD takes {UPSTREAM:?} | p50 | slowest |\n|---|---|---|");
@@ -136,7 +137,7 @@ async fn cold_fetch(hosts: &Hosts) -> anyhow::Result<()> {
         let mut latencies = Vec::new();
         for scope in unfetched() {
             let question = question(authentication, SECRET, &[scope], StatusCode::OK)?;
-            // Over after the first answer, which takes longer.
+            // The first answer takes longer than this, so each round has one request.
             let round = ask(&hosts.url(host)?, &question, one_by_one, Duration::from_millis(50)).await?;
             latencies.push(round.percentile(1.0).as_secs_f64() * 1e3);
         }

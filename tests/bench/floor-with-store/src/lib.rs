@@ -1,4 +1,5 @@
-//! The floor, after a read of the key-value store: what a store hit is compared with.
+//! The floor with one read of the key-value store before its answer: a store hit is compared
+//! with it.
 
 #![cfg(target_family = "wasm")]
 
@@ -14,11 +15,11 @@ use spin_sdk::key_value::{Error, Store};
 const ANSWER: &str =
     r#"{"access_token":"0123456789abcdef0123456789abcdef01234567","token_type":"Bearer","expires_in":3599}"#;
 
-/// As long as the broker's keys are.
+/// A key as long as the broker's keys.
 const KEY: &str = "token/0/0000000000000000000000000000000000000000000000000000000000000000";
 
 thread_local! {
-    /// Opened once for an instance, as the broker does.
+    /// Opened once per instance, as in the broker.
     static STORE: RefCell<Option<Rc<Store>>> = const { RefCell::new(None) };
 }
 

@@ -1,4 +1,5 @@
-//! It reads the body of a POST and answers a constant token, as one would write that with spin-sdk.
+//! The floor: reads the body of a POST and answers a constant token, as a component with
+//! spin-sdk usually would.
 
 #![cfg(target_family = "wasm")]
 

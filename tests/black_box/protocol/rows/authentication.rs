@@ -145,12 +145,12 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "a wrong secret",
-        "RFC 6749 5.2: who tried the Authorization header MUST get 401 and WWW-Authenticate of that scheme",
+        "RFC 6749 5.2: a client that used the Authorization header MUST get 401 and WWW-Authenticate of that scheme",
         authorization(b"Basic [nightly:wrong]"),
         INVALID_CLIENT,
     ),
     row(
-        "a caller nobody knows",
+        "an unknown caller",
         "RFC 6749 5.2: invalid_client: unknown client",
         authorization(b"Basic [nobody:sesame]"),
         INVALID_CLIENT,
@@ -204,7 +204,7 @@ pub(super) static ROWS: &[Row] = &[
         more(&["Authorization: Basic bmlnaHRseTpzZXNhbWU="]),
         TWO_HEADERS,
     ),
-    // RFC 6749 section 2.3: one way of authenticating, and no other than these.
+    // RFC 6749 section 2.3: exactly one way of authenticating, and only the two supported ones.
     row(
         "no credentials",
         "RFC 6749 5.2: invalid_client: no client authentication included; RFC 9110 15.5.2: 401 MUST have a challenge",
@@ -212,7 +212,7 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "client_id alone",
+        "client_id without client_secret",
         "RFC 6749 2.3.1: client_secret may only be omitted if it is the empty string",
         Wire { body: b"grant_type=client_credentials&client_id=nightly", ..POSTED },
         INVALID_CLIENT,
@@ -224,7 +224,7 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "client_secret alone",
+        "client_secret without client_id",
         "RFC 6749 2.3.1: client_id is REQUIRED",
         Wire { body: b"grant_type=client_credentials&client_secret=sesame", ..POSTED },
         INVALID_CLIENT,
@@ -296,7 +296,7 @@ pub(super) static ROWS: &[Row] = &[
         token_body(b"grant_type=client_credentials&scope=members.read&client_assertion=a.b.c"),
         GRANTED,
     ),
-    // RFC 6749 section 2.3.1: nothing in the query.
+    // RFC 6749 section 2.3.1: no parameters in the query.
     row(
         "credentials in the query",
         "RFC 6749 2.3.1: the parameters MUST NOT be included in the request URI",

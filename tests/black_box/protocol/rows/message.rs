@@ -1,4 +1,4 @@
-//! The HTTP message: media type, how long a body is, request line and headers.
+//! The HTTP message: media type, length of the body, request line and headers.
 
 use crate::protocol::table::*;
 
@@ -79,10 +79,10 @@ pub(super) static ROWS: &[Row] = &[
         Wire { content_type: "", more: &["Content-Type:"], ..TOKEN },
         NO_FORM,
     ),
-    // RFC 9110 section 8.6 and RFC 9112 sections 6 and 7: how long a body is.
+    // RFC 9110 section 8.6 and RFC 9112 sections 6 and 7: the length of the body.
     row(
         "a body of 16 KiB",
-        "RFC 9110 15.5.14: only what is larger than the server is willing to process is refused",
+        "RFC 9110 15.5.14: only content larger than the server is willing to process is refused",
         token_body(b"grant_type=client_credentials&scope=members.read&padding=<fill 16384>"),
         GRANTED,
     ),
@@ -126,7 +126,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "chunks and a length",
-        "RFC 9112 6.3: Transfer-Encoding overrides Content-Length; a server MAY process it by the former alone",
+        "RFC 9112 6.3: Transfer-Encoding overrides Content-Length; a server MAY process it by only the former",
         Wire {
             more: &["Content-Length: 3", "Transfer-Encoding: chunked"],
             body: b"30\r\ngrant_type=client_credentials&scope=members.read\r\n0\r\n\r\n",
@@ -170,7 +170,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "a client that waits to be told to continue",
-        "RFC 9110 10.1.1: the server MUST send 100 or a final status to who expects it",
+        "RFC 9110 10.1.1: the server MUST send 100 or a final status to a client that expects it",
         more(&["Expect: 100-Continue"]),
         GRANTED,
     ),

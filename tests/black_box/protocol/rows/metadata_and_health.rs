@@ -49,7 +49,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "metadata with headers of a proxy",
-        "RFC 8414 3.3: issuer is what the URL was made of, and not what anybody can write beside it",
+        "RFC 8414 3.3: issuer is the one that the URL was made of, not one from another header",
         Wire {
             more: &[
                 "X-Forwarded-Host: evil.example",
@@ -102,13 +102,13 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "metadata of an issuer with a path",
-        "RFC 8414 3.1: the path of the issuer follows, and there is no such issuer: RFC 9110 15.5.5",
+        "RFC 8414 3.1: the path of the issuer follows, and this issuer has none: RFC 9110 15.5.5",
         get("GET /.well-known/oauth-authorization-server/tenant"),
         NOT_FOUND,
     ),
     row(
         "metadata with a slash after it",
-        "RFC 8414 3.1: any terminating slash MUST be removed by who asks: RFC 9110 15.5.5",
+        "RFC 8414 3.1: the client MUST remove a terminating slash: RFC 9110 15.5.5",
         get("GET /.well-known/oauth-authorization-server/"),
         NOT_FOUND,
     ),

@@ -5,7 +5,7 @@ use crate::protocol::table::*;
 pub(super) static ROWS: &[Row] = &[
     // RFC 7009: revocation.
     row(
-        "revocation of a token nobody issued",
+        "revocation of an unknown token",
         "RFC 7009 2.2: the server responds with 200 if the client submitted an invalid token",
         REVOKE,
         REVOKED,
@@ -17,14 +17,14 @@ pub(super) static ROWS: &[Row] = &[
         REVOKED,
     ),
     row(
-        "revocation with a hint nobody knows",
+        "revocation with an unknown hint",
         "RFC 7009 2.1: a server MAY ignore token_type_hint",
         Wire { body: b"token=unknown&token_type_hint=other", ..REVOKE },
         REVOKED,
     ),
     row(
         "revocation of a refresh token",
-        "RFC 7009 2.2: there is none, so it is an invalid token: 200",
+        "RFC 7009 2.2: no such token exists, so it is an invalid token: 200",
         Wire { body: b"token=unknown&token_type_hint=refresh_token", ..REVOKE },
         REVOKED,
     ),
@@ -65,7 +65,7 @@ pub(super) static ROWS: &[Row] = &[
         NO_FORM,
     ),
     row(
-        "revocation by nobody",
+        "revocation without credentials",
         "RFC 7009 2.1: the server first validates the client credentials; RFC 9110 15.5.2: 401 MUST have a challenge",
         Wire { authorization: b"", ..REVOKE },
         INVALID_CLIENT,

@@ -1,4 +1,4 @@
-//! Methods of the token endpoint, and paths.
+//! Methods of the token endpoint, and unknown paths.
 
 use crate::protocol::table::*;
 
@@ -48,7 +48,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "TRACE of a token",
-        "RFC 9110 9.3.8: only who supports it reflects the request; 15.5.6: 405 MUST have Allow",
+        "RFC 9110 9.3.8: only a server that supports TRACE reflects the request; 15.5.6: 405 MUST have Allow",
         Wire { content_type: "", body: b"", ..token_line("TRACE /oauth/token") },
         POST_ONLY,
     ),
@@ -59,7 +59,7 @@ pub(super) static ROWS: &[Row] = &[
         Answer::Server(&[400, 403, 404, 405, 501]),
     ),
     row(
-        "a method nobody knows",
+        "an unknown method",
         "RFC 9110 15.5.6: 405 and Allow, which tells more than the 501 that 9.1 says a server SHOULD give",
         token_line("BREW /oauth/token"),
         POST_ONLY,
@@ -109,7 +109,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "a path with a parameter",
-        "RFC 3986 3.3: what a semicolon means is up to the server; RFC 9110 15.5.5: 404",
+        "RFC 3986 3.3: the meaning of a semicolon is up to the server; RFC 9110 15.5.5: 404",
         token_line("POST /oauth/token;v=1"),
         NOT_FOUND,
     ),

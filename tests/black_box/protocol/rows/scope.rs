@@ -36,7 +36,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "two scopes, one of them another caller's",
-        "RFC 6749 5.2: invalid_scope: the requested scope exceeds what may be granted",
+        "RFC 6749 5.2: invalid_scope: the requested scope exceeds the scope granted",
         token_body(b"grant_type=client_credentials&scope=members.read+doors.read"),
         SCOPE_DENIED,
     ),
@@ -146,7 +146,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "513 scopes",
-        "RFC 6749 5.2: invalid_scope: the requested scope is invalid, or exceeds what may be granted",
+        "RFC 6749 5.2: invalid_scope: the requested scope is invalid, or exceeds the scope granted",
         Wire {
             authorization: b"Basic [crowd:many]",
             body: b"grant_type=client_credentials&scope=<scopes 513>",

@@ -1,9 +1,9 @@
-//! The token request of RFC 6749: the request as it should be, its parameters, its grant.
+//! The token request of RFC 6749: ordinary requests, parameters and grants.
 
 use crate::protocol::table::*;
 
 pub(super) static ROWS: &[Row] = &[
-    // RFC 6749 section 4.4: the request as it should be.
+    // RFC 6749 section 4.4: the ordinary request.
     row(
         "the request of the standard, with HTTP Basic",
         "RFC 6749 4.4.2: grant_type=client_credentials, scope, and the client authenticates",
@@ -43,7 +43,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "an empty scope beside one that is not",
-        "RFC 6749 3.2: without a value is omitted, so this one is not there twice",
+        "RFC 6749 3.2: a parameter without a value is omitted, so this one appears once",
         token_body(b"scope=&grant_type=client_credentials&scope=members.read"),
         GRANTED,
     ),
@@ -102,8 +102,8 @@ pub(super) static ROWS: &[Row] = &[
         REPEATED,
     ),
     row(
-        "scope twice, once in disguise",
-        "RFC 6749 3.2 and appendix B: a name is encoded as a value is, and this one is there twice",
+        "scope twice, once escaped",
+        "RFC 6749 3.2 and appendix B: a name is encoded like a value, and this one appears twice",
         token_body(b"grant_type=client_credentials&scope=members.read&s%63ope=members.read"),
         REPEATED,
     ),
@@ -139,7 +139,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "ampersands that separate nothing",
-        "RFC 6749 appendix B: what is empty between two of them has neither name nor value",
+        "RFC 6749 appendix B: an empty text between two of them has neither name nor value",
         token_body(b"&&grant_type=client_credentials&&scope=members.read&"),
         GRANTED,
     ),
@@ -200,7 +200,7 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "another grant of somebody unknown",
-        "RFC 6749 3.2.1: confidential clients MUST authenticate; what they ask for comes after it",
+        "RFC 6749 3.2.1: confidential clients MUST authenticate before their request is judged",
         Wire { authorization: b"Basic [nobody:sesame]", body: b"grant_type=password", ..TOKEN },
         INVALID_CLIENT,
     ),

@@ -1,4 +1,4 @@
-//! The faults: when each comes and ends, and what the store and the way to OfficeRnD do meanwhile.
+//! Faults: when each begins and ends, and what the store and the network do meanwhile.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::World;
 use crate::officernd::Mood;
 
-/// The furthest that any clock of the world steps away from the truth.
+/// Largest step of a clock away from the true time, in milliseconds.
 pub(super) const LARGEST_STEP: i64 = 3000;
 
-/// How the store behaves at the moment.
+/// Behaviour of the store at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreMood {
     Sound,
@@ -23,7 +23,7 @@ pub(super) enum StoreMood {
 }
 
 impl World {
-    /// The faults, one after another with pauses, all over when the eventful time is.
+    /// Runs faults one after another with pauses. All have ended when the eventful time has.
     pub(super) async fn trouble(self: Rc<Self>) {
         let end = self.started + self.scenario.eventful;
         let faults = self.scenario.faults;
@@ -99,7 +99,7 @@ impl World {
         self.store_mood.get() == StoreMood::Sound && self.store_unsound_at.get().is_none_or(|at| at < then)
     }
 
-    /// How far a clock may be from the truth.
+    /// Returns how far a clock may be from the true time.
     pub(super) fn clock_slack(&self) -> Duration {
         if self.clock_stepped_at.get().is_some() { Duration::from_millis(LARGEST_STEP as u64) } else { Duration::ZERO }
     }
@@ -108,13 +108,14 @@ impl World {
         self.store_mood.get() == StoreMood::ReadOnly
     }
 
-    /// How long an operation takes to the store and back, or that it fails. Both together are under Fischer's 50 ms.
+    /// Draws how long an operation takes to the store and back, or fails. A healthy store needs
+    /// less than Fischer's 50 ms for both.
     pub(crate) fn store_latency(&self) -> Result<(Duration, Duration), String> {
         match self.store_mood.get() {
             StoreMood::Fails => return Err("the simulated store fails".into()),
             StoreMood::FailsSometimes if self.chance(50) => return Err("the simulated store fails sometimes".into()),
             StoreMood::Slow => return Ok((Duration::from_secs(1), Duration::from_secs(1))),
-            // Slower than Fischer's condition allows, faster than a time-out.
+            // Slower than Fischer's condition allows, but faster than a timeout.
             StoreMood::Sluggish => {
                 let leg = Duration::from_millis(400);
                 return Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)));
@@ -125,8 +126,9 @@ impl World {
         Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)))
     }
 
-    /// Some reads reach the store late, as they do where it is busy. What they read is as new as ever, so Fischer's
-    /// condition holds; but much may have happened since the read before.
+    /// Draws an extra delay before a read, as a busy store may have. The read still returns the
+    /// newest value, so Fischer's condition holds, but much may have happened since the
+    /// previous read.
     pub(crate) fn delay_of_a_read(&self) -> Duration {
         if self.chance(3) { self.between(Duration::ZERO, Duration::from_millis(300)) } else { Duration::ZERO }
     }

@@ -1,4 +1,4 @@
-//! The invariants, checked at every answer and at every call.
+//! Invariants, checked at every answer and at every call.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use http::header::RETRY_AFTER;
 use officernd_token_broker::token::{Key, LEAST_REMAINING, Token};
 use tokio::time::Instant;
 
-use super::{Cheek, LIMIT, World, scopes_of};
+use super::{Attempt, LIMIT, World, scopes_of};
 use crate::officernd::WINDOW;
 
-/// A request waits no longer.
+/// Longest wait of a request.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
 impl World {
-    /// Checks an answer, and says when it tells to come back.
+    /// Checks an answer and returns its `Retry-After`.
     pub(crate) fn check_response(
         &self,
         set: usize,
-        cheek: Cheek,
+        attempt: Attempt,
         asked: Instant,
         response: &Response<String>,
     ) -> Option<u64> {
@@ -30,25 +30,25 @@ impl World {
         if asked.elapsed() > LONGEST_WAIT + slack {
             self.violate(format!("an answer took {:?}", asked.elapsed()));
         }
-        match (cheek, status) {
-            (Cheek::Right, 200) => {
+        match (attempt, status) {
+            (Attempt::Allowed, 200) => {
                 report.tokens += 1;
                 self.check_token(set, slack, response.body());
             }
-            (Cheek::Right, 502 | 503) => {
+            (Attempt::Allowed, 502 | 503) => {
                 report.told_when += 1;
                 self.trace(|| {
-                    format!("set {set} is told when: {} {:?}", response.body(), response.headers().get(RETRY_AFTER))
+                    format!("set {set} gets Retry-After: {} {:?}", response.body(), response.headers().get(RETRY_AFTER))
                 });
                 self.check_nothing_better(set, asked, slack);
             }
-            (Cheek::OthersScopes, 400) | (Cheek::WrongSecret, 401) => {}
-            (_, status) => self.violate(format!("{cheek:?} got {status} {}", response.body())),
+            (Attempt::OthersScopes, 400) | (Attempt::WrongSecret, 401) => {}
+            (_, status) => self.violate(format!("{attempt:?} got {status} {}", response.body())),
         }
         self.report.set(report);
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         if matches!(status, 502 | 503) && retry_after.is_none() {
-            self.violate(format!("an answer of status {status} does not say when to come back"));
+            self.violate(format!("an answer of status {status} has no Retry-After"));
         }
         let retry_after = retry_after?;
         if !(1..=900).contains(&retry_after) {
@@ -57,7 +57,8 @@ impl World {
         Some(retry_after)
     }
 
-    /// Never a token with less than 30 s, never one that somebody has no right to, never a lie about its life.
+    /// Checks a token: it has at least 30 s left, the caller may have it, and `expires_in` is
+    /// true.
     fn check_token(&self, set: usize, slack: Duration, body: &str) {
         let answer: serde_json::Value = serde_json::from_str(body).expect("an answer is JSON");
         let officernd = self.officernd.borrow();
@@ -75,7 +76,8 @@ impl World {
         }
     }
 
-    /// A token that lives is served through any trouble with OfficeRnD: who gets none could get none from the store.
+    /// Checks that a caller without a token could not have got one from the store: a usable
+    /// token is served through every failure of OfficeRnD.
     fn check_nothing_better(&self, set: usize, asked: Instant, slack: Duration) {
         if !self.store_was_sound_since(asked) {
             return;
@@ -83,7 +85,7 @@ impl World {
         let Some(token) = self.stored_token(set) else { return };
         let known_for = self.truth().since(token.fetched_at);
         let remaining = token.remaining(self.truth());
-        // A token that came while the answer was under way is nobody's fault.
+        // A token stored while the answer was in progress does not count.
         if known_for > asked.elapsed() + slack + Duration::from_secs(3)
             && remaining > LEAST_REMAINING + slack + Duration::from_secs(3)
         {
@@ -91,7 +93,8 @@ impl World {
         }
     }
 
-    /// A call arrives at OfficeRnD.
+    /// Lets a call arrive at OfficeRnD, and checks the call quota and that no usable token made
+    /// it unnecessary.
     pub(crate) fn arrive(
         &self,
         place: usize,
@@ -104,7 +107,7 @@ impl World {
         let slack = self.clock_slack();
         let window_began = Instant::now() - (WINDOW - slack * 2).min(self.started.elapsed());
         let arrivals = self.officernd.borrow().arrivals.iter().filter(|arrival| **arrival > window_began).count();
-        // Whatever the store does, an instance limits itself.
+        // An instance keeps the call quota for itself, whatever the store does.
         let mut own = own.borrow_mut();
         own.push(Instant::now());
         own.retain(|arrival| *arrival > window_began);
@@ -127,10 +130,10 @@ impl World {
             && let Some(token) = self.stored_token(set)
         {
             let age = self.truth().since(token.fetched_at);
-            // The call was decided on up to a second before it arrives.
+            // The instance decided on the call up to a second before it arrives.
             let lived = token.remaining(self.truth()) > LEAST_REMAINING;
             if lived && age < WINDOW - Duration::from_secs(2) {
-                self.violate(format!("OfficeRnD was called for set {set} {age:?} after it had been"));
+                self.violate(format!("OfficeRnD was called for set {set} {age:?} after the last call for it"));
             }
         }
         answer
