@@ -18,6 +18,8 @@ mod ledger;
 mod ports;
 mod revoke;
 mod store;
+#[cfg(test)]
+mod testing;
 mod variables;
 mod wanted;
 

@@ -110,3 +110,85 @@ impl<P: Ports> Broker<P> {
 pub(super) fn is_refusal(bytes: &[u8], now: Timestamp) -> bool {
     decode_whole(bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, at, finish, wanted};
+    use super::*;
+    use crate::scope::Scopes;
+    use crate::secret::AccessToken;
+
+    fn token(text: &str, fetched_at: u64) -> Rc<Token> {
+        let scopes = Scopes::parse("a b").unwrap();
+        let (access_token, expires_at, fetched_at) = (AccessToken::new(text), at(3600), at(fetched_at));
+        let requested = scopes.clone();
+        Rc::new(Token { access_token, requested, scopes, expires_at, fetched_at, stalled: false, revoked_at: None })
+    }
+
+    /// What an instance loads at 100 s that remembers one token, or none, where another
+    /// instance has saved one, or none.
+    fn load(remembered: Option<(Rc<Token>, bool)>, stored: Option<Rc<Token>>, outcomes: &[bool]) -> Option<String> {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.seconds.set(100);
+        if let Some(stored) = stored {
+            finish(ports.broker().save(&wanted, &stored)).unwrap();
+        }
+        let broker = ports.broker();
+        if let Some((token, is_unsaved)) = remembered {
+            broker.instance.remember(&wanted, at(100), Some(token), is_unsaved);
+        }
+        ports.0.outcomes.replace(outcomes.iter().copied().collect());
+        let (found, _) = finish(broker.load(&wanted));
+        let now_remembered = broker.instance.last_token(&wanted);
+        let text = |token: &Rc<Token>| token.access_token.expose().to_owned();
+        assert_eq!(found.as_ref().map(text), now_remembered.as_ref().map(text));
+        found.as_ref().map(text)
+    }
+
+    #[test]
+    fn loaded_token_is_the_stores_unless_memory_has_one_that_the_store_lacks() {
+        let (old, new) = (token("old", 10), token("new", 20));
+        let check = |remembered, stored, outcomes: &[bool], expected: Option<&str>| {
+            let what = format!("{remembered:?} {stored:?} {outcomes:?}");
+            assert_eq!(load(remembered, stored, outcomes).as_deref(), expected, "{what}");
+        };
+        check(None, None, &[], None);
+        check(None, Some(new.clone()), &[], Some("new"));
+        check(None, Some(new.clone()), &[false, false], None);
+        check(Some((old.clone(), false)), Some(new.clone()), &[], Some("new"));
+        check(Some((old.clone(), false)), None, &[], None);
+        check(Some((old.clone(), false)), None, &[false, false], Some("old"));
+        check(Some((old.clone(), true)), None, &[], Some("old"));
+        check(Some((new.clone(), true)), Some(old.clone()), &[], Some("new"));
+        check(Some((old.clone(), true)), Some(new.clone()), &[], Some("new"));
+        // 31 s ahead of the clock.
+        check(None, Some(token("future", 131)), &[], None);
+    }
+
+    #[test]
+    fn damaged_token_record_is_absent_and_logged() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.store.borrow_mut().insert(wanted.key().of_token(), b"garbage".to_vec());
+        assert!(finish(ports.broker().load(&wanted)).0.is_none());
+        assert!(ports.0.warnings.borrow()[0].contains("a token record that does not open"));
+    }
+
+    #[test]
+    fn remembered_token_is_served_for_two_seconds() {
+        let (broker, wanted) = (TestPorts::default().broker(), wanted());
+        broker.instance.remember(&wanted, at(100), Some(token("t", 100)), false);
+        for (now, is_recent) in [(100, true), (101, true), (102, false), (99, false)] {
+            assert_eq!(broker.recent_in_memory(&wanted, at(now)).is_some(), is_recent, "at {now} s");
+        }
+    }
+
+    #[test]
+    fn scope_refusal_is_remembered_for_five_minutes() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        finish(ports.broker().keep_refusal(&wanted, at(0)));
+        let record = ports.0.store.borrow()[&wanted.key().of_refusal()].clone();
+        assert!(is_refusal(&record, at(299)));
+        assert!(!is_refusal(&record, at(300)));
+        assert!(!is_refusal(b"garbage", at(0)));
+    }
+}

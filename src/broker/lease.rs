@@ -73,3 +73,72 @@ impl<P: Ports> Broker<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, at, finish};
+    use super::*;
+
+    fn lease_until(seconds: u64) -> Vec<u8> {
+        Lease { holder: 99, until_ms: at(seconds) }.encode()
+    }
+
+    /// Tries to acquire the lease on a store that contains `held`, with these outcomes of its
+    /// operations.
+    fn acquire(ports: &TestPorts, held: &[u8], outcomes: &[bool]) -> String {
+        ports.0.store.borrow_mut().insert(LEASE_KEY.to_owned(), held.to_vec());
+        ports.0.outcomes.replace(outcomes.iter().copied().collect());
+        match finish(ports.broker().acquire_lease()) {
+            LeaseAttempt::Won(lease) => {
+                assert_eq!(ports.0.store.borrow()[LEASE_KEY], lease.encode());
+                "won".to_owned()
+            }
+            LeaseAttempt::Lost(remaining) => format!("lost for {} s", remaining.as_secs()),
+            LeaseAttempt::NoStore => "no store".to_owned(),
+        }
+    }
+
+    #[test]
+    fn lease_is_acquired_only_if_free_and_read_back() {
+        let check = |held: &[u8], outcomes: &[bool], expected: &str| {
+            assert_eq!(acquire(&TestPorts::default(), held, outcomes), expected, "{held:?} {outcomes:?}");
+        };
+        check(b"", &[], "won");
+        check(&lease_until(5), &[], "lost for 5 s");
+        check(&lease_until(0), &[], "won");
+        check(b"garbage", &[], "won");
+        // The operations: get, set, get. Each is tried twice.
+        check(b"", &[false, true], "won");
+        check(b"", &[false, false], "no store");
+        check(b"", &[true, false, false], "no store");
+        check(b"", &[true, true, false, false], "won");
+        check(b"", &[true, true, false, false, false, false, false, false], "no store");
+    }
+
+    #[test]
+    fn lease_overwritten_before_the_read_back_is_lost() {
+        let ports = TestPorts::default();
+        ports.0.written_during_sleep.replace(Some((LEASE_KEY.to_owned(), lease_until(10))));
+        assert_eq!(acquire(&ports, b"", &[]), "lost for 11 s");
+    }
+
+    #[test]
+    fn unreadable_lease_is_free_and_logged() {
+        let ports = TestPorts::default();
+        assert_eq!(acquire(&ports, b"garbage", &[]), "won");
+        assert!(ports.0.warnings.borrow()[0].contains("a lease that this version cannot read"));
+    }
+
+    #[test]
+    fn released_lease_is_emptied_unless_another_request_holds_it() {
+        let lease = Lease { holder: 1, until_ms: at(11) };
+        let check = |held: Vec<u8>, expected: Vec<u8>| {
+            let ports = TestPorts::default();
+            ports.0.store.borrow_mut().insert(LEASE_KEY.to_owned(), held);
+            finish(ports.broker().release_lease(Some(lease)));
+            assert_eq!(ports.0.store.borrow()[LEASE_KEY], expected);
+        };
+        check(lease.encode(), Vec::new());
+        check(lease_until(11), lease_until(11));
+    }
+}

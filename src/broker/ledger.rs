@@ -27,8 +27,8 @@ impl<P: Ports> Broker<P> {
         ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
     }
 
-    /// Records a call if the ledger admits it. No await lies between the decision and the record:
-    /// without a store, only this record in memory keeps the quota.
+    /// Records a call if the ledger admits it. No await lies between the decision and the
+    /// record: without a store, only this record in memory keeps the quota.
     pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
         self.admit(wanted, need, now)?;
         Ok(self.instance.update_ledger(|ledger| ledger.reserve(now)))

@@ -235,7 +235,7 @@ async fn garbage_in_the_store_is_treated_as_absent() {
         let token = broker.nightly(MEMBERS).await.token();
         assert_eq!(broker.calls().len(), 1, "{what}");
         let log = broker.server.output();
-        assert!(log.contains("officernd-token-broker: the store has a"), "{what}: the log has no warning: {log}");
+        assert!(log.contains("officernd-token-broker: the store contains a"), "{what}: the log has no warning: {log}");
         // The garbage has been overwritten.
         let broker = broker.restart().await;
         assert_eq!(broker.nightly(MEMBERS).await.token(), token, "{what}");

@@ -1,0 +1,111 @@
+//! Ports for the unit tests of this folder: a store in memory, a clock that stands still, and
+//! failures on demand.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{Request, Response};
+
+use super::instance::{Broker, Instance};
+use super::ports::{Ports, SendError};
+use super::wanted::Wanted;
+use crate::config::{Config, VARIABLES};
+use crate::scope::Scopes;
+use crate::time::Timestamp;
+
+/// What the ports of several instances share.
+#[derive(Default)]
+pub(super) struct State {
+    /// Seconds since the tests' epoch.
+    pub(super) seconds: Cell<u64>,
+    pub(super) store: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// Whether each of the next store operations succeeds; all later ones do.
+    pub(super) outcomes: RefCell<VecDeque<bool>>,
+    /// What another instance writes to the store during the next sleep.
+    pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
+    pub(super) warnings: RefCell<Vec<String>>,
+    random: Cell<u64>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct TestPorts(pub(super) Rc<State>);
+
+pub(super) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
+}
+
+impl TestPorts {
+    /// A new instance on this store.
+    pub(super) fn broker(&self) -> Broker<Self> {
+        Broker { ports: self.clone(), instance: Rc::new(Instance::new(7)) }
+    }
+
+    fn outcome<T>(&self, value: T) -> Result<T, String> {
+        let succeeds = self.0.outcomes.borrow_mut().pop_front().unwrap_or(true);
+        if succeeds { Ok(value) } else { Err("out of order".to_owned()) }
+    }
+}
+
+/// The output of a future in which only [`TestPorts`] are awaited.
+pub(super) fn finish<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("these ports never wait")
+}
+
+/// Scopes `a b` of the default application.
+pub(super) fn wanted() -> Wanted {
+    const CALLERS: &str = r#"{"a": {"secret_sha256":
+        ["0000000000000000000000000000000000000000000000000000000000000000"], "scopes": ["a", "b"]}}"#;
+    let config = Config::parse(|name| match name {
+        "callers" => CALLERS,
+        "officernd_client_id" => "id",
+        "officernd_client_secret" => "secret",
+        name => VARIABLES.iter().find(|variable| variable.name == name).unwrap().default.unwrap(),
+    });
+    let config = Rc::new(config.unwrap());
+    let application = config.applications[0].clone();
+    let credential = application.current.clone();
+    Wanted::new(config, application, credential, Scopes::parse("a b").unwrap())
+}
+
+impl Ports for TestPorts {
+    fn now(&self) -> Timestamp {
+        at(self.0.seconds.get())
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random.replace(self.0.random.get() + 1)
+    }
+
+    async fn sleep(&self, _: Duration) {
+        if let Some((key, value)) = self.0.written_during_sleep.take() {
+            self.0.store.borrow_mut().insert(key, value);
+        }
+    }
+
+    async fn variable(&self, name: &'static str) -> Result<String, String> {
+        Err(format!("no unit test reads {name}"))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        self.outcome(self.0.store.borrow().get(key).cloned())
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        self.outcome(())?;
+        self.0.store.borrow_mut().insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    async fn send(&self, _: Request<String>, _: usize) -> Result<Response<Vec<u8>>, SendError> {
+        Err(SendError::Unreachable)
+    }
+
+    fn audit(&self, _: Vec<u8>) {}
+
+    fn warn(&self, line: &str) {
+        self.0.warnings.borrow_mut().push(line.to_owned());
+    }
+}
