@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tests::{
-    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Secret, Setup, basic, disguises, find_leaks, form,
+    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Secret, Setup, basic, encodings, find_leaks, form,
     revocation_request, token_request,
 };
 
@@ -143,11 +143,11 @@ async fn secrets_appear_in_no_log_and_no_answer_but_the_token_itself() {
 
     // Check the search itself: every secret planted into the log must be found.
     for secret in &secrets {
-        for (disguise, bytes) in disguises(&secret.text) {
+        for (encoding, bytes) in encodings(&secret.text) {
             let (begin, end) = log.as_bytes().split_at(log.len() / 2);
             let planted = [begin, &bytes, end].concat();
             let found = find_leaks(&planted, std::slice::from_ref(secret));
-            assert!(found.iter().any(|found| found.ends_with(disguise)), "{disguise}: {found:?}");
+            assert!(found.iter().any(|found| found.ends_with(encoding)), "{encoding}: {found:?}");
         }
     }
 }

@@ -32,11 +32,11 @@ pub fn find_leaks(text: &[u8], secrets: &[Secret]) -> Vec<String> {
     let lower = text.to_ascii_lowercase();
     let mut found = Vec::new();
     for secret in secrets {
-        for (disguise, looked_for) in disguises(&secret.text) {
+        for (encoding, looked_for) in encodings(&secret.text) {
             // Only in base64 does the case of a letter matter. Ignoring case there finds no
             // less.
             if contains(&lower, &looked_for.to_ascii_lowercase()) {
-                found.push(format!("{} {disguise}", secret.what));
+                found.push(format!("{} {encoding}", secret.what));
             }
         }
     }
@@ -49,12 +49,12 @@ fn contains(text: &[u8], looked_for: &[u8]) -> bool {
 
 /// Lists the encodings of a secret: a name, and bytes that appear in any text with the secret
 /// in this encoding.
-pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub fn encodings(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = secret.as_bytes();
     let in_hex = |separator: &str| bytes.iter().map(|byte| hex([*byte])).collect::<Vec<_>>().join(separator);
     let escaped = serde_json::to_string(secret).expect("a string is JSON");
     let form: String = form_urlencoded::byte_serialize(bytes).collect();
-    let mut disguises = vec![
+    let mut encodings = vec![
         ("in plain", bytes.to_vec()),
         ("as JSON", escaped.trim_matches('"').into()),
         ("in Rust's quotes", secret.escape_debug().to_string().into()),
@@ -72,10 +72,10 @@ pub fn disguises(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         let whole = [&vec![0; before][..], bytes].concat();
         let first = (before * 8).div_ceil(6);
         let last = whole.len() * 8 / 6;
-        disguises.push(("in base64", STANDARD_NO_PAD.encode(&whole)[first..last].into()));
-        disguises.push(("in base64url", URL_SAFE_NO_PAD.encode(&whole)[first..last].into()));
+        encodings.push(("in base64", STANDARD_NO_PAD.encode(&whole)[first..last].into()));
+        encodings.push(("in base64url", URL_SAFE_NO_PAD.encode(&whole)[first..last].into()));
     }
-    disguises
+    encodings
 }
 
 /// How many bytes of an encoded secret the search compares: enough random ones that they appear
@@ -90,10 +90,10 @@ struct Sentinels(HashMap<[u8; LOOKED_FOR], String>);
 impl Sentinels {
     fn add(&mut self, what: &str, secret: &str) {
         let begin = secret.len().checked_sub(LOOKED_FOR).expect("a secret ends in 32 random characters");
-        for (disguise, bytes) in disguises(&secret[begin..]) {
+        for (encoding, bytes) in encodings(&secret[begin..]) {
             let lower = bytes.to_ascii_lowercase();
             let looked_for = lower.first_chunk().expect("no encoding is shorter than the secret");
-            self.0.insert(*looked_for, format!("{what} {disguise}"));
+            self.0.insert(*looked_for, format!("{what} {encoding}"));
         }
     }
 
@@ -160,9 +160,9 @@ mod tests {
         let secrets: Vec<_> = (0..50).map(|_| crate::setup::random("planted&=+%/\"\\ \u{e9}")).collect();
         secrets.iter().for_each(|secret| keep_secret("a planted secret", secret));
         search(&[b"nothing", &[0; 1000], crate::setup::random("innocent").as_bytes()]);
-        for (disguise, bytes) in secrets.iter().flat_map(|secret| disguises(secret)) {
+        for (encoding, bytes) in secrets.iter().flat_map(|secret| encodings(secret)) {
             let text = [b"before ".as_slice(), &bytes, b" after"].concat();
-            assert!(watched(|sentinels, _| !sentinels.find(&text).is_empty()), "{disguise}");
+            assert!(watched(|sentinels, _| !sentinels.find(&text).is_empty()), "{encoding}");
         }
         std::panic::catch_unwind(|| search(&[secrets[0].as_bytes()])).expect_err("the text has a secret");
         saw(&format!("an answer with {} in it", secrets[0]));

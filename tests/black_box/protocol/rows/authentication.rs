@@ -308,7 +308,7 @@ pub(super) static ROWS: &[Row] = &[
         IN_QUERY,
     ),
     row(
-        "the secret in the query, in disguise",
+        "the secret in the query, with an escaped name",
         "RFC 6749 2.3.1: the parameters MUST NOT be included in the request URI",
         token_line("POST /oauth/token?x=1&client%5Fsecret=sesame"),
         IN_QUERY,
