@@ -1,9 +1,10 @@
-//! Instructions from a request to its answer in the core alone, compiled for this machine: callgrind counts them, and ends
-//! with 1 where they are 3 % away from what `docs/performance.md` says.
+//! Counts the instructions from a request to its answer in the core, compiled for this machine.
+//! Callgrind counts. The exit status is 1 if a count differs by more than 3 % from
+//! `docs/performance.md`.
 //!
-//! The ports answer at once, so what is counted is the core's own work, and that of whoever makes the request.
+//! The ports answer at once, so the count contains only the core's own work and the making of the
+//! request.
 
-#[expect(unreachable_pub, reason = "the tests share this file, where it is public")]
 #[path = "../tests/harness/toolchain.rs"]
 #[expect(unreachable_pub, reason = "the harness of the tests exports its function")]
 mod toolchain;
@@ -25,10 +26,11 @@ use officernd_token_broker::time::Timestamp;
 
 const CASES: [&str; 4] = ["memory hit", "memory hit, form", "denial", "a new instance's first"];
 
-/// So far may a count be away from the page.
+/// Largest difference between a count and the page, as a share.
 const TOLERANCE: f64 = 0.03;
 
-/// Requests of two runs: what is between them is what so many requests cost, without the start of the program.
+/// Requests of a short and of a long run. The difference of the two counts leaves out the start of
+/// the program.
 const REQUESTS_SHORT_RUN: u64 = 200;
 const REQUESTS_LONG_RUN: u64 = 1200;
 
@@ -65,7 +67,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// The instructions of a run.
+/// Instructions of a whole run of the program.
 fn count(case: &str, requests: u64) -> u64 {
     let program = std::env::current_exe().expect("this program has a file");
     let output = Command::new("valgrind")
@@ -112,10 +114,10 @@ fn play(case: &str, requests: u64) {
     }
 }
 
-/// Keys and values.
+/// Keys and values of the store.
 type Entries = Vec<(String, Vec<u8>)>;
 
-/// A world in which nothing takes time.
+/// Ports that answer at once.
 #[derive(Clone, Default)]
 struct World {
     store: Rc<RefCell<Entries>>,

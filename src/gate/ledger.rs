@@ -345,7 +345,7 @@ mod tests {
             &credential("s"),
             0,
         );
-        assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success begins anew");
+        assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success starts the count again");
     }
 
     #[test]
