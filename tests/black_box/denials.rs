@@ -100,7 +100,7 @@ async fn invalid_request_is_refused_before_store_or_officernd_is_touched() {
         let secret = ("client_secret", nightly.secret.as_str());
 
         check("a scope of another caller", token_request(nightly, Some(RESOURCES)), 400, "invalid_scope").await;
-        check("a scope of nobody", token_request(nightly, Some(PAYMENTS)), 400, "invalid_scope").await;
+        check("a scope of no caller", token_request(nightly, Some(PAYMENTS)), 400, "invalid_scope").await;
         check("a scope that is not granted", token_request(nightly, Some("flex.other")), 400, "invalid_scope").await;
         let one_too_many = format!("{MEMBERS} {RESOURCES}");
         check("one scope too many", token_request(nightly, Some(&one_too_many)), 400, "invalid_scope").await;

@@ -18,7 +18,7 @@ use table::{Answer, MEMBERS, Row, Source, setup};
 
 /// Rows that `wasmtime serve` answers differently, with the reason.
 const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
-    ("it looks at no Host", &["HTTP/1.1 without Host", "a Host that is no host"]),
+    ("it looks at no Host", &["HTTP/1.1 without Host", "a Host that is not a host"]),
     (
         "it hands the component no Host, and so no issuer without public_url",
         &[

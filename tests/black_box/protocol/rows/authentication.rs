@@ -175,7 +175,7 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "an Authorization header that is no text",
+        "an Authorization header that is not text",
         "RFC 9110 5.5: such octets are opaque data, and no base64",
         authorization(b"Basic \xFF\xFE"),
         INVALID_CLIENT,

@@ -157,7 +157,7 @@ pub(super) static ROWS: &[Row] = &[
         BAD_HTTP,
     ),
     row(
-        "a length that is no number",
+        "a Content-Length that is not a number",
         "RFC 9112 6.3: an invalid Content-Length is unrecoverable: the server MUST respond with 400",
         more(&["Content-Length: +48"]),
         BAD_HTTP,
@@ -216,7 +216,7 @@ pub(super) static ROWS: &[Row] = &[
         BAD_HTTP,
     ),
     row(
-        "a Host that is no host",
+        "a Host that is not a host",
         "RFC 9112 3.2: a server MUST respond with 400 to a Host with an invalid field value",
         Wire { host: "broker example", ..TOKEN },
         BAD_HTTP,

@@ -107,7 +107,7 @@ pub(super) static ROWS: &[Row] = &[
         REVOKED,
     ),
     row(
-        "the token that somebody else would revoke",
+        "the token that another caller would revoke",
         "RFC 7009 2.1: the server verifies whether the token was issued to the client making the request",
         TOKEN,
         GRANTED,

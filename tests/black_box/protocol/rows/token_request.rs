@@ -199,7 +199,7 @@ pub(super) static ROWS: &[Row] = &[
         OTHER_GRANT,
     ),
     row(
-        "another grant of somebody unknown",
+        "another grant from an unknown caller",
         "RFC 6749 3.2.1: confidential clients MUST authenticate before their request is judged",
         Wire { authorization: b"Basic [nobody:sesame]", body: b"grant_type=password", ..TOKEN },
         INVALID_CLIENT,
