@@ -21,13 +21,13 @@ pub struct Audit {
     pub request_id: String,
     /// Path of the request, or `unknown` for a path that the broker does not serve.
     pub route: &'static str,
-    /// Caller, once it is authenticated.
+    /// Caller that authenticated, or whose expired secret was presented.
     pub caller: Option<Rc<Caller>>,
     /// Scopes that were authorized.
     pub scopes: Option<Scopes>,
     /// HTTP status of the answer.
     pub status: u16,
-    /// Why the request got no token.
+    /// Why the request was denied, or failed.
     pub reason: Option<&'static str>,
     /// Where the token came from.
     pub source: Option<Source>,

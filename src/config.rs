@@ -69,7 +69,7 @@ pub struct Config {
 pub enum Audited {
     /// Every request.
     All,
-    /// Every request that the cache could not serve.
+    /// Every request except those that the cache served without a call.
     Exceptions,
 }
 

@@ -53,9 +53,10 @@ pub enum Cause {
     Unreachable,
     /// The call quota of this minute is used up.
     QuotaUsedUp,
-    /// Another request is still fetching the token, and this one has waited long enough.
+    /// The fetch, of this request or of another one, has not ended in time.
     StillFetching,
-    /// OfficeRnD issues the same token again, although it expires soon.
+    /// No token with enough remaining lifetime is available now: for example, OfficeRnD issues the
+    /// same token again, although it expires soon.
     TokenExpiring,
     /// A caller revoked a token of this key less than a minute ago.
     RevokedRecently,
@@ -117,8 +118,8 @@ impl Error {
 }
 
 impl Cause {
-    /// Whether the problem passes without anyone's action. Otherwise somebody has made a
-    /// mistake, and a retry does not help.
+    /// Whether the problem can pass without a person's action. Otherwise a person must fix
+    /// something, and a retry does not help.
     pub fn is_temporary(self) -> bool {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,

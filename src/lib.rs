@@ -11,7 +11,7 @@
 //! The core does no I/O and reads no clock. Both come in through [`broker::Ports`], which
 //! `component/` implements with WASI 0.3 and the interfaces of the host.
 //!
-//! Each module imports only modules above it in this list, and a test checks it:
+//! Each module imports only modules that this list names before it, and a test checks it:
 //!
 //! - digest, record, time, json, mutation, scope
 //! - secret, seal, config, error

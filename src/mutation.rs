@@ -10,7 +10,7 @@ pub enum Rule {
     ReadBack,
     /// The holder of the lease checks the cache again before it calls.
     SecondLook,
-    /// Every call has room in the ledger.
+    /// No call is made beyond the call quota or during a pause.
     Ledger,
     /// A lease expires automatically.
     LeaseDeadline,

@@ -54,7 +54,7 @@ impl ScopeRefusal {
 }
 
 /// Most tokens in a set. OfficeRnD has about a hundred.
-const TOKEN_LIMIT: usize = 512;
+const SCOPES_LIMIT: usize = 512;
 
 impl Scopes {
     /// Parses `scope-token *( SP scope-token )`.
@@ -88,7 +88,7 @@ impl Scopes {
             } else if let Err(place) = sorted.binary_search(&token) {
                 sorted.insert(place, token);
             }
-            if sorted.len() > TOKEN_LIMIT {
+            if sorted.len() > SCOPES_LIMIT {
                 return Err(MalformedScope);
             }
         }
@@ -147,8 +147,8 @@ mod tests {
             assert_eq!(Scopes::parse(text), Err(MalformedScope), "{text:?}");
         }
         let tokens = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        assert!(Scopes::parse(&tokens(TOKEN_LIMIT)).is_ok());
-        assert_eq!(Scopes::parse(&tokens(TOKEN_LIMIT + 1)), Err(MalformedScope));
+        assert!(Scopes::parse(&tokens(SCOPES_LIMIT)).is_ok());
+        assert_eq!(Scopes::parse(&tokens(SCOPES_LIMIT + 1)), Err(MalformedScope));
     }
 
     #[test]

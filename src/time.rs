@@ -42,7 +42,8 @@ impl Timestamp {
         let number = |digits: &str, end: i64| digits.parse::<i64>().ok().filter(|number| (0..end).contains(number));
         let month = 1 + MONTHS.iter().position(|name| *name == month)? as i64;
         let year = match (year.len(), number(year, 10_000)?) {
-            // RFC 9110: two digits never mean a year more than 50 years ahead.
+            // A fixed limit, as in httpdate. RFC 9110 section 5.6.7 has one that moves with the present
+            // year.
             (2, year) if year < 70 => 2000 + year,
             (2, year) => 1900 + year,
             (_, year) => year,
@@ -121,8 +122,8 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
 }
 
-/// Whether `until` lies in the future, but no further than something that lasts `longest` can
-/// end.
+/// Whether a record that ends at `until` is in force. One that ends later than `longest` and
+/// [`CLOCK_SKEW`] from now was written by a wrong clock, and is not.
 pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
     let remaining = until.since(now);
     !remaining.is_zero() && remaining <= longest + CLOCK_SKEW

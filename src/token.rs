@@ -18,7 +18,7 @@ pub use key::Key;
 pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
 
 /// Time during which a key is not fetched again after a fetch.
-const PAUSE_AFTER_FETCH: Duration = Duration::from_secs(60);
+const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A token as OfficeRnD granted it, and what the broker knows about its key.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Token {
 
 /// The stages of a token's remaining lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum Stage {
     /// Serve the token.
     Fresh,
     /// Serve the token, and renew it after the answer.
@@ -58,8 +58,8 @@ impl Token {
     /// Replaces a revoked token: keeps the time of the revocation, and nothing that could be
     /// served.
     pub fn revoked(self, now: Timestamp) -> Self {
-        let over = Timestamp::from_unix_ms(0);
-        Self { access_token: AccessToken::new(""), expires_at: over, stalled: false, revoked_at: Some(now), ..self }
+        let expired = Timestamp::from_unix_ms(0);
+        Self { access_token: AccessToken::new(""), expires_at: expired, stalled: false, revoked_at: Some(now), ..self }
     }
 
     /// Remaining lifetime.
@@ -69,16 +69,16 @@ impl Token {
 
     /// Stage of the remaining lifetime. `jitter` is how much later than at twice
     /// `min_remaining` this instance renews.
-    pub fn life(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Life {
+    pub fn stage(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Stage {
         let remaining = self.remaining(now);
         if remaining < LEAST_REMAINING {
-            Life::Unusable
+            Stage::Unusable
         } else if remaining < min_remaining {
-            Life::Late
+            Stage::Late
         } else if remaining < (min_remaining * 2).saturating_sub(jitter) {
-            Life::Aging
+            Stage::Aging
         } else {
-            Life::Fresh
+            Stage::Fresh
         }
     }
 
@@ -89,17 +89,17 @@ impl Token {
     /// until it expires, the last try waits for that expiry: a try shortly before would delay
     /// the one that helps.
     pub fn next_fetch(&self, now: Timestamp) -> Timestamp {
-        let after_pause = self.fetched_at + PAUSE_AFTER_FETCH;
+        let next_regular = self.fetched_at + FETCH_INTERVAL;
         if self.stalled {
-            if after_pause + PAUSE_AFTER_FETCH > self.expires_at {
-                after_pause.max(self.expires_at)
+            if next_regular + FETCH_INTERVAL > self.expires_at {
+                next_regular.max(self.expires_at)
             } else {
-                after_pause
+                next_regular
             }
         } else if self.remaining(now) < LEAST_REMAINING {
             now
         } else {
-            after_pause
+            next_regular
         }
     }
 }
@@ -128,19 +128,19 @@ mod tests {
 
     #[test]
     fn token_stage_follows_from_remaining_lifetime() {
-        let check = |now: u64, jitter: u64, expected: Life| {
-            assert_eq!(token(3600, 0, false).life(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
+        let check = |now: u64, jitter: u64, expected: Stage| {
+            assert_eq!(token(3600, 0, false).stage(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
         };
-        check(0, 0, Life::Fresh);
-        check(3000, 0, Life::Fresh);
-        check(3001, 0, Life::Aging);
-        check(3001, 100, Life::Fresh);
-        check(3101, 100, Life::Aging);
-        check(3300, 0, Life::Aging);
-        check(3301, 0, Life::Late);
-        check(3570, 0, Life::Late);
-        check(3571, 0, Life::Unusable);
-        check(9999, 0, Life::Unusable);
+        check(0, 0, Stage::Fresh);
+        check(3000, 0, Stage::Fresh);
+        check(3001, 0, Stage::Aging);
+        check(3001, 100, Stage::Fresh);
+        check(3101, 100, Stage::Aging);
+        check(3300, 0, Stage::Aging);
+        check(3301, 0, Stage::Late);
+        check(3570, 0, Stage::Late);
+        check(3571, 0, Stage::Unusable);
+        check(9999, 0, Stage::Unusable);
     }
 
     #[test]

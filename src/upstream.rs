@@ -85,8 +85,8 @@ pub fn token_request(
 /// Fields that are read. All others are ignored.
 const FIELDS: [&str; 5] = ["access_token", "token_type", "expires_in", "scope", "error"];
 
-/// An answer by RFC 6749 sections 5.1 and 5.2. Every field is optional, because a missing one
-/// has a cause of its own.
+/// An answer by RFC 6749 sections 5.1 and 5.2. Every field is optional, because the code decides
+/// what a missing one means.
 #[derive(Default)]
 struct Answer<'a> {
     access_token: Option<Cow<'a, str>>,

@@ -19,13 +19,15 @@ use crate::upstream::{CALL_LIMIT, Failure};
 /// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
+/// First and longest time between two tries for the lease.
 const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
 const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
 
 /// A call does not begin if the lease leaves it less time than this.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
-/// `Retry-After` for a request whose fetch has not ended in time.
+/// `Retry-After` for a request whose fetch has not ended in time, and for a revocation that the
+/// store did not accept.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
 
 impl<P: Ports> Broker<P> {
@@ -37,9 +39,9 @@ impl<P: Ports> Broker<P> {
         let started = self.ports.now();
         // Measured in two ways, because the clock may step back.
         let mut waited = Duration::ZERO;
-        let mut pause = LEASE_POLL_FIRST;
+        let mut delay = LEASE_POLL_FIRST;
         loop {
-            let attempt = match self.settled_without_call(wanted, need, known.as_deref()).await {
+            let attempt = match self.outcome_without_call(wanted, need, known.as_deref()).await {
                 None => self.acquire_lease().await,
                 // The call that used up the quota may be fetching this very token.
                 Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
@@ -69,9 +71,9 @@ impl<P: Ports> Broker<P> {
                 }
                 LeaseAttempt::Lost(_) => {}
             }
-            self.ports.sleep(pause).await;
-            waited += pause;
-            pause = (pause * 2).min(LEASE_POLL_LONGEST);
+            self.ports.sleep(delay).await;
+            waited += delay;
+            delay = (delay * 2).min(LEASE_POLL_LONGEST);
         }
     }
 
@@ -109,7 +111,7 @@ impl<P: Ports> Broker<P> {
         lease: Option<Lease>,
     ) -> FetchOutcome {
         if mutation::holds(Rule::SecondLook)
-            && let Some(settled) = self.settled_without_call(wanted, need, known).await
+            && let Some(settled) = self.outcome_without_call(wanted, need, known).await
         {
             return FetchOutcome::without_call(settled);
         }
@@ -158,7 +160,7 @@ impl<P: Ports> Broker<P> {
 
     /// The outcome of a fetch that needs no call: a token that another request fetched, or a
     /// reason not to call.
-    async fn settled_without_call(
+    async fn outcome_without_call(
         &self,
         wanted: &Wanted,
         need: Need,

@@ -26,7 +26,7 @@ pub(super) enum Landing {
 #[derive(Clone, Debug)]
 pub(super) struct FetchOutcome {
     pub(super) token: Result<Rc<Token>, Error>,
-    /// Call that the fetch made; `None` if it found a token that another request had fetched.
+    /// Call that the fetch made; `None` if it ended without one.
     pub(super) upstream: Option<UpstreamCall>,
 }
 

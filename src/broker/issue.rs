@@ -19,7 +19,7 @@ use crate::error::{Cause, Error};
 use crate::gate::Need;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
-use crate::token::{LEAST_REMAINING, Life, Token};
+use crate::token::{LEAST_REMAINING, Stage, Token};
 
 /// Longest time that a request waits for a renewal while its current token is still usable.
 const WAIT_LIMIT_LATE: Duration = Duration::from_secs(4);
@@ -130,10 +130,10 @@ impl<P: Ports> Broker<P> {
     /// Serves a cached token, unless its remaining lifetime requires waiting for a renewal.
     fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<TokenOutcome> {
         let min_remaining = wanted.config.min_remaining;
-        let life = token.life(now, min_remaining, self.instance.jitter(min_remaining));
+        let stage = token.stage(now, min_remaining, self.instance.jitter(min_remaining));
         let in_flight = || self.instance.flight(wanted.key()).is_some();
-        match life {
-            Life::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {
+        match stage {
+            Stage::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {
                 // Register the flight now rather than when the follow-up starts, so that
                 // requests arriving in between do not start a second renewal.
                 let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
@@ -141,9 +141,9 @@ impl<P: Ports> Broker<P> {
                 let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
                 Some(TokenOutcome { followup: Some(Box::pin(followup)), ..TokenOutcome::hit(token.clone(), now) })
             }
-            Life::Late if in_flight() || self.may_renew(wanted, token, Need::Late, now) => None,
-            Life::Fresh | Life::Aging | Life::Late => Some(TokenOutcome::hit(token.clone(), now)),
-            Life::Unusable => None,
+            Stage::Late if in_flight() || self.may_renew(wanted, token, Need::Late, now) => None,
+            Stage::Fresh | Stage::Aging | Stage::Late => Some(TokenOutcome::hit(token.clone(), now)),
+            Stage::Unusable => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store::{STORE_LIMIT, StoreFailed};
-use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_SETTLE, Lease};
+use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_WAIT, Lease};
 use crate::mutation::{self, Rule};
 
 /// How often reading back a written lease is tried while the store fails.
@@ -35,7 +35,7 @@ impl<P: Ports> Broker<P> {
         // A store that is slow for this request is slow for others as well: wait until their
         // writes have landed.
         let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
-        self.ports.sleep(LEASE_SETTLE.max(took * 2)).await;
+        self.ports.sleep(LEASE_WAIT.max(took * 2)).await;
         if !mutation::holds(Rule::ReadBack) {
             return LeaseAttempt::Won(lease);
         }
@@ -45,7 +45,7 @@ impl<P: Ports> Broker<P> {
             match self.get(LEASE_KEY).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
                 Ok(_) => return LeaseAttempt::Lost(LEASE_LIFE),
-                Err(StoreFailed) => self.ports.sleep(LEASE_SETTLE).await,
+                Err(StoreFailed) => self.ports.sleep(LEASE_WAIT).await,
             }
         }
         LeaseAttempt::NoStore

@@ -43,7 +43,8 @@ impl<P: Ports> Broker<P> {
         wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
     }
 
-    /// Merges the store's ledger into the one in memory. An unreadable ledger changes nothing.
+    /// Replaces the ledger in memory with the store's, plus the changes that the store lacks. A
+    /// missing or unreadable ledger changes nothing.
     pub(super) async fn load_ledger(&self) -> Result<(), StoreFailed> {
         if let Some(bytes) = self.get(LEDGER_KEY).await? {
             match Ledger::decode(&bytes) {
@@ -59,6 +60,7 @@ impl<P: Ports> Broker<P> {
         Ok(())
     }
 
+    /// Writes the ledger to the store. If the store accepts it, no change is unsaved any more.
     pub(super) async fn store_ledger(&self) {
         let bytes = self.instance.ledger.borrow().encode();
         if self.set(LEDGER_KEY, &bytes).await.is_ok() {

@@ -8,8 +8,8 @@ use http::{Request, Response};
 
 use crate::time::Timestamp;
 
-/// Clock, randomness, variables, store, OfficeRnD and logs. Each kind of host implements it,
-/// and so does the simulation.
+/// Clock, randomness, variables, store, OfficeRnD and logs. The component implements it for every
+/// host; the simulation, the fuzzer and the benchmark have implementations of their own.
 ///
 /// Clones share their state. No method may wake another request: the only way to wait is
 /// [`Ports::sleep`].

@@ -17,11 +17,11 @@ use crate::token::{Index, Token};
 
 /// Shortest time between two revocations of one key: a job that revokes at every 401 must not
 /// use up the call quota.
-const PAUSE_AFTER_REVOCATION: Duration = Duration::from_secs(60);
+const REVOCATION_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<P: Ports> Broker<P> {
-    /// Makes the broker forget a token that does not work. The next request gets a new one,
-    /// within 2 s on every instance.
+    /// Makes the broker forget a token that does not work. Every instance stops serving it within
+    /// 2 s, and the next request then fetches a new one.
     ///
     /// Only a token that the caller could have got is revoked: one of its application, for
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
@@ -53,9 +53,9 @@ impl<P: Ports> Broker<P> {
         }
         let now = self.ports.now();
         if let Some(revoked_at) = record.revoked_at
-            && is_recent(revoked_at, now, PAUSE_AFTER_REVOCATION)
+            && is_recent(revoked_at, now, REVOCATION_INTERVAL)
         {
-            return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + PAUSE_AFTER_REVOCATION).since(now)));
+            return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + REVOCATION_INTERVAL).since(now)));
         }
         let revoked = Rc::new(record.revoked(now));
         self.save(&wanted, &revoked).await.map_err(unavailable)?;

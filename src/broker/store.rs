@@ -13,7 +13,8 @@ use crate::seal::NONCE_LENGTH;
 /// A store operation that takes longer has failed.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The store failed, and a warning is logged. The broker goes on as if the store were empty.
+/// The store failed, and a warning is logged. The request goes on with what the instance has in
+/// memory; only a revocation fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreFailed;
 

@@ -60,7 +60,8 @@ pub(super) fn grant(token: &Token, source: Source, now: Timestamp) -> Response<S
     response
 }
 
-/// The one table from error to answer.
+/// The one table from error to answer. Also writes the reason into the audit line. Unknown paths
+/// and methods get their 404 and 405 before any error exists.
 pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
     audit.reason = Some(error.reason());
     let (status, code) = match &error {

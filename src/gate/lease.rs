@@ -23,7 +23,7 @@ const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// How long a contender waits between writing its id and reading it back. It must be longer
 /// than any contender takes between reading that the lease is free and its own write landing
 /// (Fischer's condition).
-pub const LEASE_SETTLE: Duration = Duration::from_millis(50);
+pub const LEASE_WAIT: Duration = Duration::from_millis(50);
 
 /// The right to call OfficeRnD until a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

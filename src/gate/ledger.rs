@@ -22,7 +22,7 @@ pub const LEDGER_KEY: &str = "gate/ledger";
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Calls of a window that are reserved for requests without a usable token.
-const CALLS_RESERVED: usize = 2;
+const CALLS_LEFT_BY_RENEWALS: usize = 2;
 
 /// How long a credential's failure is remembered after its pause. Its next failure then pauses
 /// longer, and a refused credential is not tried again while the other one works.
@@ -115,7 +115,7 @@ impl Ledger {
 
     /// Time until the window has room for a call; zero if it has room now.
     fn wait_for_quota(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
-        let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_RESERVED) };
+        let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_LEFT_BY_RENEWALS) };
         let calls: Vec<_> = self.calls(now).collect();
         match calls.len().checked_sub(usable) {
             None => Duration::ZERO,
@@ -153,7 +153,7 @@ impl Ledger {
     }
 
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
-    /// time at which it could still reach OfficeRnD, so a holder that dies has already spent
+    /// time at which it could still reach OfficeRnD, so a holder that dies has already used up
     /// it.
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
         self.calls_ms = self.calls(now).collect();

@@ -10,11 +10,13 @@ use super::key::Key;
 #[derive(Debug, Default)]
 pub struct Index(Vec<u8>);
 
-const INDEX_NAME: usize = 8;
-const INDEX_ENTRY: usize = INDEX_NAME + 32;
+/// Length of the hash that stands for a token.
+const NAME_BYTES: usize = 8;
+/// Length of an entry: that hash and a key.
+const ENTRY_BYTES: usize = NAME_BYTES + 32;
 
-/// Most tokens in the index: more than five calls a minute bring in an hour. Older tokens
-/// cannot be revoked.
+/// Most tokens in the index: more than five calls a minute, the default quota, bring in an hour.
+/// Older tokens cannot be revoked.
 const INDEX_LIMIT: usize = 400;
 
 impl Index {
@@ -24,7 +26,7 @@ impl Index {
 
     /// Decodes an index; an empty one if the bytes are unreadable.
     pub fn decode(bytes: Vec<u8>) -> Self {
-        if bytes.len().is_multiple_of(INDEX_ENTRY) { Self(bytes) } else { Self::default() }
+        if bytes.len().is_multiple_of(ENTRY_BYTES) { Self(bytes) } else { Self::default() }
     }
 
     /// The bytes for the store, at most 16 kB.
@@ -38,18 +40,18 @@ impl Index {
         if self.find(token) == Some(key) {
             return;
         }
-        if self.0.len() >= INDEX_LIMIT * INDEX_ENTRY {
-            self.0.drain(..INDEX_ENTRY);
+        if self.0.len() >= INDEX_LIMIT * ENTRY_BYTES {
+            self.0.drain(..ENTRY_BYTES);
         }
-        self.0.extend_from_slice(&Self::name(token)[..INDEX_NAME]);
+        self.0.extend_from_slice(&Self::name(token)[..NAME_BYTES]);
         self.0.extend_from_slice(&key.0);
     }
 
     /// Finds the key of a token.
     pub fn find(&self, token: &str) -> Option<Key> {
         let name = Self::name(token);
-        let entry = self.0.chunks_exact(INDEX_ENTRY).rfind(|entry| entry[..INDEX_NAME] == name[..INDEX_NAME])?;
-        entry[INDEX_NAME..].try_into().ok().map(Key)
+        let entry = self.0.chunks_exact(ENTRY_BYTES).rfind(|entry| entry[..NAME_BYTES] == name[..NAME_BYTES])?;
+        entry[NAME_BYTES..].try_into().ok().map(Key)
     }
 
     fn name(token: &str) -> [u8; 32] {

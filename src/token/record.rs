@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
     use crate::secret::ClientSecret;
-    use crate::token::Life;
+    use crate::token::Stage;
 
     const MIN: Duration = Duration::from_secs(300);
 
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(revoked.access_token.expose(), "");
         assert_eq!(revoked.revoked_at, Some(at(10)));
         for now in [at(0), at(10), Timestamp::from_unix_ms(0)] {
-            assert_eq!(revoked.life(now, MIN, Duration::ZERO), Life::Unusable);
+            assert_eq!(revoked.stage(now, MIN, Duration::ZERO), Stage::Unusable);
             assert!(revoked.next_fetch(now) <= now);
         }
     }

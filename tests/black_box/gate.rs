@@ -125,7 +125,7 @@ async fn failed_calls_count_towards_upstream_calls_per_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storm_after_an_outage_gets_tokens_or_retry_after() {
+async fn crowd_after_an_outage_gets_tokens_or_retry_after() {
     let _alone = crowd().await;
     let broker = Setup { sandbox: generous(), ..Setup::default() }.start().await;
     broker.sandbox.answer_always(Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));

@@ -93,7 +93,7 @@ impl Year {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn policy_and_secret_changes_of_a_year_need_no_restart() {
+async fn changed_policy_or_secret_takes_effect_without_restart() {
     let mut setup = unlimited();
     let store = tempfile::tempdir().unwrap();
     setup.key_value = KeyValue::sqlite(store.path()).unwrap();
@@ -209,7 +209,7 @@ async fn policy_and_secret_changes_of_a_year_need_no_restart() {
 }
 
 #[tokio::test]
-async fn both_secrets_refused_are_each_tried_once() {
+async fn refused_secrets_are_each_tried_once() {
     let mut setup = unlimited();
     setup.variables.push(("officernd_client_secret_next", secret("next-secret")));
     let broker = setup.start().await;

@@ -134,7 +134,7 @@ async fn secret_leaked_into_any_kind_of_store_is_found_on_drop() {
 }
 
 #[tokio::test]
-async fn tampered_or_moved_record_is_a_miss() {
+async fn tampered_or_moved_record_counts_as_absent() {
     let broker = unlimited().start().await;
     let members = broker.nightly(MEMBERS).await.token();
     let companies = broker.nightly(COMPANIES).await.token();

@@ -10,7 +10,7 @@ use tests::{COMPANIES, MEMBERS, RESOURCES, Setup, basic, eventually, form, rando
 use tokio::time::sleep;
 
 #[tokio::test]
-async fn call_to_officernd_has_its_form_and_nothing_of_the_caller() {
+async fn call_to_officernd_contains_nothing_of_the_caller() {
     let broker = Setup::default().start().await;
     let mut request = token_request(&broker.setup.nightly, Some(&format!("{MEMBERS} {COMPANIES}")));
     // None of these headers and parameters may reach OfficeRnD.

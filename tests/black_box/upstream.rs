@@ -377,7 +377,7 @@ async fn token_with_20_s_lifetime_is_not_served() {
 }
 
 #[tokio::test]
-async fn request_after_the_told_time_is_served() {
+async fn request_after_retry_after_is_served() {
     // Served by the instance that has seen the failure, and by one that has not.
     for setup in [Setup::in_one_instance(), Setup::default()] {
         let broker = setup.start().await;

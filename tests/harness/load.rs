@@ -132,9 +132,9 @@ pub async fn load(duration: Duration, connections: usize) -> anyhow::Result<Load
     // Each broker has five calls per minute, and phases without a failure use some. Only both
     // together meet all failures in half a minute.
     let arrived = sandbox.clone();
-    let one = tokio::spawn(trouble(sandbox.clone(), move || arrived.calls().len() as u64, 0, end));
+    let one = tokio::spawn(run_phases(sandbox.clone(), move || arrived.calls().len() as u64, 0, end));
     let sent = single.clone();
-    let other = tokio::spawn(trouble(single.sandbox.clone(), move || sent.server.counts().outbound, 4, end));
+    let other = tokio::spawn(run_phases(single.sandbox.clone(), move || sent.server.counts().outbound, 4, end));
 
     let begin = Instant::now();
     let mut instance_warm = 0;
@@ -191,7 +191,7 @@ fn timetable() -> [(&'static str, Option<Upstream>, Duration); 7] {
 }
 
 /// Repeats the phases, beginning with one of them, and counts the calls that meet each.
-async fn trouble(
+async fn run_phases(
     sandbox: Arc<Sandbox>,
     calls: impl Fn() -> u64,
     first: usize,
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn load_that_grows_calls_too_often_is_slow_or_misses_a_phase_is_wrong() {
+    fn load_result_with_any_violation_is_wrong() {
         let met: BTreeMap<_, _> = timetable().into_iter().map(|(way, ..)| (way, 1)).collect();
         let flat = || {
             let (resident, met) = (vec![100; 40], met.clone());

@@ -235,6 +235,21 @@ fn src_imports_form_no_circle_between_files_or_folders() {
 }
 
 #[test]
+fn src_imports_follow_the_list_in_lib_rs() {
+    let files = sources();
+    let list = files["lib"].lines().filter_map(|line| line.strip_prefix("//! - "));
+    let order: Vec<_> = list.flat_map(|line| line.split(", ")).collect();
+    let place = |module: &str| {
+        order.iter().position(|known| *known == module).unwrap_or_else(|| panic!("lib.rs does not list {module}"))
+    };
+    for (module, others) in folders(&imports(&files), 1) {
+        for other in others.iter().filter(|_| module != "lib") {
+            assert!(place(other) < place(&module), "{module} imports {other}, which src/lib.rs names after it");
+        }
+    }
+}
+
+#[test]
 fn host_imports_form_no_circle_between_files_or_folders() {
     let imports = imports(&host_sources());
     assert!(imports["server/workers"].contains("runtime/app"), "{:?}", imports["server/workers"]);

@@ -196,7 +196,7 @@ fn operator_commands_on_pages_succeed() {
 }
 
 #[test]
-fn mermaid_parses_every_diagram() {
+fn diagrams_on_pages_are_valid_mermaid() {
     let check =
         Command::new("node").arg(installed().join("check_mermaid.mjs")).args(PAGES).current_dir(root()).output();
     let check = check.expect("node is installed");

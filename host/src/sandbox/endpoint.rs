@@ -23,7 +23,8 @@ pub struct Config {
     /// Applications that may obtain tokens.
     pub applications: Vec<Application>,
     /// Calls that one client may make in any 60 s, including failed calls. Calls over the limit
-    /// are refused and do not count.
+    /// are refused and do not count. The broker assumes one limit for all of its clients, because
+    /// OfficeRnD does not say which of the two it has.
     pub calls_per_minute: usize,
     /// Lifetime of a token.
     pub token_life: Duration,

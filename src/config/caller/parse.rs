@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 impl Callers {
     /// Parses the variable `callers`, and adds every mistake in it to `mistakes`. The result
-    /// may only be used if there are none.
+    /// may be used only if there are none.
     ///
     /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes":
     /// ["flex.community.members.read"]}}`. The optional field `application` must be a name for

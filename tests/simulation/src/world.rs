@@ -112,7 +112,7 @@ impl World {
     /// must get a token by following `Retry-After`.
     pub(crate) async fn play(self: Rc<Self>) -> Result<Report, String> {
         self.open_places();
-        let faults = spawn_local(self.clone().trouble());
+        let faults = spawn_local(self.clone().run_faults());
         let end = self.started + self.scenario.eventful;
         let mut requests = Vec::new();
         while Instant::now() < end && self.violation.borrow().is_none() {

@@ -24,7 +24,7 @@ pub(super) enum StoreMood {
 
 impl World {
     /// Runs faults one after another with pauses. All have ended when the eventful time has.
-    pub(super) async fn trouble(self: Rc<Self>) {
+    pub(super) async fn run_faults(self: Rc<Self>) {
         let end = self.started + self.scenario.eventful;
         let faults = self.scenario.faults;
         loop {
