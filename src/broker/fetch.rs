@@ -47,11 +47,13 @@ impl<P: Ports> Broker<P> {
                 Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
                     match self.remaining_lease().await {
                         Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
+                        // The call may have ended since the look for the token.
                         _ => {
-                            return FetchOutcome::without_call(Err(Error::unavailable(
-                                Cause::QuotaUsedUp,
-                                retry_after,
-                            )));
+                            let (found, now) = self.load(wanted).await;
+                            let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING);
+                            return FetchOutcome::without_call(
+                                token.ok_or(Error::unavailable(Cause::QuotaUsedUp, retry_after)),
+                            );
                         }
                     }
                 }
