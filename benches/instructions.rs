@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use officernd_token_broker::broker::{Broker, Instance, Ports, SendError};
-use officernd_token_broker::config::VARIABLES;
+use officernd_token_broker::config::Variable;
 use officernd_token_broker::endpoint::{self, Body};
 use officernd_token_broker::time::Timestamp;
 
@@ -135,15 +135,14 @@ impl Ports for World {
 
     async fn sleep(&self, _: Duration) {}
 
-    async fn variable(&self, name: &'static str) -> Result<String, String> {
-        let default = VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
+    async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
         let value = match name {
             "officernd_client_id" => "an-application",
             "officernd_client_secret" => SECRET,
             "callers" => CALLERS,
-            _ => default.unwrap_or_default(),
+            _ => Variable::default_of(name),
         };
-        Ok(value.to_owned())
+        Ok(Some(value.to_owned()))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {

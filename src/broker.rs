@@ -4,11 +4,12 @@
 //! `issue` and `revoke` answer requests. `lead` makes requests share a fetch, `fetch` waits for
 //! the lease, and `call` asks OfficeRnD. `cache`, `ledger` and `lease` keep tokens, the ledger and
 //! the lease in the store; `store` puts a deadline on each operation. `variables` reads the
-//! configuration. `wanted` says what a fetch is for, `flight` how it ended. `instance` is what an
-//! instance remembers, and `ports` is the outside world.
+//! configuration, and `config_memory` keeps it. `wanted` says what a fetch is for, `flight` how it
+//! ended. `instance` is what an instance remembers, and `ports` is the outside world.
 
 mod cache;
 mod call;
+mod config_memory;
 mod fetch;
 mod flight;
 mod instance;

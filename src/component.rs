@@ -18,7 +18,6 @@ mod world;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::http::Method;
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::types::{self, ErrorCode};
 use wasip3::random::random::get_random_u64;
@@ -46,7 +45,7 @@ impl Guest for Component {
         let broker = BROKER.with(Rc::clone);
         let arrived = broker.ports.now();
         let (mut incoming, length) = http::head(&request).ok_or(ErrorCode::HttpRequestUriInvalid)?;
-        if incoming.method() == Method::POST {
+        if endpoint::needs_body(&incoming) {
             *incoming.body_mut() = http::read_body(request, length).await;
         }
         let handled = endpoint::handle(&broker, &incoming, arrived).await;

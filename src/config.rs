@@ -25,11 +25,7 @@ pub struct Variable {
     pub default: Option<&'static str>,
 }
 
-/// All variables, in the order in which the broker reads them.
-///
-/// `…_secret_next` is read before `…_secret` on purpose. If an operator moves the new secret
-/// from one to the other between the two reads, this order sees it twice, which is harmless;
-/// the reverse order would see only the old one.
+/// All variables.
 pub const VARIABLES: [Variable; 10] = [
     Variable { name: "officernd_client_id", default: None },
     Variable { name: "officernd_client_secret_next", default: Some("") },
@@ -43,7 +39,7 @@ pub const VARIABLES: [Variable; 10] = [
     Variable { name: "audit", default: Some("all") },
 ];
 
-/// A configuration without mistakes.
+/// A usable configuration. Callers and applications with a mistake in their entry are disabled.
 #[derive(Debug)]
 pub struct Config {
     /// Identity host: OfficeRnD's token server.
@@ -62,6 +58,8 @@ pub struct Config {
     pub public_url: Option<Origin>,
     /// Which requests leave an audit line.
     pub audited: Audited,
+    /// Mistakes, each of which disables one caller or one application.
+    pub mistakes: Vec<Mistake>,
 }
 
 /// Which requests leave an audit line.
@@ -73,14 +71,25 @@ pub enum Audited {
     Exceptions,
 }
 
+impl Variable {
+    /// Default of the variable `name`; empty if it must be set.
+    pub fn default_of(name: &str) -> &'static str {
+        VARIABLES
+            .iter()
+            .find(|variable| variable.name == name)
+            .and_then(|variable| variable.default)
+            .unwrap_or_default()
+    }
+}
+
 impl Config {
     /// Parses the variables. `lookup` returns the value of one of [`VARIABLES`], or the empty
     /// string.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// All mistakes at once, if one of them concerns more than a caller or an application.
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
-        let mut reader = Reader { lookup, found: Vec::new() };
+        let mut reader = Reader { lookup, found: Vec::new(), is_usable: true };
         let client_id =
             reader.required("officernd_client_id", "is empty, expected the client id of the OfficeRnD application");
         let client_secret = reader
@@ -95,7 +104,7 @@ impl Config {
         let public_url = reader.public_url();
         let audited = reader.audited();
         match identity {
-            Some(identity) if reader.found.is_empty() => {
+            Some(identity) if reader.is_usable => {
                 let default = Application::new(application::DEFAULT, client_id, client_secret, next_secret, &identity);
                 applications.insert(0, Rc::new(default));
                 Ok(Self {
@@ -106,16 +115,21 @@ impl Config {
                     calls_per_minute: calls_per_minute.into(),
                     public_url,
                     audited,
+                    mistakes: reader.found,
                 })
             }
             _ => Err(reader.found),
         }
     }
 
-    /// The application whose tokens `caller` gets.
-    pub fn application(&self, caller: &Caller) -> &Rc<Application> {
-        let is_its_own = |application: &&Rc<Application>| application.name == caller.application;
-        self.applications.iter().find(is_its_own).expect("a policy that names another application is a mistake")
+    /// All mistakes in the variables, whatever they disable.
+    pub fn mistakes<'a>(lookup: impl Fn(&str) -> &'a str) -> Vec<Mistake> {
+        Self::parse(lookup).map_or_else(|mistakes| mistakes, |config| config.mistakes)
+    }
+
+    /// The application whose tokens `caller` gets; `None` if a mistake has disabled it.
+    pub fn application(&self, caller: &Caller) -> Option<&Rc<Application>> {
+        self.applications.iter().find(|application| application.name == caller.application)
     }
 }
 
@@ -123,6 +137,8 @@ impl Config {
 struct Reader<L> {
     lookup: L,
     found: Vec<Mistake>,
+    /// No mistake so far concerns more than a caller or an application.
+    is_usable: bool,
 }
 
 impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
@@ -132,7 +148,12 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
 
     fn note(&mut self, variable: &'static str, problem: &'static str) {
         let mut mistakes = Mistakes::of(variable);
-        mistakes.add("", problem);
+        mistakes.replace("", problem);
+        self.collect(mistakes);
+    }
+
+    fn collect(&mut self, mistakes: Mistakes) {
+        self.is_usable &= !mistakes.spoil_variable();
         self.found.extend(mistakes);
     }
 
@@ -163,15 +184,14 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
 
     fn applications_and_callers(&mut self, identity: Option<&Origin>) -> (Vec<Rc<Application>>, Callers) {
         let mut mistakes = Mistakes::of("applications");
-        let applications = application::parse(self.text("applications"), identity, &mut mistakes);
-        let are_all_known = mistakes.is_empty() && identity.is_some();
-        self.found.extend(mistakes);
-        let is_known = |name: &str| {
-            name == application::DEFAULT || !are_all_known || applications.iter().any(|known| known.name == name)
-        };
+        let (applications, names) = application::parse(self.text("applications"), identity, &mut mistakes);
+        let are_all_known = !mistakes.spoil_variable();
+        self.collect(mistakes);
+        let is_known =
+            |name: &str| name == application::DEFAULT || !are_all_known || names.iter().any(|known| known == name);
         let mut mistakes = Mistakes::of("callers");
         let callers = Callers::parse(self.text("callers"), is_known, &mut mistakes);
-        self.found.extend(mistakes);
+        self.collect(mistakes);
         (applications, callers)
     }
 
@@ -270,14 +290,14 @@ mod tests {
                 "callers" => &callers,
                 "officernd_client_id" => "id",
                 "officernd_client_secret" => "secret",
-                name => VARIABLES.iter().find(|variable| variable.name == name).unwrap().default.unwrap(),
+                name => Variable::default_of(name),
             })
         };
         let config = parse(r#"{"berlin": {"client_id": "i", "client_secret": "s"}}"#).unwrap();
         let names: Vec<_> = config.applications.iter().map(|application| application.name.as_str()).collect();
         assert_eq!(names, ["default", "berlin"]);
         let mistakes = |applications: &str| {
-            let mistakes = parse(applications).unwrap_err();
+            let mistakes = parse(applications).unwrap().mistakes;
             mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("; ")
         };
         assert!(mistakes("{}").starts_with("callers: a.application: "), "{}", mistakes("{}"));

@@ -41,6 +41,12 @@ pub struct Handled {
     pub followup: Option<Followup>,
 }
 
+/// Whether the answer depends on the body. Otherwise the port must not wait for it: a stranger
+/// could hold the request open.
+pub fn needs_body<T>(request: &Request<T>) -> bool {
+    request.method() == Method::POST && matches!(Route::of(request.uri().path()), Route::Token | Route::Revocation)
+}
+
 /// Answers a request whose headers arrived at `arrived`.
 ///
 /// Most requests are memory hits, so the future has room for those only, and everything else is
@@ -113,7 +119,8 @@ fn authorize_and_issue<P: Ports>(
 ) -> TokenFuture {
     let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
-        Ok(broker.issue(&config, &caller, scopes, audit.time))
+        let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
+        Ok(broker.issue(&config, application, scopes, audit.time))
     });
     outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }
@@ -169,8 +176,8 @@ fn authenticate<'a>(
     let caller = config.callers.authenticate(id, secret, audit.time);
     audit.caller = match &caller {
         Ok(caller) => Some(caller.clone()),
-        // The secret was valid once, so the log may name the job that still uses it.
-        Err(Unauthenticated::ExpiredSecret) => config.callers.find(id).cloned(),
+        // The policy has this name, and the operator must learn which job fails.
+        Err(Unauthenticated::ExpiredSecret | Unauthenticated::DisabledCaller) => config.callers.find(id).cloned(),
         Err(_) => None,
     };
     let caller = caller.map_err(Error::InvalidClient)?;

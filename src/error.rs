@@ -33,8 +33,8 @@ pub enum Error {
     },
     /// The variables contain mistakes.
     Configuration(Vec<Mistake>),
-    /// The variable provider failed. Its text is only for the log.
-    Variables(String),
+    /// The entry of the caller's application has a mistake.
+    DisabledApplication,
 }
 
 /// Why the broker cannot serve a request, although the request is valid.
@@ -78,6 +78,8 @@ pub enum Cause {
     UnusableToken,
     /// More scopes than requested.
     BroaderScope,
+    /// The variable provider fails, or has not answered in time.
+    VariablesUnreadable,
 }
 
 impl Error {
@@ -98,7 +100,7 @@ impl Error {
             Self::BodyTooLarge => "the request body is too large",
             Self::Unavailable { cause, .. } if cause.is_temporary() => "the request cannot be served now, retry later",
             Self::Unavailable { .. } => "the identity provider did not issue a token",
-            Self::Configuration(_) | Self::Variables(_) => "the broker is not configured correctly",
+            Self::Configuration(_) | Self::DisabledApplication => "the broker is not configured correctly",
         }
     }
 
@@ -112,7 +114,7 @@ impl Error {
             Self::BodyTooLarge => "body_too_large",
             Self::Unavailable { cause, .. } => cause.reason(),
             Self::Configuration(_) => "configuration_invalid",
-            Self::Variables(_) => "variables_unreadable",
+            Self::DisabledApplication => "application_disabled",
         }
     }
 }
@@ -124,7 +126,7 @@ impl Cause {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
             Self::QuotaUsedUp | Self::StillFetching | Self::TokenExpiring => true,
-            Self::RevokedRecently | Self::StoreUnavailable => true,
+            Self::RevokedRecently | Self::StoreUnavailable | Self::VariablesUnreadable => true,
             Self::CredentialRefused | Self::UnexpectedStatus | Self::UnreadableAnswer | Self::AnswerTooLong => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -150,6 +152,7 @@ impl Cause {
             Self::NoLifetime => "upstream_no_lifetime",
             Self::UnusableToken => "upstream_unusable_token",
             Self::BroaderScope => "upstream_broader_scope",
+            Self::VariablesUnreadable => "variables_unreadable",
         }
     }
 }
@@ -161,7 +164,6 @@ impl fmt::Display for Error {
                 f.write_str("the configuration is invalid")?;
                 mistakes.iter().try_for_each(|mistake| write!(f, "; {mistake}"))
             }
-            Self::Variables(text) => write!(f, "the variables cannot be read: {text}"),
             Self::InvalidRequest(sentence) => f.write_str(sentence),
             other => f.write_str(other.reason()),
         }

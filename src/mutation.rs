@@ -14,6 +14,8 @@ pub enum Rule {
     Ledger,
     /// A lease expires automatically.
     LeaseDeadline,
+    /// One request of an instance reads the variables at a time.
+    OneRead,
 }
 
 #[cfg(feature = "breakable-rules")]

@@ -36,5 +36,5 @@ pub use runtime::app::App;
 pub use server::options::{Options, Reuse};
 pub use server::{Server, start};
 pub use spin::manifest::Manifest;
-pub use spin::variables::Variables;
+pub use spin::variables::{VariableFaults, Variables};
 pub use store::{Fail, Faults, KeyValue};

@@ -140,13 +140,13 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// If another program uses the port, or if the old listener still exists after 1 s.
+    /// If another program uses the port, or if the old listener or a connection of another program still holds it after 10 s.
     pub async fn open(&self) -> anyhow::Result<()> {
         let mut tries = 0;
         let listener = loop {
             match TcpListener::bind(self.addr).await {
                 Ok(listener) => break listener,
-                Err(_) if tries < 50 => tries += 1,
+                Err(_) if tries < 500 => tries += 1,
                 Err(error) => return Err(error).context("the sandbox cannot listen on its port again"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

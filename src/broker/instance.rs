@@ -4,19 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::config_memory::ConfigMemory;
 use super::flight::Flight;
 use super::wanted::Wanted;
+use crate::config::Audited;
 use crate::config::application::{Application, Credential};
-use crate::config::{Audited, Config};
-use crate::error::Error;
 use crate::gate::Ledger;
 use crate::scope::Scopes;
-use crate::time::{Timestamp, is_recent};
+use crate::time::Timestamp;
 use crate::token::{Key, Token};
-
-/// How long a configuration is remembered. A changed variable takes effect after this time,
-/// without a restart.
-const CONFIG_MEMORY: Duration = Duration::from_secs(10);
 
 /// Most tokens that an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
@@ -26,7 +22,9 @@ const TOKENS_REMEMBERED: usize = 256;
 /// Requests of an instance run interleaved, so no borrow of a cell may cross an await.
 #[derive(Debug)]
 pub struct Instance {
-    pub(super) config: RefCell<Option<ReadConfig>>,
+    pub(super) config: RefCell<ConfigMemory>,
+    /// Whether a request is reading the variables.
+    pub(super) is_reading_config: Cell<bool>,
     /// A list: at this length, searching it takes less time and less code than a map.
     pub(super) tokens: RefCell<Vec<Remembered>>,
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
@@ -40,15 +38,6 @@ pub struct Instance {
     pub(super) random: u64,
     /// Number of requests that got a name.
     pub(super) requests_named: Cell<u64>,
-}
-
-#[derive(Debug)]
-pub(super) struct ReadConfig {
-    /// When the variables were last read, with or without success.
-    pub(super) read_at: Timestamp,
-    /// When the variables were last read successfully.
-    pub(super) answered_at: Timestamp,
-    pub(super) outcome: Result<Rc<Config>, Error>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +62,7 @@ impl Instance {
     pub fn new(random: u64) -> Self {
         Self {
             config: RefCell::default(),
+            is_reading_config: Cell::default(),
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
@@ -89,21 +79,9 @@ impl Instance {
         u128::from(self.random) << 64 | u128::from(number)
     }
 
-    /// The configuration, if it was read less than 10 s ago.
-    pub(super) fn recent_config(&self, now: Timestamp) -> Option<Result<Rc<Config>, Error>> {
-        let config = self.config.borrow();
-        config
-            .as_ref()
-            .filter(|config| is_recent(config.read_at, now, CONFIG_MEMORY))
-            .map(|config| config.outcome.clone())
-    }
-
     /// Which requests leave an audit line; all of them while no configuration is known.
     pub fn audited(&self) -> Audited {
-        match &*self.config.borrow() {
-            Some(ReadConfig { outcome: Ok(config), .. }) => config.audited,
-            _ => Audited::All,
-        }
+        self.config.borrow().last_good().map_or(Audited::All, |config| config.audited)
     }
 
     /// How much later this instance renews: between zero and a quarter of `min_remaining`.

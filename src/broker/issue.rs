@@ -14,7 +14,7 @@ use super::lead::Lead;
 use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::config::Config;
-use crate::config::caller::Caller;
+use crate::config::application::Application;
 use crate::error::{Cause, Error};
 use crate::gate::Need;
 use crate::scope::Scopes;
@@ -78,13 +78,19 @@ impl Source {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Finds a token of `scopes` for `caller`. The request arrived at `arrived`, from which its
-    /// longest wait counts.
+    /// Finds a token of `scopes` of `application`. The request arrived at `arrived`, from which
+    /// its longest wait counts.
     ///
     /// The function must be called only after authentication and authorization: nothing below
     /// checks them again.
-    pub fn issue(&self, config: &Rc<Config>, caller: &Caller, scopes: Scopes, arrived: Timestamp) -> TokenFuture {
-        let application = config.application(caller).clone();
+    pub fn issue(
+        &self,
+        config: &Rc<Config>,
+        application: &Rc<Application>,
+        scopes: Scopes,
+        arrived: Timestamp,
+    ) -> TokenFuture {
+        let application = application.clone();
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
         let wanted = Wanted::new(config.clone(), application, credential, scopes);
         let now = self.ports.now();

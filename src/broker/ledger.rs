@@ -10,9 +10,12 @@ use crate::gate::{LEDGER_KEY, Ledger, Need, Reservation};
 use crate::time::Timestamp;
 
 impl<P: Ports> Broker<P> {
-    /// The problem that `/readyz` reports apart from the configuration: the store does not
-    /// answer, or OfficeRnD has just refused every application's credential.
+    /// The problem that `/readyz` reports if there is a configuration: it has a mistake, the
+    /// store does not answer, or OfficeRnD has just refused every application's credential.
     pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
+        if self.instance.config.borrow().has_mistake() {
+            return Some("configuration");
+        }
         if self.load_ledger().await.is_err() {
             return Some("store");
         }

@@ -20,11 +20,11 @@ pub trait Ports: Clone + 'static {
     fn random(&self) -> u64;
     /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
-    /// Reads a variable; the empty string if it is not set.
+    /// Reads a variable; `None` if it is not set.
     ///
     /// # Errors
     /// When the variable provider fails, in its own words.
-    fn variable(&self, name: &'static str) -> impl Future<Output = Result<String, String>>;
+    fn variable(&self, name: &'static str) -> impl Future<Output = Result<Option<String>, String>>;
     /// Reads a value from the store.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ impl<P: Ports> Broker<P> {
             return Ok(());
         };
         let Some(bytes) = self.get(&key.of_token()).await.map_err(unavailable)? else { return Ok(()) };
-        let application = config.application(caller);
+        let application = config.application(caller).ok_or(Error::DisabledApplication)?;
         let open = |credential: &Rc<Credential>| {
             let record = Token::open(&bytes, key, &credential.seal)?;
             let scopes = record.requested.clone();

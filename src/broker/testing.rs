@@ -12,7 +12,7 @@ use http::{Request, Response};
 use super::instance::{Broker, Instance};
 use super::ports::{Ports, SendError};
 use super::wanted::Wanted;
-use crate::config::{Config, VARIABLES};
+use crate::config::{Config, Variable};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 
@@ -27,6 +27,9 @@ pub(super) struct State {
     /// What another instance writes to the store during the next sleep.
     pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
     pub(super) warnings: RefCell<Vec<String>>,
+    /// The variable `callers`; `None` if the provider fails.
+    pub(super) callers: RefCell<Option<&'static str>>,
+    pub(super) variables_read: Cell<usize>,
     random: Cell<u64>,
 }
 
@@ -54,15 +57,17 @@ pub(super) fn finish<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("these ports never wait")
 }
 
+/// A policy with one caller.
+pub(super) const CALLERS: &str = r#"{"a": {"secret_sha256":
+    ["0000000000000000000000000000000000000000000000000000000000000000"], "scopes": ["a", "b"]}}"#;
+
 /// Scopes `a b` of the default application.
 pub(super) fn wanted() -> Wanted {
-    const CALLERS: &str = r#"{"a": {"secret_sha256":
-        ["0000000000000000000000000000000000000000000000000000000000000000"], "scopes": ["a", "b"]}}"#;
     let config = Config::parse(|name| match name {
         "callers" => CALLERS,
         "officernd_client_id" => "id",
         "officernd_client_secret" => "secret",
-        name => VARIABLES.iter().find(|variable| variable.name == name).unwrap().default.unwrap(),
+        name => Variable::default_of(name),
     });
     let config = Rc::new(config.unwrap());
     let application = config.applications[0].clone();
@@ -85,8 +90,15 @@ impl Ports for TestPorts {
         }
     }
 
-    async fn variable(&self, name: &'static str) -> Result<String, String> {
-        Err(format!("no unit test reads {name}"))
+    async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
+        self.0.variables_read.set(self.0.variables_read.get() + 1);
+        let callers = self.0.callers.borrow().ok_or("the provider fails")?;
+        Ok(match name {
+            "callers" => Some(callers),
+            "officernd_client_id" | "officernd_client_secret" => Some(name),
+            _ => None,
+        }
+        .map(str::to_owned))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {

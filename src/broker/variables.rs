@@ -3,60 +3,217 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::instance::{Broker, ReadConfig};
+use futures_util::future::join_all;
+
+use super::config_memory::{Turn, unreadable};
+use super::fetch::WAIT_LIMIT;
+use super::instance::Broker;
 use super::ports::Ports;
-use crate::config::{Config, VARIABLES};
+use crate::config::{Config, Mistake, VARIABLES, Variable};
 use crate::error::Error;
-use crate::time::{Timestamp, is_recent};
+use crate::mutation::{self, Rule};
+use crate::time::Timestamp;
 
-/// Longest time for reading all variables.
-const VARIABLES_LIMIT: Duration = Duration::from_secs(2);
+/// Longest time for reading all variables while an earlier configuration is in use.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the last configuration stays in use while the variables cannot be read.
-const CONFIG_LIFE: Duration = Duration::from_secs(300);
+/// Longest time for reading all variables without an earlier configuration. It leaves a request
+/// 2 s for the token.
+const FIRST_READ_LIMIT: Duration = WAIT_LIMIT.saturating_sub(Duration::from_secs(2));
+
+/// How often a variable is read again after a failure, and the first pause before that, which
+/// doubles: a provider that is short of something for a moment stops no request.
+const READ_AGAIN: usize = 2;
+const READ_AGAIN_PAUSE: Duration = Duration::from_millis(200);
+
+/// First and longest time between two looks at a read that another request makes.
+const READ_POLL_FIRST: Duration = Duration::from_millis(10);
+const READ_POLL_LONGEST: Duration = Duration::from_millis(100);
+
+/// These two are read after all others. An operator who rotates a secret moves it from
+/// `…_secret_next` to `…_secret`. Between the two writes this order sees the new secret twice or
+/// the old one beside it, and both work. The reverse order could see only the old one.
+const READ_LAST: [&str; 2] = ["officernd_client_id", "officernd_client_secret"];
 
 impl<P: Ports> Broker<P> {
-    /// The configuration, read again if the remembered one is older than 10 s.
+    /// The configuration, read again if the remembered one is older than 10 s. The request
+    /// arrived at `arrived`.
     ///
     /// # Errors
-    /// When the variables cannot be read, or contain mistakes.
-    pub async fn config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
-        match self.instance.recent_config(now) {
+    /// When the variables cannot be read, or contain a mistake that concerns more than one
+    /// caller or application, and no earlier configuration can be used.
+    pub async fn config(&self, arrived: Timestamp) -> Result<Rc<Config>, Error> {
+        let recent = self.instance.config.borrow().recent(arrived);
+        match recent {
             Some(outcome) => outcome,
-            None => Box::pin(self.renew_config(now)).await,
+            None => Box::pin(self.renew_config(arrived)).await,
         }
     }
 
-    async fn renew_config(&self, now: Timestamp) -> Result<Rc<Config>, Error> {
-        let mut read = ReadConfig { read_at: now, answered_at: now, outcome: self.read_config().await };
-        if let Err(error) = &read.outcome {
-            self.ports.warn(&error.to_string());
-        }
-        // While the variable provider fails, keep the last good configuration.
-        if matches!(read.outcome, Err(Error::Variables(_)))
-            && let Some(last) = &*self.instance.config.borrow()
-            && last.outcome.is_ok()
-            && is_recent(last.answered_at, now, CONFIG_LIFE)
-        {
-            read = ReadConfig { read_at: now, answered_at: last.answered_at, outcome: last.outcome.clone() };
-        }
-        let outcome = read.outcome.clone();
-        self.instance.config.replace(Some(read));
-        outcome
-    }
-
-    async fn read_config(&self) -> Result<Rc<Config>, Error> {
-        let read_all = async {
-            let mut values = Vec::with_capacity(VARIABLES.len());
-            for variable in VARIABLES {
-                values.push((variable.name, self.ports.variable(variable.name).await?));
+    /// Reads the variables, unless another request of this instance is reading them. That one's
+    /// outcome is good enough; until then the last good configuration is.
+    async fn renew_config(&self, arrived: Timestamp) -> Result<Rc<Config>, Error> {
+        let mut waited = Duration::ZERO;
+        let mut delay = READ_POLL_FIRST;
+        loop {
+            let taken = Turn::take(&self.instance.is_reading_config);
+            if taken.is_some() || !mutation::holds(Rule::OneRead) {
+                return self.read_and_remember().await;
             }
-            Ok(values)
+            let good = self.instance.config.borrow().good(self.ports.now()).cloned();
+            if let Some(config) = good {
+                return Ok(config);
+            }
+            // Measured in two ways, because the clock may step back.
+            if waited.max(self.ports.now().since(arrived)) >= FIRST_READ_LIMIT {
+                return Err(unreadable());
+            }
+            self.ports.sleep(delay).await;
+            waited += delay;
+            delay = (delay * 2).min(READ_POLL_LONGEST);
+            let recent = self.instance.config.borrow().recent(self.ports.now());
+            if let Some(outcome) = recent {
+                return outcome;
+            }
+        }
+    }
+
+    /// Reads the variables, and tells the operator about every problem.
+    async fn read_and_remember(&self) -> Result<Rc<Config>, Error> {
+        let started = self.ports.now();
+        let has_good = self.instance.config.borrow().good(started).is_some();
+        let read = self.read_config(if has_good { READ_LIMIT } else { FIRST_READ_LIMIT }).await;
+        let now = self.ports.now();
+        let mut memory = self.instance.config.borrow_mut();
+        let (read_at, outcome, problem) = match read {
+            Err(text) => (now, Err(unreadable()), Some(format!("the variables cannot be read: {text}"))),
+            Ok(Err(mistakes)) => {
+                let error = Error::Configuration(mistakes);
+                let text = error.to_string();
+                (started, Err(error), Some(text))
+            }
+            Ok(Ok(config)) => {
+                let disabled = config.mistakes.iter().map(|mistake| format!("; {mistake}")).collect::<String>();
+                let text = format!("callers and applications with a mistake are disabled{disabled}");
+                let problem = (!disabled.is_empty()).then_some(text);
+                memory.last_good = Some((started, Rc::new(config)));
+                (started, Ok(()), problem)
+            }
         };
-        let values = self.within(VARIABLES_LIMIT, read_all).await;
+        let good = memory.good(now).cloned();
+        if let Some(problem) = problem {
+            let stays =
+                if outcome.is_err() && good.is_some() { "; the last good configuration stays in use" } else { "" };
+            self.ports.warn(&format!("{problem}{stays}"));
+        }
+        memory.last_read = Some((read_at, outcome.clone()));
+        good.ok_or_else(|| outcome.err().unwrap_or_else(unreadable))
+    }
+
+    /// Reads and parses all variables. The outer error is the provider's, the inner one lists
+    /// mistakes.
+    async fn read_config(&self, limit: Duration) -> Result<Result<Config, Vec<Mistake>>, String> {
+        let read = |is_last: bool| {
+            let names = VARIABLES.iter().map(|variable| variable.name);
+            join_all(names.filter(move |name| READ_LAST.contains(name) == is_last).map(|name| self.read_variable(name)))
+        };
+        let read_all = async {
+            let mut values = read(false).await;
+            values.extend(read(true).await);
+            values.into_iter().collect::<Result<Vec<_>, _>>()
+        };
+        let seconds = limit.as_secs();
         let values =
-            values.unwrap_or_else(|| Err("no answer within two seconds".to_owned())).map_err(Error::Variables)?;
+            self.within(limit, read_all).await.unwrap_or_else(|| Err(format!("no answer within {seconds} s")))?;
         let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-        Config::parse(lookup).map(Rc::new).map_err(Error::Configuration)
+        Ok(Config::parse(lookup))
+    }
+
+    /// Reads one variable, with its default if it is not set.
+    async fn read_variable(&self, name: &'static str) -> Result<(&'static str, String), String> {
+        let mut pause = READ_AGAIN_PAUSE;
+        let mut left = READ_AGAIN;
+        loop {
+            match self.ports.variable(name).await {
+                Ok(value) => return Ok((name, value.unwrap_or_else(|| Variable::default_of(name).to_owned()))),
+                Err(problem) if left == 0 => return Err(problem),
+                Err(_) => {}
+            }
+            // Up to twice as long, so that instances that failed together do not return together.
+            let jitter = pause * u32::from(self.ports.random() as u8) / 255;
+            self.ports.sleep(pause + jitter).await;
+            (pause, left) = (pause * 2, left - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{CALLERS, TestPorts, at, finish};
+    use super::*;
+
+    /// An instance that read a good configuration at 0 s.
+    fn configured() -> (TestPorts, Broker<TestPorts>) {
+        let ports = TestPorts::default();
+        ports.0.callers.replace(Some(CALLERS));
+        let broker = ports.broker();
+        finish(broker.config(at(0))).unwrap();
+        (ports, broker)
+    }
+
+    /// The configuration at a time: its number of mistakes, or the reason for none.
+    fn config_at(ports: &TestPorts, broker: &Broker<TestPorts>, seconds: u64) -> Result<usize, &'static str> {
+        ports.0.seconds.set(seconds);
+        finish(broker.config(at(seconds))).map(|config| config.mistakes.len()).map_err(|error| error.reason())
+    }
+
+    #[test]
+    fn last_good_configuration_stays_in_use_for_an_hour() {
+        for (callers, reason) in [(None, "variables_unreadable"), (Some("{…},}"), "configuration_invalid")] {
+            let (ports, broker) = configured();
+            ports.0.callers.replace(callers);
+            assert_eq!(config_at(&ports, &broker, 3599), Ok(0));
+            assert!(ports.0.warnings.borrow()[0].ends_with("; the last good configuration stays in use"));
+            assert_eq!(config_at(&ports, &broker, 3609), Err(reason));
+        }
+    }
+
+    #[test]
+    fn failed_read_is_remembered_for_a_second_and_a_mistake_for_ten() {
+        for (callers, memory) in [(None, 1), (Some("{}"), 10)] {
+            let ports = TestPorts::default();
+            ports.0.callers.replace(callers);
+            let broker = ports.broker();
+            config_at(&ports, &broker, 0).unwrap_err();
+            let read = ports.0.variables_read.get();
+            config_at(&ports, &broker, memory - 1).unwrap_err();
+            assert_eq!(ports.0.variables_read.get(), read, "{callers:?}");
+            config_at(&ports, &broker, memory).unwrap_err();
+            assert!(ports.0.variables_read.get() > read, "{callers:?}");
+        }
+    }
+
+    #[test]
+    fn entry_with_a_mistake_becomes_the_configuration_at_once() {
+        let (ports, broker) = configured();
+        ports.0.callers.replace(Some(r#"{"a": {}}"#));
+        assert_eq!(config_at(&ports, &broker, 10), Ok(2));
+        assert!(broker.instance.config.borrow().has_mistake());
+        ports.0.callers.replace(Some(CALLERS));
+        assert_eq!(config_at(&ports, &broker, 20), Ok(0));
+        assert!(!broker.instance.config.borrow().has_mistake());
+    }
+
+    #[test]
+    fn request_during_a_read_goes_on_with_the_last_good_configuration_or_waits() {
+        let (ports, broker) = configured();
+        let read = ports.0.variables_read.get();
+        let turn = Turn::take(&broker.instance.is_reading_config).unwrap();
+        assert_eq!(config_at(&ports, &broker, 60), Ok(0));
+        assert_eq!(config_at(&ports, &broker, 3601), Err("variables_unreadable"), "it waits in vain");
+        assert_eq!(ports.0.variables_read.get(), read);
+        // The host drops the request that reads.
+        drop(turn);
+        assert_eq!(config_at(&ports, &broker, 3602), Ok(0));
     }
 }

@@ -17,10 +17,11 @@ impl Host {
     /// costs half as much as a whole request.
     pub(super) const YIELDS_BEFORE_TIMER: usize = 4;
 
-    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
+    pub(super) async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
         match variables::get(name).await {
-            Err(variables::Error::Undefined(_)) => Ok(String::new()),
-            result => result.map_err(|error| error.to_string()),
+            // The manifest does not declare the variable: it is older than the component.
+            Err(variables::Error::Undefined(_)) => Ok(None),
+            result => result.map(Some).map_err(|error| error.to_string()),
         }
     }
 

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use self::wasi::keyvalue::store::{Bucket, Error, open};
 use super::log::warn;
-use crate::config::VARIABLES;
 
 wasip3::wit_bindgen::generate!({
     runtime_path: "wasip3::wit_bindgen::rt",
@@ -68,10 +67,8 @@ impl Host {
     /// one, which would keep its own count of the call quota.
     pub(super) const YIELDS_BEFORE_TIMER: usize = 0;
 
-    pub(super) async fn variable(&self, name: &'static str) -> Result<String, String> {
-        // On Spin, spin.toml contains the defaults; other hosts do not know them.
-        let default = || VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default);
-        Ok(env::var(name.to_uppercase()).unwrap_or_else(|_| default().unwrap_or_default().to_owned()))
+    pub(super) async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
+        Ok(env::var(name.to_uppercase()).ok())
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {

@@ -36,7 +36,7 @@ impl Ports for World {
         clock::sleep(duration).await;
     }
 
-    async fn variable(&self, name: &'static str) -> Result<String, String> {
+    async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
         self.host.variable(name).await
     }
 

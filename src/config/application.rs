@@ -89,32 +89,36 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Parses the variable `applications`, and adds every mistake in it to `mistakes`.
+/// Parses the variable `applications`, and adds every mistake in it to `mistakes`. Returns the
+/// applications without a mistake, and the names of all.
 ///
 /// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last
 /// field is optional, and so is the variable.
-pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> Vec<Rc<Application>> {
-    let mut applications = Vec::new();
+pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> (Vec<Rc<Application>>, Vec<String>) {
+    let mut applications: Vec<Rc<Application>> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     if text.is_empty() {
-        return applications;
+        return (applications, names);
     }
-    let mut names = Vec::new();
     let read = for_each_entry(
         text,
         |_| true,
         |name, entry| {
+            let mistakes_before = mistakes.len();
             if !is_name(&name) {
                 mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
             } else if name == DEFAULT {
                 mistakes.add(&name, "is reserved for the application of officernd_client_id, expected another name");
-            } else if names.contains(&name) {
+            } else if names.iter().any(|known| *known == name) {
                 mistakes.add(&name, "appears twice, expected each application once");
+                applications.retain(|known| known.name != name);
             } else if let Some([client_id, client_secret, next]) = parse_application(&name, &entry, mistakes)
                 && let Some(identity) = identity
+                && mistakes.len() == mistakes_before
             {
                 applications.push(Rc::new(Application::new(&name, &client_id, &client_secret, &next, identity)));
             }
-            names.push(name);
+            names.push(name.into_owned());
         },
     );
     if let Err(place) = read {
@@ -123,7 +127,7 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
             "is not valid, expected nothing or a JSON object of applications by name, {\"berlin\": {…}}",
         );
     }
-    applications
+    (applications, names)
 }
 
 const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
@@ -162,7 +166,7 @@ mod tests {
     fn read(text: &str) -> (Vec<Rc<Application>>, Vec<String>) {
         let identity = Origin::parse("https://identity.example").unwrap();
         let mut mistakes = Mistakes::of("applications");
-        let applications = parse(text, Some(&identity), &mut mistakes);
+        let (applications, _) = parse(text, Some(&identity), &mut mistakes);
         (applications, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
     }
 

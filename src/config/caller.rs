@@ -11,6 +11,7 @@ use std::rc::Rc;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::application;
 use crate::digest::in_memory_hash;
 use crate::scope::policy::ScopePolicy;
 use crate::scope::{ScopeRefusal, Scopes};
@@ -39,6 +40,8 @@ pub struct Caller {
     pub scopes: ScopePolicy,
     /// Secrets, any of which authenticates; several while one is being rotated.
     secrets: Box<[KnownSecret]>,
+    /// Its entry has a mistake, so it may have nothing.
+    is_disabled: bool,
 }
 
 /// Name of an unauthenticated caller in the log. No caller may have it.
@@ -68,6 +71,8 @@ pub enum Unauthenticated {
     WrongSecret,
     /// The secret is one of the caller's, but has expired.
     ExpiredSecret,
+    /// The caller's entry in the policy has a mistake.
+    DisabledCaller,
 }
 
 /// Padding for callers with fewer secrets, so that every lookup compares equally many digests.
@@ -83,6 +88,7 @@ impl Unauthenticated {
             Self::UnknownCaller => "unknown_caller",
             Self::WrongSecret => "wrong_secret",
             Self::ExpiredSecret => "expired_secret",
+            Self::DisabledCaller => "caller_disabled",
         }
     }
 }
@@ -91,8 +97,8 @@ impl Callers {
     /// Authenticates a caller by name and secret.
     ///
     /// # Errors
-    /// When the name is unknown, or the secret is wrong or has expired. Only the log may tell
-    /// which.
+    /// When the name is unknown, the caller's entry has a mistake, or the secret is wrong or has
+    /// expired. Only the log may tell which.
     pub fn authenticate(
         &self,
         name: &str,
@@ -104,6 +110,7 @@ impl Callers {
         let secrets = caller.map_or(&[][..], |caller| &caller.secrets);
         match (caller, self.matches_one_of(&presented, secrets, now)) {
             (None, _) => Err(Unauthenticated::UnknownCaller),
+            (Some(caller), _) if caller.is_disabled => Err(Unauthenticated::DisabledCaller),
             (Some(caller), (_, true)) => Ok(caller.clone()),
             (Some(_), (true, false)) => Err(Unauthenticated::ExpiredSecret),
             (Some(_), (false, false)) => Err(Unauthenticated::WrongSecret),
@@ -119,6 +126,12 @@ impl Callers {
         // same hash.
         let alike = nearest.iter().take_while(|(known, _)| *known == hash).count().max(1);
         nearest.iter().take(alike).map(|(_, caller)| caller).find(|caller| is_same(&caller.name, name))
+    }
+
+    /// Replaces the caller at `place` by one that may have nothing.
+    fn disable(&mut self, place: usize) {
+        let (_, caller) = &mut self.known[place];
+        *caller = Rc::new(Caller::disabled(&caller.name));
     }
 
     /// Whether the digest matches one of the secrets, and whether a match has not expired.
@@ -145,6 +158,17 @@ fn is_same(known: &str, presented: &str) -> bool {
 }
 
 impl Caller {
+    /// A caller whose entry has a mistake: its name is known, and it may have nothing.
+    fn disabled(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            application: Cow::Borrowed(application::DEFAULT),
+            scopes: ScopePolicy::nothing(),
+            secrets: Box::default(),
+            is_disabled: true,
+        }
+    }
+
     /// The scopes that a request gets: those that it asks for, or all of the caller's if it
     /// names none.
     ///

@@ -25,26 +25,34 @@ impl fmt::Display for Mistake {
 pub struct Mistakes {
     variable: &'static str,
     found: Vec<Mistake>,
+    spoil_variable: bool,
 }
 
 impl Mistakes {
     /// An empty list for `variable`.
     pub fn of(variable: &'static str) -> Self {
-        Self { variable, found: Vec::new() }
+        Self { variable, found: Vec::new(), spoil_variable: false }
     }
 
-    /// Whether the variable has no mistake so far.
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+    /// Number of mistakes so far.
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
     }
 
-    /// Replaces all other mistakes by one that makes them meaningless.
+    /// Whether a mistake makes the whole variable unusable, and not only one of its entries.
+    pub(super) fn spoil_variable(&self) -> bool {
+        self.spoil_variable
+    }
+
+    /// Replaces all other mistakes by one that makes the whole variable unusable. `place` is
+    /// empty if the mistake has none.
     pub fn replace(&mut self, place: &str, problem: &'static str) {
         self.found.clear();
         self.add(place, problem);
+        self.spoil_variable = true;
     }
 
-    /// Adds a mistake at `place`, which is empty for the whole variable.
+    /// Adds a mistake of the entry that `place` names.
     pub fn add(&mut self, place: &str, problem: &'static str) {
         // A place contains names from the variable. Truncated and escaped, it cannot flood or
         // forge a log line.

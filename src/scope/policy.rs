@@ -3,7 +3,7 @@
 
 use super::{MalformedScope, Scopes};
 
-/// The scopes that a caller may have: at least one name or pattern.
+/// The scopes that a caller may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopePolicy {
     exact: Option<Scopes>,
@@ -37,6 +37,11 @@ impl ScopePolicy {
             patterns.into_iter().map(Pattern::parse).collect::<Option<_>>().ok_or(MalformedPolicy::Pattern)?;
         // An error means an empty list: every entry is a pattern.
         Ok(Self { exact: Scopes::from_tokens(named).ok(), patterns })
+    }
+
+    /// A policy that permits nothing.
+    pub(crate) fn nothing() -> Self {
+        Self { exact: None, patterns: Vec::new() }
     }
 
     /// Whether the policy permits every scope of the set.

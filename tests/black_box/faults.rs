@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use broker_host::sandbox::{Answer as Upstream, Config, Sandbox, Then};
-use broker_host::{Fail, Faults};
+use broker_host::{Fail, Faults, VariableFaults};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
@@ -15,7 +15,8 @@ use http::{HeaderName, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tests::{
-    Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, Setup, exchange, most_in_a_minute, random, read, token_request,
+    Answer, Broker, COMPANIES, Caller, MEMBERS, PAYMENTS, Setup, exchange, most_in_a_minute, random, read,
+    token_request,
 };
 use tokio::time::sleep;
 
@@ -131,12 +132,14 @@ async fn measure(what: &str, fault: Fault) -> Row {
         Fault::Values(_) => {}
         Fault::Variables(_) | Fault::VariablesLater(_) => {
             broker.variables.fail(false);
+            broker.variables.set_faults(VariableFaults::default());
             broker.variables.set("callers", broker.setup.policy().to_string());
         }
     }
-    // A 500 is a mistake in the variables and has no `Retry-After`.
+    // A mistake in the variables gets a 500 or a 401, without `Retry-After`.
     let told = first.retry_after();
-    sleep(told.map_or(if first.status == 500 { CONFIG_MEMORY } else { Duration::ZERO }, Duration::from_secs)).await;
+    let is_mistake = matches!(first.status, 401 | 500);
+    sleep(told.map_or(if is_mistake { CONFIG_MEMORY } else { Duration::ZERO }, Duration::from_secs)).await;
     let (next, took) = ask(&broker).await;
     assert!(took < LONGEST, "{what}: an answer after {took:?}");
     assert!(most_in_a_minute(&broker.calls()) <= 5, "{what}");
@@ -294,6 +297,15 @@ fn without(field: &str) -> Fault {
     grant(|grant| drop(grant.as_object_mut().unwrap().remove(field)))
 }
 
+/// The policy with the field `scopes` of one caller misspelt.
+fn with_scope_for_scopes(broker: &Broker, caller: &Caller) -> String {
+    let mut policy = broker.setup.policy();
+    let entry = policy[&caller.name].as_object_mut().unwrap();
+    let scopes = entry.remove("scopes").unwrap();
+    entry.insert("scope".to_owned(), scopes);
+    policy.to_string()
+}
+
 fn store(fail: Fail, delay: u64) -> Fault {
     Fault::Store(Faults { fail, delay: Duration::from_millis(delay), ..Faults::default() })
 }
@@ -400,6 +412,25 @@ async fn faults_get_the_answers_of_faults_md() {
         (
             "variables: the policy becomes nonsense",
             Fault::VariablesLater(|broker| broker.variables.set("callers", "{")),
+        ),
+        (
+            "variables: 210 ms for each read",
+            Fault::Variables(|broker| {
+                let delay = Duration::from_millis(210);
+                broker.variables.set_faults(VariableFaults { delay, ..VariableFaults::default() });
+            }),
+        ),
+        (
+            "variables: `scope` for `scopes` in another caller",
+            Fault::Variables(|broker| {
+                broker.variables.set("callers", with_scope_for_scopes(broker, &broker.setup.door))
+            }),
+        ),
+        (
+            "variables: `scope` for `scopes` in this caller",
+            Fault::Variables(|broker| {
+                broker.variables.set("callers", with_scope_for_scopes(broker, &broker.setup.nightly))
+            }),
         ),
     ];
     let (mut rows, of_hosts, of_instances) = tokio::join!(

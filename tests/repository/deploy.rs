@@ -85,9 +85,8 @@ fn check_variables(values: &BTreeMap<String, String>, file: &str) {
         Some(value) => value.as_str(),
         None => declared[name].as_deref().unwrap_or_default(),
     };
-    if let Err(mistakes) = Config::parse(lookup) {
-        panic!("{file}: {}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-    }
+    let mistakes = Config::mistakes(lookup);
+    assert!(mistakes.is_empty(), "{file}: {}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
 }
 
 #[test]

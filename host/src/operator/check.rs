@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use officernd_token_broker::config::{Config, VARIABLES};
+use officernd_token_broker::config::{Config, VARIABLES, Variable};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -82,21 +82,16 @@ impl GivenVariables {
         }
         let lookup = |name: &str| match self.0.iter().find(|(given, _)| given == name) {
             Some((_, value)) => value.as_deref().unwrap_or(UNREADABLE),
-            None => default(name),
+            None => Variable::default_of(name),
         };
         let is_of_unreadable = |mistake: &str| {
             let mut unreadable = self.0.iter().filter(|(_, value)| value.is_err());
             unreadable.any(|(name, _)| mistake.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(": ")))
         };
-        let within = Config::parse(lookup).err().unwrap_or_default();
+        let within = Config::mistakes(lookup);
         mistakes.extend(within.iter().map(ToString::to_string).filter(|mistake| !is_of_unreadable(mistake)));
         mistakes
     }
-}
-
-/// Default of the variable `name`; empty if it must be set.
-fn default(name: &str) -> &'static str {
-    VARIABLES.iter().find(|variable| variable.name == name).and_then(|variable| variable.default).unwrap_or_default()
 }
 
 impl<'de> Deserialize<'de> for GivenVariables {

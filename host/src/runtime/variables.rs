@@ -12,6 +12,11 @@ impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
     async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
         let shared = accessor.with(|mut access| access.get().shared.clone());
         shared.counters.add(|counts| counts.variables += 1);
+        let delay = shared.variables.begin_read();
+        // A timer has a granularity of 1 ms, so even a delay of zero would cost that much.
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         Ok(shared.manifest.declarations.get(&name, &shared.variables).map_err(|error| match error {
             Error::InvalidName(text) => variables::Error::InvalidName(text),
             Error::Undefined(text) => variables::Error::Undefined(text),

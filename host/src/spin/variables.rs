@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::env::VarError;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 
@@ -21,6 +22,19 @@ struct Provider {
     /// `.env`.
     dotenv: Option<HashMap<String, String>>,
     failing: bool,
+    faults: VariableFaults,
+    /// When the provider has answered all reads so far.
+    answered_at: Option<Instant>,
+}
+
+/// Faults of the variable provider: each read that a component makes suffers from them, and no
+/// other read does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VariableFaults {
+    /// Time that each read takes. Reads side by side do not wait for each other, as with Vault.
+    pub delay: Duration,
+    /// Most reads that are answered in a second; the others wait in a queue. `None` is no limit.
+    pub reads_per_second: Option<u32>,
 }
 
 impl Variables {
@@ -54,6 +68,22 @@ impl Variables {
     /// Removes the value from [`set`](Self::set).
     pub fn unset(&self, name: &str) {
         self.provider().values.remove(name);
+    }
+
+    /// Sets the faults of the reads that components make.
+    pub fn set_faults(&self, faults: VariableFaults) {
+        let mut provider = self.provider();
+        (provider.faults, provider.answered_at) = (faults, None);
+    }
+
+    /// Begins one read of a component, and returns how long it takes.
+    pub(crate) fn begin_read(&self) -> Duration {
+        let mut provider = self.provider();
+        let Some(rate) = provider.faults.reads_per_second else { return provider.faults.delay };
+        let now = Instant::now();
+        let answered_at = provider.answered_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate;
+        provider.answered_at = Some(answered_at);
+        answered_at - now + provider.faults.delay
     }
 
     /// Lets every read fail (`true`), as if Vault were unreachable, or succeed again (`false`).

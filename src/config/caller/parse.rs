@@ -13,8 +13,9 @@ use crate::scope::policy::{MalformedPolicy, ScopePolicy};
 use crate::time::Timestamp;
 
 impl Callers {
-    /// Parses the variable `callers`, and adds every mistake in it to `mistakes`. The result
-    /// may be used only if there are none.
+    /// Parses the variable `callers`, and adds every mistake in it to `mistakes`. A caller whose
+    /// entry has a mistake, or whose name appears twice, is disabled. The result may be used
+    /// unless the mistakes spoil the whole variable.
     ///
     /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes":
     /// ["flex.community.members.read"]}}`. The optional field `application` must be a name for
@@ -32,31 +33,36 @@ impl Callers {
                     mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
                     return;
                 }
+                let mistakes_before = mistakes.len();
                 if name == UNKNOWN {
                     mistakes.add(&name, "is reserved for unauthenticated callers in the log, expected another name");
                 }
-                if let Some(caller) = parse_caller(&name, &entry, &is_application, mistakes) {
-                    most_secrets = most_secrets.max(caller.secrets.len());
-                    known.push((in_memory_hash(&*name), Rc::new(caller)));
-                }
+                let caller = parse_caller(&name, &entry, &is_application, mistakes)
+                    .filter(|_| mistakes.len() == mistakes_before)
+                    .unwrap_or_else(|| Caller::disabled(&name));
+                most_secrets = most_secrets.max(caller.secrets.len());
+                known.push((in_memory_hash(&*name), Rc::new(caller)));
             },
         );
         match read {
             Err(place) => mistakes
                 .replace(&place, "is not valid, expected a JSON object of callers by name, {\"nightly-sync\": {…}}"),
-            Ok(()) if is_empty => mistakes.add("", "is empty, expected at least one caller"),
+            Ok(()) if is_empty => mistakes.replace("", "is empty, expected at least one caller"),
             Ok(()) => {}
         }
         known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
             (left_hash, &left.name).cmp(&(right_hash, &right.name))
         });
-        for pair in known.windows(2) {
-            let [(left_hash, left), (right_hash, right)] = pair else { continue };
+        let mut callers = Self { known, most_secrets };
+        for place in 1..callers.known.len() {
+            let [(left_hash, left), (right_hash, right)] = &callers.known[place - 1..=place] else { continue };
             if left_hash == right_hash && left.name == right.name {
                 mistakes.add(&left.name, "appears twice, expected each caller once");
+                callers.disable(place - 1);
+                callers.disable(place);
             }
         }
-        Self { known, most_secrets }
+        callers
     }
 }
 
@@ -100,7 +106,7 @@ fn parse_caller(
         }
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
-    Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes?? })
+    Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes??, is_disabled: false })
 }
 
 fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {

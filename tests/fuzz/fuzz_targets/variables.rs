@@ -68,7 +68,8 @@ fuzz_target!(|input: &str| {
     for (name, entry) in callers.as_object().expect("an object") {
         if let Ok(caller) = config.callers.authenticate(name, &PresentedSecret::new("secret"), NOW) {
             assert!(entry["secret_sha256"].to_string().to_ascii_lowercase().contains(&digest_of("secret")));
-            assert_eq!(config.application(&caller).name, entry["application"].as_str().unwrap_or("default"));
+            let application = config.application(&caller).expect("no application is disabled");
+            assert_eq!(application.name, entry["application"].as_str().unwrap_or("default"));
         }
     }
 });
@@ -76,5 +77,10 @@ fuzz_target!(|input: &str| {
 fn read(lookup: &dyn Fn(&str) -> String) -> Result<Config, Vec<String>> {
     let values: Vec<_> = officernd_token_broker::config::VARIABLES.map(|known| (known.name, lookup(known.name))).into();
     let value_of = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-    Config::parse(value_of).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    // A configuration with a disabled entry has no printed form that means the same.
+    let parsed = Config::parse(value_of).and_then(|mut config| match std::mem::take(&mut config.mistakes) {
+        none if none.is_empty() => Ok(config),
+        mistakes => Err(mistakes),
+    });
+    parsed.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }

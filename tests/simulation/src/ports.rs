@@ -33,8 +33,8 @@ impl Ports for Simulated {
         sleep(duration).await;
     }
 
-    async fn variable(&self, name: &'static str) -> Result<String, String> {
-        Ok(self.world.variable(name))
+    async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
+        Ok(Some(self.world.variable(name)))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {

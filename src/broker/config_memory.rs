@@ -1,0 +1,100 @@
+//! What an instance remembers of the variables, and whose turn it is to read them.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::{Cause, Error};
+use crate::time::{Timestamp, is_recent};
+
+/// How long a configuration is remembered. A changed variable takes effect after this time,
+/// without a restart.
+const CONFIG_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a failed read is remembered. It is also `Retry-After` for a request without a
+/// configuration.
+const FAILURE_MEMORY: Duration = Duration::from_secs(1);
+
+/// How long the last good configuration stays in use while the variables cannot be read, or
+/// contain a mistake. A caller that was withdrawn meanwhile could hold a token for as long.
+const CONFIG_LIFE: Duration = Duration::from_secs(3600);
+
+/// What an instance remembers of the variables.
+#[derive(Debug, Default)]
+pub(super) struct ConfigMemory {
+    /// How the last read ended, and when.
+    pub(super) last_read: Option<(Timestamp, Result<(), Error>)>,
+    /// The last good configuration, and when it was read.
+    pub(super) last_good: Option<(Timestamp, Rc<Config>)>,
+}
+
+/// The right to read the variables. Dropping it lets another request read them, because a host
+/// may drop a request at any await.
+pub(super) struct Turn<'a>(&'a Cell<bool>);
+
+impl<'a> Turn<'a> {
+    pub(super) fn take(is_taken: &'a Cell<bool>) -> Option<Self> {
+        (!is_taken.replace(true)).then(|| Self(is_taken))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl ConfigMemory {
+    /// The outcome of the last read, if it is recent. The last good configuration replaces a
+    /// failure.
+    pub(super) fn recent(&self, now: Timestamp) -> Option<Result<Rc<Config>, Error>> {
+        let (read_at, outcome) = self.last_read.as_ref()?;
+        let memory = if matches!(outcome, Err(Error::Unavailable { .. })) { FAILURE_MEMORY } else { CONFIG_MEMORY };
+        is_recent(*read_at, now, memory).then(|| match (self.good(now), outcome) {
+            (Some(config), _) => Ok(config.clone()),
+            (None, Err(error)) => Err(error.clone()),
+            (None, Ok(())) => Err(unreadable()),
+        })
+    }
+
+    /// The last good configuration, unless it is too old.
+    pub(super) fn good(&self, now: Timestamp) -> Option<&Rc<Config>> {
+        let (_, config) = self.last_good.as_ref().filter(|(read_at, _)| is_recent(*read_at, now, CONFIG_LIFE))?;
+        Some(config)
+    }
+
+    /// The last good configuration, whatever its age.
+    pub(super) fn last_good(&self) -> Option<&Rc<Config>> {
+        self.last_good.as_ref().map(|(_, config)| config)
+    }
+
+    /// Whether the variables contained a mistake when they were last read.
+    pub(super) fn has_mistake(&self) -> bool {
+        match &self.last_read {
+            Some((_, Err(Error::Configuration(_)))) => true,
+            _ => self.last_good().is_some_and(|config| !config.mistakes.is_empty()),
+        }
+    }
+}
+
+/// The error of a request while the variables cannot be read.
+pub(super) fn unreadable() -> Error {
+    Error::unavailable(Cause::VariablesUnreadable, FAILURE_MEMORY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_request_has_the_turn() {
+        let is_taken = Cell::default();
+        let turn = Turn::take(&is_taken);
+        assert!(turn.is_some());
+        assert!(Turn::take(&is_taken).is_none());
+        assert!(Turn::take(&is_taken).is_none(), "a request in vain does not end the turn of another");
+        drop(turn);
+        assert!(Turn::take(&is_taken).is_some());
+    }
+}
