@@ -80,6 +80,8 @@ pub enum Cause {
     BroaderScope,
     /// The variable provider fails, or has not answered in time.
     VariablesUnreadable,
+    /// No call could bring another token for a revoked one now.
+    RevocationPostponed,
 }
 
 impl Error {
@@ -126,7 +128,9 @@ impl Cause {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
             Self::QuotaUsedUp | Self::StillFetching | Self::TokenExpiring => true,
-            Self::RevokedRecently | Self::StoreUnavailable | Self::VariablesUnreadable => true,
+            Self::RevokedRecently | Self::StoreUnavailable | Self::VariablesUnreadable | Self::RevocationPostponed => {
+                true
+            }
             Self::CredentialRefused | Self::UnexpectedStatus | Self::UnreadableAnswer | Self::AnswerTooLong => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -153,6 +157,7 @@ impl Cause {
             Self::UnusableToken => "upstream_unusable_token",
             Self::BroaderScope => "upstream_broader_scope",
             Self::VariablesUnreadable => "variables_unreadable",
+            Self::RevocationPostponed => "revocation_postponed",
         }
     }
 }

@@ -8,5 +8,5 @@ mod lease;
 mod ledger;
 mod pause;
 
-pub use lease::{LEASE_KEY, LEASE_LIFE, LEASE_WAIT, Lease};
-pub use ledger::{LEDGER_KEY, Ledger, Need, Reservation};
+pub use lease::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
+pub use ledger::{Ledger, Need, Reservation, ledger_key};

@@ -42,10 +42,10 @@ impl<P: Ports> Broker<P> {
         let mut delay = LEASE_POLL_FIRST;
         loop {
             let attempt = match self.outcome_without_call(wanted, need, known.as_deref()).await {
-                None => self.acquire_lease().await,
+                None => self.acquire_lease(&wanted.config).await,
                 // The call that used up the quota may be fetching this very token.
                 Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
-                    match self.remaining_lease().await {
+                    match self.remaining_lease(&wanted.config).await {
                         Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
                         // The call may have ended since the look for the token.
                         _ => {
@@ -100,7 +100,7 @@ impl<P: Ports> Broker<P> {
             let second = self.call_once(&other, need, None, lease).await;
             outcome = FetchOutcome { upstream: second.upstream.or(outcome.upstream), ..second };
         }
-        self.release_lease(lease).await;
+        self.release_lease(&wanted.config, lease).await;
         outcome
     }
 
@@ -128,7 +128,7 @@ impl<P: Ports> Broker<P> {
             Err(error) => return FetchOutcome::without_call(Err(error)),
         };
         if lease.is_some() {
-            self.store_ledger().await;
+            self.store_ledger(&wanted.config).await;
         }
         let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
         let (answer, call) = self.call(wanted, limit).await;
@@ -145,11 +145,11 @@ impl<P: Ports> Broker<P> {
             }
         };
         if lease.is_some() {
-            let _ = self.load_ledger().await;
+            let _ = self.load_ledger(&wanted.config).await;
         }
         let token = self.settle(wanted, reservation, &kept, ended);
         if lease.is_some() {
-            self.store_ledger().await;
+            self.store_ledger(&wanted.config).await;
             if let Ok(token) = &token {
                 self.note_in_index(token.access_token.expose(), wanted.key()).await;
             }
@@ -186,7 +186,7 @@ impl<P: Ports> Broker<P> {
         {
             return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
         }
-        let _ = self.load_ledger().await;
+        let _ = self.load_ledger(&wanted.config).await;
         self.admit(wanted, need, now).err().map(Err)
     }
 }

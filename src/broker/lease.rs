@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store::{STORE_LIMIT, StoreFailed};
-use crate::gate::{LEASE_KEY, LEASE_LIFE, LEASE_WAIT, Lease};
+use crate::config::Config;
+use crate::gate::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
 use crate::mutation::{self, Rule};
 
 /// How often reading back a written lease is tried while the store fails.
@@ -20,16 +21,16 @@ pub(super) enum LeaseAttempt {
 
 impl<P: Ports> Broker<P> {
     /// Tries once to acquire the lease, by Fischer's algorithm.
-    pub(super) async fn acquire_lease(&self) -> LeaseAttempt {
+    pub(super) async fn acquire_lease(&self, config: &Config) -> LeaseAttempt {
         let started = self.ports.now();
-        match self.remaining_lease().await {
+        match self.remaining_lease(config).await {
             Err(StoreFailed) => return LeaseAttempt::NoStore,
             Ok(Some(remaining)) => return LeaseAttempt::Lost(remaining),
             Ok(None) => {}
         }
         let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
         let bytes = lease.encode();
-        if self.set(LEASE_KEY, &bytes).await.is_err() {
+        if self.set(&lease_key(&config.identity), &bytes).await.is_err() {
             return LeaseAttempt::NoStore;
         }
         // A store that is slow for this request is slow for others as well: wait until their
@@ -42,7 +43,7 @@ impl<P: Ports> Broker<P> {
         // Giving up after the write would leave a lease without a holder, which blocks every
         // request until it expires.
         for _ in 0..READ_BACK_TRIES {
-            match self.get(LEASE_KEY).await {
+            match self.get(&lease_key(&config.identity)).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
                 Ok(_) => return LeaseAttempt::Lost(LEASE_LIFE),
                 Err(StoreFailed) => self.ports.sleep(LEASE_WAIT).await,
@@ -52,8 +53,8 @@ impl<P: Ports> Broker<P> {
     }
 
     /// The remaining time of another request's lease; `None` if the lease is free.
-    pub(super) async fn remaining_lease(&self) -> Result<Option<Duration>, StoreFailed> {
-        let bytes = self.get(LEASE_KEY).await?.unwrap_or_default();
+    pub(super) async fn remaining_lease(&self, config: &Config) -> Result<Option<Duration>, StoreFailed> {
+        let bytes = self.get(&lease_key(&config.identity)).await?.unwrap_or_default();
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -65,18 +66,19 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Releases the lease, unless another request has it by now.
-    pub(super) async fn release_lease(&self, lease: Option<Lease>) {
+    pub(super) async fn release_lease(&self, config: &Config, lease: Option<Lease>) {
         let Some(lease) = lease else { return };
+        let key = lease_key(&config.identity);
         // If this write fails, the lease expires automatically.
-        if matches!(self.get(LEASE_KEY).await, Ok(Some(found)) if found == lease.encode()) {
-            let _ = self.set(LEASE_KEY, &[]).await;
+        if matches!(self.get(&key).await, Ok(Some(found)) if found == lease.encode()) {
+            let _ = self.set(&key, &[]).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{TestPorts, at, finish};
+    use super::super::testing::{TestPorts, at, finish, wanted};
     use super::*;
 
     fn lease_until(seconds: u64) -> Vec<u8> {
@@ -86,11 +88,13 @@ mod tests {
     /// Tries to acquire the lease on a store that contains `held`, with these outcomes of its
     /// operations.
     fn acquire(ports: &TestPorts, held: &[u8], outcomes: &[bool]) -> String {
-        ports.0.store.borrow_mut().insert(LEASE_KEY.to_owned(), held.to_vec());
+        let config = wanted().config;
+        let key = lease_key(&config.identity);
+        ports.0.store.borrow_mut().insert(key.clone(), held.to_vec());
         ports.0.outcomes.replace(outcomes.iter().copied().collect());
-        match finish(ports.broker().acquire_lease()) {
+        match finish(ports.broker().acquire_lease(&config)) {
             LeaseAttempt::Won(lease) => {
-                assert_eq!(ports.0.store.borrow()[LEASE_KEY], lease.encode());
+                assert_eq!(ports.0.store.borrow()[&key], lease.encode());
                 "won".to_owned()
             }
             LeaseAttempt::Lost(remaining) => format!("lost for {} s", remaining.as_secs()),
@@ -118,7 +122,7 @@ mod tests {
     #[test]
     fn lease_overwritten_before_the_read_back_is_lost() {
         let ports = TestPorts::default();
-        ports.0.written_during_sleep.replace(Some((LEASE_KEY.to_owned(), lease_until(10))));
+        ports.0.written_during_sleep.replace(Some((lease_key(&wanted().config.identity), lease_until(10))));
         assert_eq!(acquire(&ports, b"", &[]), "lost for 11 s");
     }
 
@@ -134,9 +138,11 @@ mod tests {
         let lease = Lease { holder: 1, until_ms: at(11) };
         let check = |held: Vec<u8>, expected: Vec<u8>| {
             let ports = TestPorts::default();
-            ports.0.store.borrow_mut().insert(LEASE_KEY.to_owned(), held);
-            finish(ports.broker().release_lease(Some(lease)));
-            assert_eq!(ports.0.store.borrow()[LEASE_KEY], expected);
+            let config = wanted().config;
+            let key = lease_key(&config.identity);
+            ports.0.store.borrow_mut().insert(key.clone(), held);
+            finish(ports.broker().release_lease(&config, Some(lease)));
+            assert_eq!(ports.0.store.borrow()[&key], expected);
         };
         check(lease.encode(), Vec::new());
         check(lease_until(11), lease_until(11));

@@ -6,7 +6,7 @@ use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::error::Error;
-use crate::gate::{LEDGER_KEY, Ledger, Need, Reservation};
+use crate::gate::{Ledger, Need, Reservation, ledger_key};
 use crate::time::Timestamp;
 
 impl<P: Ports> Broker<P> {
@@ -16,7 +16,7 @@ impl<P: Ports> Broker<P> {
         if self.instance.config.borrow().has_mistake() {
             return Some("configuration");
         }
-        if self.load_ledger().await.is_err() {
+        if self.load_ledger(config).await.is_err() {
             return Some("store");
         }
         let ledger = self.instance.ledger.borrow();
@@ -41,15 +41,15 @@ impl<P: Ports> Broker<P> {
     /// the current one refused.
     pub(super) async fn with_credential_in_use(&self, wanted: &Wanted) -> Wanted {
         if wanted.application.next.is_some() {
-            let _ = self.load_ledger().await;
+            let _ = self.load_ledger(&wanted.config).await;
         }
         wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
     }
 
     /// Replaces the ledger in memory with the store's, plus the changes that the store lacks. A
     /// missing or unreadable ledger changes nothing.
-    pub(super) async fn load_ledger(&self) -> Result<(), StoreFailed> {
-        if let Some(bytes) = self.get(LEDGER_KEY).await? {
+    pub(super) async fn load_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
+        if let Some(bytes) = self.get(&ledger_key(&config.identity)).await? {
             match Ledger::decode(&bytes) {
                 Some(mut ledger) => {
                     ledger.absorb(&self.instance.unsaved_ledger.borrow());
@@ -63,11 +63,35 @@ impl<P: Ports> Broker<P> {
         Ok(())
     }
 
-    /// Writes the ledger to the store. If the store accepts it, no change is unsaved any more.
-    pub(super) async fn store_ledger(&self) {
+    /// Writes the ledger to the store. If the store accepts it, the changes up to this write are
+    /// saved; other requests may have made more during it.
+    pub(super) async fn store_ledger(&self, config: &Config) {
         let bytes = self.instance.ledger.borrow().encode();
-        if self.set(LEDGER_KEY, &bytes).await.is_ok() {
-            self.instance.unsaved_ledger.take();
+        let written = self.instance.unsaved_ledger.borrow().clone();
+        if self.set(&ledger_key(&config.identity), &bytes).await.is_ok() {
+            self.instance.unsaved_ledger.borrow_mut().forget(&written);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, at, finish, wanted};
+    use super::*;
+
+    #[test]
+    fn change_during_a_write_of_the_ledger_stays_unsaved() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let broker = ports.broker();
+        broker.reserve(&wanted, Need::Now, at(0)).unwrap();
+        let other = broker.clone();
+        ports.0.during_set.replace(Some(Box::new(move || {
+            other.instance.update_ledger(|ledger| ledger.reserve(at(1)));
+        })));
+        finish(broker.store_ledger(&wanted.config));
+        let unsaved = broker.instance.unsaved_ledger.borrow();
+        let mut expected = Ledger::default();
+        expected.reserve(at(1));
+        assert_eq!(*unsaved, expected);
     }
 }

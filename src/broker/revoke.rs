@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::application::Credential;
 use crate::config::caller::Caller;
 use crate::error::{Cause, Error};
+use crate::gate::Need;
 use crate::time::is_recent;
 use crate::token::{Index, Token};
 
@@ -28,8 +29,9 @@ impl<P: Ports> Broker<P> {
     /// unknown one. The function must be called only after authentication.
     ///
     /// # Errors
-    /// When a token of the same key was revoked less than a minute ago, or the store does not
-    /// accept the revocation.
+    /// When a token of the same key was revoked less than a minute ago, no call could bring
+    /// another token now, or the store does not accept the revocation. Then nothing is erased
+    /// (RFC 7009 section 2.2.1).
     pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
         let unavailable = |StoreFailed| Error::unavailable(Cause::StoreUnavailable, RETRY_SOON);
         if self.instance.holds_unsaved(token) {
@@ -56,6 +58,13 @@ impl<P: Ports> Broker<P> {
             && is_recent(revoked_at, now, REVOCATION_INTERVAL)
         {
             return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + REVOCATION_INTERVAL).since(now)));
+        }
+        self.load_ledger(config).await.map_err(unavailable)?;
+        let in_use = self.instance.ledger.borrow().credential_in_use(application, now).clone();
+        if let Err(Error::Unavailable { retry_after, .. }) =
+            self.admit(&wanted.with_credential(&in_use), Need::Now, now)
+        {
+            return Err(Error::unavailable(Cause::RevocationPostponed, retry_after));
         }
         let revoked = Rc::new(record.revoked(now));
         self.save(&wanted, &revoked).await.map_err(unavailable)?;

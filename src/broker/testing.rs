@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) outcomes: RefCell<VecDeque<bool>>,
     /// What another instance writes to the store during the next sleep.
     pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
+    /// What another request of the instance does during the next write.
+    pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
     pub(super) warnings: RefCell<Vec<String>>,
     /// The variable `callers`; `None` if the provider fails.
     pub(super) callers: RefCell<Option<&'static str>>,
@@ -107,6 +109,9 @@ impl Ports for TestPorts {
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
         self.outcome(())?;
+        if let Some(act) = self.0.during_set.take() {
+            act();
+        }
         self.0.store.borrow_mut().insert(key.to_owned(), value.to_owned());
         Ok(())
     }

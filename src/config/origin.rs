@@ -1,10 +1,14 @@
 //! Origins: the URLs in the variables, without a path.
 
 use super::grammar::parse_within;
+use crate::digest::{hex, sha256_of_fields};
 
 /// Scheme, host and port. The scheme is `https`, or `http` for a loopback host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(String);
+pub struct Origin {
+    text: String,
+    id: String,
+}
 
 impl Origin {
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -25,17 +29,25 @@ impl Origin {
         let port = authority.as_str().strip_prefix(host)?;
         let is_port = |text: &str| parse_within(text, 1, u16::MAX).is_some();
         let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| Self(origin.to_owned()))
+        (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| {
+            let digest = sha256_of_fields([b"origin", origin.to_ascii_lowercase().as_bytes()]);
+            Self { text: origin.to_owned(), id: hex(&digest[..8]) }
+        })
     }
 
     /// The origin without a trailing slash.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Names the origin in the store: 16 hexadecimal digits of its SHA-256.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// The token endpoint at this origin.
     pub fn token_endpoint(&self) -> http::Uri {
-        format!("{}/oauth/token", self.0).parse().expect("an origin with a path is a URI")
+        format!("{}/oauth/token", self.text).parse().expect("an origin with a path is a URI")
     }
 }
 

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Origin;
 use crate::mutation::{self, Rule};
 use crate::record::{decode_whole, encode};
 use crate::time::{Timestamp, is_pending};
 use crate::upstream::CALL_LIMIT;
 
-/// Store key of the lease.
-pub const LEASE_KEY: &str = "gate/lease";
+/// Store key of the lease for calls to an identity host, 22 bytes.
+pub fn lease_key(identity: &Origin) -> String {
+    ["lease.", identity.id()].concat()
+}
 
 /// Life of a lease that is not released. It covers a whole call and the store operations around
 /// it. It is shorter than a request waits, so that a request still gets a token after the

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, pause_after};
+use crate::config::Origin;
 use crate::config::application::{Application, Credential, Fingerprint};
 use crate::error::{Cause, Error};
 use crate::mutation::{self, Rule};
@@ -15,8 +16,10 @@ use crate::scope::ScopeRefusal;
 use crate::time::{CLOCK_SKEW, Timestamp};
 use crate::upstream::{CALL_LIMIT, Failure};
 
-/// Store key of the ledger.
-pub const LEDGER_KEY: &str = "gate/ledger";
+/// Store key of the ledger of calls to an identity host, 23 bytes.
+pub fn ledger_key(identity: &Origin) -> String {
+    ["ledger.", identity.id()].concat()
+}
 
 /// Window of OfficeRnD's call quota.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -152,6 +155,15 @@ impl Ledger {
         }
     }
 
+    /// Removes the calls and pauses that `saved` has as well.
+    pub fn forget(&mut self, saved: &Self) {
+        self.calls_ms.retain(|call| !saved.calls_ms.contains(call));
+        if self.pause == saved.pause {
+            self.pause = None;
+        }
+        self.pauses_by_credential.retain(|pause| !saved.pauses_by_credential.contains(pause));
+    }
+
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
     /// time at which it could still reach OfficeRnD, so a holder that dies has already used up
     /// it.
@@ -243,7 +255,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Origin;
     use crate::secret::ClientSecret;
 
     const LIMIT: usize = 5;

@@ -22,7 +22,7 @@ const INDEX_LIMIT: usize = 400;
 impl Index {
     /// Store key of the index. It must change with the layout of the index, and with the
     /// meaning of a [`Key`].
-    pub const KEY: &'static str = "token-index/2";
+    pub const KEY: &'static str = "token-index.2";
 
     /// Decodes an index; an empty one if the bytes are unreadable.
     pub fn decode(bytes: Vec<u8>) -> Self {

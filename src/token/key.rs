@@ -22,12 +22,12 @@ impl Key {
     /// Otherwise two versions side by side overwrite records that the other cannot read, and
     /// fetch in turn.
     pub fn of_token(self) -> String {
-        ["token/2/", &hex(&self.0)].concat()
+        ["token.2.", &hex(&self.0)].concat()
     }
 
     /// Store key of OfficeRnD's refusal of these scopes, 72 bytes.
     pub fn of_refusal(self) -> String {
-        ["refusal/", &hex(&self.0)].concat()
+        ["refusal.", &hex(&self.0)].concat()
     }
 }
 

@@ -2,6 +2,7 @@
 //! store nor OfficeRnD.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,7 @@ use tests::{
     Answer, Broker, COMPANIES, MEMBERS, PAYMENTS, RESOURCES, Setup, Touched, basic, eventually, exchange, find_leaks,
     form, token_request,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Every denial is tried on a broker without and with a cached token.
@@ -341,6 +342,27 @@ async fn truncated_body_gets_no_token_even_if_its_beginning_is_valid() {
         assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"invalid_request".into()), "{framing}: {line}");
     }
     assert_eq!(broker.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn unknown_path_or_method_is_answered_without_its_body() {
+    let broker = Setup::default().start().await;
+    broker.fetch(Method::GET, "/healthz").await;
+    for (request, status) in [
+        ("POST /nowhere", 404),
+        ("PUT /oauth/token", 405),
+        ("POST /healthz", 405),
+        ("POST /.well-known/oauth-authorization-server", 405),
+    ] {
+        let mut stream = TcpStream::connect(broker.server.addr()).await.unwrap();
+        let head = format!("{request} HTTP/1.1\r\nHost: broker.example\r\nContent-Length: 100\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut begin = [0; 12];
+        // The broker waits 4 s for a body that it needs.
+        let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut begin)).await;
+        assert!(read.is_ok(), "{request}: no answer before the body");
+        assert_eq!(String::from_utf8_lossy(&begin), format!("HTTP/1.1 {status}"), "{request}");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use broker_host::sandbox::{Answer as Upstream, Config};
 use broker_host::{Fail, Faults, KeyValue};
 use http::StatusCode;
-use officernd_token_broker::gate::{LEASE_KEY, LEDGER_KEY};
+use officernd_token_broker::gate::{lease_key, ledger_key};
 use serde_json::json;
 use tests::{Answer, Broker, COMPANIES, MEMBERS, Redis, Setup, all_at_once, crowd, different_tokens, most_in_a_minute};
 use tokio::time::sleep;
@@ -223,12 +223,22 @@ async fn crowd_in_an_instance_without_store_makes_one_call() {
 }
 
 #[tokio::test]
+async fn two_identity_hosts_on_one_store_do_not_pause_each_other() {
+    let production = Setup::default().start().await;
+    let staging = Setup { key_value: production.setup.key_value.clone(), ..Setup::default() }.start().await;
+    staging.sandbox.close();
+    check_told_to_retry(&staging.nightly(MEMBERS).await);
+    production.nightly(MEMBERS).await.token();
+}
+
+#[tokio::test]
 async fn garbage_in_the_store_is_treated_as_absent() {
     let ff = vec![0xff; 64];
     let long = vec![0; 100_000];
     for garbage in [&b""[..], b"\0", b"{\"access_token\":\"x\"}", &ff, &long] {
         let broker = Setup::in_one_instance().start().await;
-        for key in [LEASE_KEY.to_owned(), LEDGER_KEY.to_owned(), broker.key(MEMBERS)] {
+        let identity = broker.config().identity;
+        for key in [lease_key(&identity), ledger_key(&identity), broker.key(MEMBERS)] {
             broker.store(&key, garbage.to_vec()).await;
         }
         let what = format!("{} bytes of garbage", garbage.len());

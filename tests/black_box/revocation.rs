@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use broker_host::sandbox::Answer as Upstream;
+use http::StatusCode;
 use tests::{Answer, Broker, COMPANIES, Caller, MEMBERS, Setup, revocation_request};
 use tokio::time::sleep;
 
@@ -32,6 +34,27 @@ async fn revoked_token_is_dropped_by_all_hosts_at_most_once_a_minute() {
     assert_eq!(revoke(&broker, &broker.setup.nightly, &first).await.status, 200);
     assert_eq!(broker.nightly(MEMBERS).await.token(), second);
     assert_eq!(broker.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn revocation_that_no_call_could_follow_gets_503_and_erases_nothing() {
+    let broker = Setup::default().start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    // OfficeRnD is down, which a call for another scope set finds out.
+    broker.sandbox.answer_always(Upstream::json(StatusCode::INTERNAL_SERVER_ERROR, &serde_json::json!({})));
+    let told = broker.nightly(COMPANIES).await.retry_after().unwrap();
+    let refused = revoke(&broker, &broker.setup.nightly, &token).await;
+    assert_eq!((refused.status, refused.error().as_str()), (503, "temporarily_unavailable"));
+    assert!(refused.retry_after().is_some_and(|seconds| (1..=told).contains(&seconds)), "{refused:?}");
+    assert!(broker.server.output().contains("\"revocation_postponed\""), "{}", broker.server.output());
+    sleep(Duration::from_millis(2100)).await;
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    // After that time the revocation is accepted, and a call follows it.
+    broker.sandbox.answer_always(Upstream::Normal);
+    sleep(Duration::from_secs(told)).await;
+    assert_eq!(revoke(&broker, &broker.setup.nightly, &token).await.status, 200);
+    sleep(Duration::from_millis(2100)).await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
 }
 
 #[tokio::test]
