@@ -3,7 +3,8 @@
 //!
 //! `issue` and `revoke` answer requests. `lead` makes requests share a fetch, `fetch` waits for
 //! the lease, and `call` asks OfficeRnD. `cache`, `ledger` and `lease` keep tokens, the ledger and
-//! the lease in the store; `store` puts a deadline on each operation. `variables` reads the
+//! the lease in the store; `store` puts a deadline on each operation, and
+//! `store_failures` remembers which failed. `variables` reads the
 //! configuration, and `config_memory` keeps it. `wanted` says what a fetch is for, `flight` how it
 //! ended. `instance` is what an instance remembers, and `ports` is the outside world.
 
@@ -20,6 +21,7 @@ mod ledger;
 mod ports;
 mod revoke;
 mod store;
+mod store_failures;
 #[cfg(test)]
 mod testing;
 mod variables;

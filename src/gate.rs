@@ -6,6 +6,7 @@
 
 mod lease;
 mod ledger;
+mod merge;
 mod pause;
 
 pub use lease::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};

@@ -6,7 +6,8 @@
 /// A rule that the simulation can break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A lease is acquired only by reading back what was written.
+    /// A lease is acquired only by reading back what was written, and read once more before the
+    /// call.
     ReadBack,
     /// The holder of the lease checks the cache again before it calls.
     SecondLook,
@@ -14,8 +15,8 @@ pub enum Rule {
     Ledger,
     /// A lease expires automatically.
     LeaseDeadline,
-    /// One request of an instance reads the variables at a time.
-    OneRead,
+    /// No call is made without the store before it has failed for 2 s.
+    Patience,
 }
 
 #[cfg(feature = "breakable-rules")]

@@ -13,6 +13,7 @@ use crate::error::{Cause, Error};
 use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
 use crate::scope::ScopeRefusal;
+use crate::time::Timestamp;
 use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{CALL_LIMIT, Failure};
 
@@ -41,94 +42,126 @@ impl<P: Ports> Broker<P> {
         let mut waited = Duration::ZERO;
         let mut delay = LEASE_POLL_FIRST;
         loop {
-            let attempt = match self.outcome_without_call(wanted, need, known.as_deref()).await {
-                None => self.acquire_lease(&wanted.config).await,
-                // The call that used up the quota may be fetching this very token.
-                Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
-                    match self.remaining_lease(&wanted.config).await {
-                        Ok(Some(remaining)) => LeaseAttempt::Lost(remaining.max(retry_after)),
-                        // The call may have ended since the look for the token.
-                        _ => {
-                            let (found, now) = self.load(wanted).await;
-                            let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING);
-                            return FetchOutcome::without_call(
-                                token.ok_or(Error::unavailable(Cause::QuotaUsedUp, retry_after)),
-                            );
-                        }
-                    }
-                }
-                Some(settled) => return FetchOutcome::without_call(settled),
+            let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), started).await {
+                Ok(outcome) => return outcome,
+                Err(obstacle) => obstacle,
             };
-            match attempt {
-                LeaseAttempt::Won(lease) => {
-                    return self.call_and_release(wanted, need, known.as_deref(), Some(lease)).await;
-                }
-                // Without a store, the instance keeps the quota with its own flights and
-                // ledger.
-                LeaseAttempt::NoStore => return self.call_and_release(wanted, need, known.as_deref(), None).await,
-                LeaseAttempt::Lost(remaining)
-                    if need == Need::Early || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT =>
-                {
-                    return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, remaining)));
-                }
-                LeaseAttempt::Lost(_) => {}
+            // While the store fails, a usable token is good enough.
+            let gives_up = need == Need::Early || (need == Need::Late && cause == Cause::StoreUnavailable);
+            if gives_up || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT {
+                return FetchOutcome::without_call(Err(Error::unavailable(cause, retry_after)));
             }
-            self.ports.sleep(delay).await;
+            let jitter = delay * u32::from(self.ports.random() as u8) / 255;
+            self.ports.sleep(delay + jitter).await;
             waited += delay;
             delay = (delay * 2).min(LEASE_POLL_LONGEST);
         }
     }
 
-    /// Makes the call with the lease, or without one if the store fails; then releases the
-    /// lease. If OfficeRnD refuses the credential, tries the application's other one.
+    /// Tries once to fetch: looks for a token, acquires the lease, calls.
+    ///
+    /// # Errors
+    /// What may be over after a wait, and how long it may last.
+    async fn try_to_fetch(
+        &self,
+        wanted: &Wanted,
+        need: Need,
+        known: Option<&Token>,
+        started: Timestamp,
+    ) -> Result<FetchOutcome, (Cause, Duration)> {
+        const STORE: (Cause, Duration) = (Cause::StoreUnavailable, RETRY_SOON);
+        let attempt = match self.outcome_without_call(wanted, need, known).await {
+            None => self.acquire_lease(&wanted.config).await,
+            // The store may work again, and have the token.
+            Some(Err(_)) if need == Need::Now && self.store_failed_only_before(started) => return Err(STORE),
+            // The call that used up the quota may be fetching this very token.
+            Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
+                if let Ok(Some(remaining)) = self.remaining_lease(&wanted.config).await {
+                    return Err((Cause::StillFetching, remaining.max(retry_after)));
+                }
+                // That call may have ended since the look for the token.
+                let (found, now) = self.load(wanted).await;
+                let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING);
+                let refused = Error::unavailable(Cause::QuotaUsedUp, retry_after);
+                return Ok(FetchOutcome::without_call(token.ok_or(refused)));
+            }
+            Some(settled) => return Ok(FetchOutcome::without_call(settled)),
+        };
+        let lease = match attempt {
+            LeaseAttempt::Won(lease) => Some(lease),
+            LeaseAttempt::Lost(remaining) => return Err((Cause::StillFetching, remaining)),
+            // Without a store, the instance keeps the quota with its own flights and ledger.
+            LeaseAttempt::NoStore => {
+                let is_patient = !self.store_is_down() || self.store_failed_only_before(started);
+                if need != Need::Now || (is_patient && mutation::holds(Rule::Patience)) {
+                    return Err(STORE);
+                }
+                None
+            }
+        };
+        self.call_and_release(wanted, need, known, lease).await.ok_or(STORE)
+    }
+
+    /// Makes the call with the lease, or without one if the store is down; then releases the
+    /// lease. If OfficeRnD refuses the credential, tries the application's other one. `None` if
+    /// the store failed, or the lease was lost, before the call.
     async fn call_and_release(
         &self,
         wanted: &Wanted,
         need: Need,
         known: Option<&Token>,
         lease: Option<Lease>,
-    ) -> FetchOutcome {
+    ) -> Option<FetchOutcome> {
         let mut outcome = self.call_once(wanted, need, known, lease).await;
-        if matches!(outcome.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
-            && outcome.upstream.is_some()
+        if let Some(first) = &outcome
+            && matches!(first.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
+            && first.upstream.is_some()
             && let Some(other) = wanted.with_other_credential()
             && Rc::ptr_eq(
                 self.instance.ledger.borrow().credential_in_use(&other.application, self.ports.now()),
                 &other.credential,
             )
+            && let Some(second) = self.call_once(&other, need, None, lease).await
         {
-            let second = self.call_once(&other, need, None, lease).await;
-            outcome = FetchOutcome { upstream: second.upstream.or(outcome.upstream), ..second };
+            outcome = Some(FetchOutcome { upstream: second.upstream.or(first.upstream), ..second });
         }
         self.release_lease(&wanted.config, lease).await;
         outcome
     }
 
-    /// Checks the cache again, records the call, and makes it.
+    /// Checks the cache again, records the call, and makes it. A holder of the lease that could
+    /// not read or write the ledger makes no call, and neither does one that has lost the lease:
+    /// `None`.
     async fn call_once(
         &self,
         wanted: &Wanted,
         need: Need,
         known: Option<&Token>,
         lease: Option<Lease>,
-    ) -> FetchOutcome {
+    ) -> Option<FetchOutcome> {
         if mutation::holds(Rule::SecondLook)
             && let Some(settled) = self.outcome_without_call(wanted, need, known).await
         {
-            return FetchOutcome::without_call(settled);
+            return Some(FetchOutcome::without_call(settled));
+        }
+        if lease.is_some() && self.store_is_failing() {
+            return None;
         }
         let started = self.ports.now();
         if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
             // The store was too slow: a call now could still run when another request has the
             // lease.
-            return FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)));
+            return Some(FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON))));
         }
         let reservation = match self.reserve(wanted, need, started) {
             Ok(reservation) => reservation,
-            Err(error) => return FetchOutcome::without_call(Err(error)),
+            Err(error) => return Some(FetchOutcome::without_call(Err(error))),
         };
-        if lease.is_some() {
-            self.store_ledger(&wanted.config).await;
+        if let Some(lease) = lease
+            && (self.store_ledger(&wanted.config).await.is_err() || !self.still_holds(&wanted.config, lease).await)
+        {
+            self.instance.update_ledger(|ledger| ledger.cancel(reservation));
+            return None;
         }
         let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
         let (answer, call) = self.call(wanted, limit).await;
@@ -149,7 +182,7 @@ impl<P: Ports> Broker<P> {
         }
         let token = self.settle(wanted, reservation, &kept, ended);
         if lease.is_some() {
-            self.store_ledger(&wanted.config).await;
+            let _ = self.store_ledger(&wanted.config).await;
             if let Ok(token) = &token {
                 self.note_in_index(token.access_token.expose(), wanted.key()).await;
             }
@@ -157,7 +190,7 @@ impl<P: Ports> Broker<P> {
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
             self.advise_to_swap_secrets(&wanted.application.name);
         }
-        FetchOutcome { token, upstream: Some(call) }
+        Some(FetchOutcome { token, upstream: Some(call) })
     }
 
     /// The outcome of a fetch that needs no call: a token that another request fetched, or a

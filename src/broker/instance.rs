@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::config_memory::ConfigMemory;
 use super::flight::Flight;
+use super::store_failures::StoreFailures;
 use super::wanted::Wanted;
 use crate::config::Audited;
 use crate::config::application::{Application, Credential};
@@ -17,7 +18,7 @@ use crate::token::{Key, Token};
 /// Most tokens that an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
 
-/// State that outlives a request. It contains no caller.
+/// State that outlives a request. Of callers it has nothing but the policy.
 ///
 /// Requests of an instance run interleaved, so no borrow of a cell may cross an await.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Instance {
     /// Changes since the store last accepted the ledger. The store can lack them, even if it
     /// can be read.
     pub(super) unsaved_ledger: RefCell<Ledger>,
+    /// Failures of the store, until an operation succeeds.
+    pub(super) store_failures: Cell<Option<StoreFailures>>,
     /// Differs between the instances of a fleet, so that they renew at different times and name
     /// their requests differently.
     pub(super) random: u64,
@@ -67,6 +70,7 @@ impl Instance {
             flights: RefCell::default(),
             ledger: RefCell::default(),
             unsaved_ledger: RefCell::default(),
+            store_failures: Cell::default(),
             random,
             requests_named: Cell::default(),
         }

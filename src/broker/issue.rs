@@ -153,9 +153,9 @@ impl<P: Ports> Broker<P> {
         }
     }
 
-    /// Whether a renewal is due and the gate, as this instance knows it, is free.
+    /// Whether a renewal is due, and store and gate, as this instance knows them, permit a call.
     fn may_renew(&self, wanted: &Wanted, token: &Token, need: Need, now: Timestamp) -> bool {
-        token.next_fetch(now) <= now && self.admit(wanted, need, now).is_ok()
+        token.next_fetch(now) <= now && !self.store_is_failing() && self.admit(wanted, need, now).is_ok()
     }
 
     async fn issue_by_fetching(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> TokenOutcome {

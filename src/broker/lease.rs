@@ -43,9 +43,10 @@ impl<P: Ports> Broker<P> {
         // Giving up after the write would leave a lease without a holder, which blocks every
         // request until it expires.
         for _ in 0..READ_BACK_TRIES {
-            match self.get(&lease_key(&config.identity)).await {
+            match self.get_now(&lease_key(&config.identity)).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
                 Ok(_) => return LeaseAttempt::Lost(LEASE_LIFE),
+                Err(StoreFailed) if self.store_is_down() => break,
                 Err(StoreFailed) => self.ports.sleep(LEASE_WAIT).await,
             }
         }
@@ -63,6 +64,12 @@ impl<P: Ports> Broker<P> {
             self.ports.warn("the store contains a lease that this version cannot read; it is treated as absent");
         }
         Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
+    }
+
+    /// Whether this request still has the lease, by the store.
+    pub(super) async fn still_holds(&self, config: &Config, lease: Lease) -> bool {
+        !mutation::holds(Rule::ReadBack)
+            || matches!(self.get(&lease_key(&config.identity)).await, Ok(Some(found)) if found == lease.encode())
     }
 
     /// Releases the lease, unless another request has it by now.

@@ -65,12 +65,12 @@ impl<P: Ports> Broker<P> {
 
     /// Writes the ledger to the store. If the store accepts it, the changes up to this write are
     /// saved; other requests may have made more during it.
-    pub(super) async fn store_ledger(&self, config: &Config) {
+    pub(super) async fn store_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
         let bytes = self.instance.ledger.borrow().encode();
         let written = self.instance.unsaved_ledger.borrow().clone();
-        if self.set(&ledger_key(&config.identity), &bytes).await.is_ok() {
-            self.instance.unsaved_ledger.borrow_mut().forget(&written);
-        }
+        self.set(&ledger_key(&config.identity), &bytes).await?;
+        self.instance.unsaved_ledger.borrow_mut().forget(&written);
+        Ok(())
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         ports.0.during_set.replace(Some(Box::new(move || {
             other.instance.update_ledger(|ledger| ledger.reserve(at(1)));
         })));
-        finish(broker.store_ledger(&wanted.config));
+        finish(broker.store_ledger(&wanted.config)).unwrap();
         let unsaved = broker.instance.unsaved_ledger.borrow();
         let mut expected = Ledger::default();
         expected.reserve(at(1));

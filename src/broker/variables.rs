@@ -11,7 +11,6 @@ use super::instance::Broker;
 use super::ports::Ports;
 use crate::config::{Config, Mistake, VARIABLES, Variable};
 use crate::error::Error;
-use crate::mutation::{self, Rule};
 use crate::time::Timestamp;
 
 /// Longest time for reading all variables while an earlier configuration is in use.
@@ -56,8 +55,7 @@ impl<P: Ports> Broker<P> {
         let mut waited = Duration::ZERO;
         let mut delay = READ_POLL_FIRST;
         loop {
-            let taken = Turn::take(&self.instance.is_reading_config);
-            if taken.is_some() || !mutation::holds(Rule::OneRead) {
+            if let Some(_turn) = Turn::take(&self.instance.is_reading_config) {
                 return self.read_and_remember().await;
             }
             let good = self.instance.config.borrow().good(self.ports.now()).cloned();

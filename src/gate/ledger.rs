@@ -48,11 +48,11 @@ pub struct Ledger {
     version: u32,
     /// Latest time at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest
     /// first.
-    calls_ms: Vec<Timestamp>,
+    pub(super) calls_ms: Vec<Timestamp>,
     /// Last pause of all credentials, whether or not it has ended.
-    pause: Option<Pause>,
+    pub(super) pause: Option<Pause>,
     /// Last pause of each failed credential, by fingerprint.
-    pauses_by_credential: Vec<(String, Pause)>,
+    pub(super) pauses_by_credential: Vec<(String, Pause)>,
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
@@ -136,34 +136,6 @@ impl Ledger {
         self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
     }
 
-    /// Merges the calls and pauses that the store does not know yet.
-    pub fn absorb(&mut self, unsaved: &Self) {
-        for call in &unsaved.calls_ms {
-            if !self.calls_ms.contains(call) {
-                self.insert(*call);
-            }
-        }
-        if self.pause.is_none_or(|known| unsaved.pause.is_some_and(|pause| pause.until_ms > known.until_ms)) {
-            self.pause = unsaved.pause;
-        }
-        for (credential, pause) in &unsaved.pauses_by_credential {
-            match self.pauses_by_credential.iter_mut().find(|(other, _)| other == credential) {
-                Some((_, known)) if known.until_ms < pause.until_ms => *known = *pause,
-                Some(_) => {}
-                None => self.pauses_by_credential.push((credential.clone(), *pause)),
-            }
-        }
-    }
-
-    /// Removes the calls and pauses that `saved` has as well.
-    pub fn forget(&mut self, saved: &Self) {
-        self.calls_ms.retain(|call| !saved.calls_ms.contains(call));
-        if self.pause == saved.pause {
-            self.pause = None;
-        }
-        self.pauses_by_credential.retain(|pause| !saved.pauses_by_credential.contains(pause));
-    }
-
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
     /// time at which it could still reach OfficeRnD, so a holder that dies has already used up
     /// it.
@@ -172,6 +144,13 @@ impl Ledger {
         let reservation = Reservation(now + CALL_LIMIT);
         self.insert(reservation.0);
         reservation
+    }
+
+    /// Removes a reserved call that is not made.
+    pub fn cancel(&mut self, reservation: Reservation) {
+        if let Some(place) = self.calls_ms.iter().position(|call| *call == reservation.0) {
+            self.calls_ms.remove(place);
+        }
     }
 
     /// Records that a reserved call succeeded, which ends the pauses of OfficeRnD and of the
@@ -228,7 +207,7 @@ impl Ledger {
         Error::unavailable(cause, length)
     }
 
-    fn insert(&mut self, call: Timestamp) {
+    pub(super) fn insert(&mut self, call: Timestamp) {
         let place = self.calls_ms.partition_point(|other| *other <= call);
         self.calls_ms.insert(place, call);
     }

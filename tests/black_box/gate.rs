@@ -1,7 +1,10 @@
 //! The gate over sockets: how often OfficeRnD is called by crowds, several hosts and failing
 //! stores.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use broker_host::sandbox::{Answer as Upstream, Config};
 use broker_host::{Fail, Faults, KeyValue};
@@ -229,6 +232,66 @@ async fn two_identity_hosts_on_one_store_do_not_pause_each_other() {
     staging.sandbox.close();
     check_told_to_retry(&staging.nightly(MEMBERS).await);
     production.nightly(MEMBERS).await.token();
+}
+
+#[tokio::test]
+async fn job_waits_at_most_one_store_operation_while_the_store_never_answers() {
+    let broker = Setup::in_one_instance().start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.set_store_faults(Faults { delay: Duration::from_secs(600), ..Faults::default() });
+    for _ in 0..5 {
+        sleep(Duration::from_secs(2)).await;
+        let begin = Instant::now();
+        assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+        let took = begin.elapsed();
+        println!("a store that never answers: a token after {took:?}");
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+    }
+    // Without a token, a request goes ahead once the store has done nothing but fail for 2 s.
+    let begin = Instant::now();
+    broker.nightly(COMPANIES).await.token();
+    let took = begin.elapsed();
+    println!("a store that never answers: a first token after {took:?}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert_eq!(broker.calls().len(), 2);
+}
+
+/// Locks the SQLite file of a store as another process would, for this long.
+fn lock_exclusively(folder: &Path, lasts: Duration) -> Child {
+    const LOCK: &str = "import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute('BEGIN EXCLUSIVE')
+print('locked', flush=True)
+time.sleep(float(sys.argv[2]))";
+    let mut python = Command::new("python3");
+    python.args(["-c", LOCK]).arg(folder.join("sqlite_key_value.db")).arg(lasts.as_secs().to_string());
+    let mut locker = python.stdout(Stdio::piped()).spawn().expect("python3 is installed");
+    let mut line = String::new();
+    BufReader::new(locker.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    locker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_ends_within_12_s_while_another_process_holds_the_sqlite_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup { key_value: KeyValue::sqlite(folder.path()).unwrap(), ..Setup::in_one_instance() };
+    let broker = setup.start().await;
+    let token = broker.nightly(MEMBERS).await.token();
+    // Longer than the instance serves the token without asking the store.
+    sleep(Duration::from_millis(2100)).await;
+    let mut locker = lock_exclusively(folder.path(), Duration::from_secs(30));
+    let begin = Instant::now();
+    let ask = async |scope: &str| (broker.nightly(scope).await, begin.elapsed());
+    let (known, unknown, again) = tokio::join!(ask(MEMBERS), ask(COMPANIES), ask(MEMBERS));
+    println!("a locked SQLite file: {:?}, {:?} and {:?}", known.1, unknown.1, again.1);
+    for (answer, took) in [&known, &unknown, &again] {
+        assert!(*took < Duration::from_secs(12), "{took:?}: {answer:?}");
+    }
+    assert_eq!((known.0.token(), again.0.token()), (token.clone(), token));
+    unknown.0.token();
+    locker.kill().unwrap();
+    locker.wait().unwrap();
 }
 
 #[tokio::test]

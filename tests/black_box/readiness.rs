@@ -54,6 +54,8 @@ async fn readiness_reports_only_the_class_of_the_problem() {
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     check(Some("store")).await;
     broker.set_store_faults(Faults::default());
+    // An instance remembers the failure for 2 s.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     check(None).await;
     broker.sandbox.set_applications(vec![berlin]);
     assert_eq!(broker.nightly(MEMBERS).await.status, 502);

@@ -21,6 +21,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
             "gate::record_with_broader_scope_than_requested_is_not_served",
             "gate::failing_or_slow_store_still_serves_tokens",
             "gate::instance_without_store_keeps_the_call_quota",
+            "gate::job_waits_at_most_one_store_operation_while_the_store_never_answers",
             "gate::garbage_in_the_store_is_treated_as_absent",
             "life::fresh_token_is_served_without_a_call",
             "life::late_token_is_served_when_its_renewal_fails",

@@ -14,6 +14,10 @@ use crate::officernd::WINDOW;
 /// Longest wait of a request.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
+/// How long an instance may act on the store's last failure: it remembers it for 2 s, and an
+/// operation that began in the fault may end a second after it.
+const RECOVERY: Duration = Duration::from_secs(3);
+
 impl World {
     /// Checks an answer and returns its `Retry-After`.
     pub(crate) fn check_response(
@@ -79,7 +83,7 @@ impl World {
     /// Checks that a caller without a token could not have got one from the store: a usable
     /// token is served through every failure of OfficeRnD.
     fn check_nothing_better(&self, set: usize, asked: Instant, slack: Duration) {
-        if !self.store_was_sound_since(asked) {
+        if !self.store_was_sound_since(asked.checked_sub(RECOVERY).unwrap_or(self.started)) {
             return;
         }
         let Some(token) = self.stored_token(set) else { return };
