@@ -21,7 +21,7 @@ const CONFIG_MEMORY: Duration = Duration::from_secs(10);
 /// Most tokens that an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
 
-/// State that outlives a request. It contains no caller.
+/// State that outlives a request. About callers it contains nothing but the policy.
 ///
 /// Requests of an instance run interleaved, so no borrow of a cell may cross an await.
 #[derive(Debug)]
