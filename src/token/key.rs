@@ -1,4 +1,4 @@
-//! The one key of a token: in the store, in memory and for flights.
+//! The one key of a token: in the store, in its seal and for flights.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use crate::config::application::{Application, Credential};
 use crate::digest::{hex, sha256_of_fields};
 use crate::scope::Scopes;
 
-/// Identifies a token by application, credential and scope set, everywhere: in the store, in
-/// memory, and for a flight.
+/// Identifies a token by application, credential and scope set: in the store, in its seal, and
+/// for a flight. Memory compares the three directly.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(pub(super) [u8; 32]);
 
