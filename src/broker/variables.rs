@@ -20,8 +20,8 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 /// 2 s for the token.
 const FIRST_READ_LIMIT: Duration = WAIT_LIMIT.saturating_sub(Duration::from_secs(2));
 
-/// How often a variable is read again after a failure, and the first pause before that, which
-/// doubles: a provider that is short of something for a moment stops no request.
+/// How often a variable is read again after a failure if there is no earlier configuration, and
+/// the first pause before that, which doubles.
 const READ_AGAIN: usize = 2;
 const READ_AGAIN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -80,7 +80,9 @@ impl<P: Ports> Broker<P> {
     async fn read_and_remember(&self) -> Result<Rc<Config>, Error> {
         let started = self.ports.now();
         let has_good = self.instance.config.borrow().good(started).is_some();
-        let read = self.read_config(if has_good { READ_LIMIT } else { FIRST_READ_LIMIT }).await;
+        // With a good configuration no request needs to wait for another try.
+        let (limit, tries_left) = if has_good { (READ_LIMIT, 0) } else { (FIRST_READ_LIMIT, READ_AGAIN) };
+        let read = self.read_config(limit, tries_left).await;
         let now = self.ports.now();
         let mut memory = self.instance.config.borrow_mut();
         let (read_at, outcome, problem) = match read {
@@ -108,17 +110,21 @@ impl<P: Ports> Broker<P> {
         good.ok_or_else(|| outcome.err().unwrap_or_else(unreadable))
     }
 
-    /// Reads and parses all variables. The outer error is the provider's, the inner one lists
+    /// Reads and parses all variables, each again up to `tries_left` times. The outer error is the provider's, the inner one lists
     /// mistakes.
-    async fn read_config(&self, limit: Duration) -> Result<Result<Config, Vec<Mistake>>, String> {
+    async fn read_config(&self, limit: Duration, tries_left: usize) -> Result<Result<Config, Vec<Mistake>>, String> {
         let read = |is_last: bool| {
             let names = VARIABLES.iter().map(|variable| variable.name);
-            join_all(names.filter(move |name| READ_LAST.contains(name) == is_last).map(|name| self.read_variable(name)))
+            join_all(
+                names
+                    .filter(move |name| READ_LAST.contains(name) == is_last)
+                    .map(move |name| self.read_variable(name, tries_left)),
+            )
         };
         let read_all = async {
-            let mut values = read(false).await;
-            values.extend(read(true).await);
-            values.into_iter().collect::<Result<Vec<_>, _>>()
+            let mut values = read(false).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            values.extend(read(true).await.into_iter().collect::<Result<Vec<_>, _>>()?);
+            Ok(values)
         };
         let seconds = limit.as_secs();
         let values =
@@ -128,19 +134,18 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Reads one variable, with its default if it is not set.
-    async fn read_variable(&self, name: &'static str) -> Result<(&'static str, String), String> {
+    async fn read_variable(&self, name: &'static str, mut tries_left: usize) -> Result<(&'static str, String), String> {
         let mut pause = READ_AGAIN_PAUSE;
-        let mut left = READ_AGAIN;
         loop {
             match self.ports.variable(name).await {
                 Ok(value) => return Ok((name, value.unwrap_or_else(|| Variable::default_of(name).to_owned()))),
-                Err(problem) if left == 0 => return Err(problem),
+                Err(problem) if tries_left == 0 => return Err(problem),
                 Err(_) => {}
             }
             // Up to twice as long, so that instances that failed together do not return together.
             let jitter = pause * u32::from(self.ports.random() as u8) / 255;
             self.ports.sleep(pause + jitter).await;
-            (pause, left) = (pause * 2, left - 1);
+            (pause, tries_left) = (pause * 2, tries_left - 1);
         }
     }
 }
