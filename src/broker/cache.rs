@@ -7,6 +7,7 @@ use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
+use crate::config::Config;
 use crate::record::{decode_whole, encode};
 use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
 use crate::token::{Index, Key, LEAST_REMAINING, Token};
@@ -92,11 +93,12 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Lets a revocation find the key of a token. Only a holder of the lease writes the index.
-    pub(super) async fn note_in_index(&self, token: &str, key: Key) {
-        if let Ok(bytes) = self.get(Index::KEY).await {
+    pub(super) async fn note_in_index(&self, config: &Config, token: &str, key: Key) {
+        let index_key = Index::key(&config.identity);
+        if let Ok(bytes) = self.get(&index_key).await {
             let mut index = Index::decode(bytes.unwrap_or_default());
             index.insert(token, key);
-            let _ = self.set(Index::KEY, index.as_bytes()).await;
+            let _ = self.set(&index_key, index.as_bytes()).await;
         }
     }
 

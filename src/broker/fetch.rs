@@ -157,13 +157,10 @@ impl<P: Ports> Broker<P> {
             Ok(reservation) => reservation,
             Err(error) => return Some(FetchOutcome::without_call(Err(error))),
         };
-        if let Some(lease) = lease
-            && (self.store_ledger(&wanted.config).await.is_err() || !self.still_holds(&wanted.config, lease).await)
-        {
+        let Some(limit) = self.record_call(wanted, lease).await else {
             self.instance.update_ledger(|ledger| ledger.cancel(reservation));
             return None;
-        }
-        let limit = lease.map_or(CALL_LIMIT, |lease| lease.time_to_call(self.ports.now()));
+        };
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
         // The token before the ledger, because other requests wait for the token.
@@ -184,13 +181,23 @@ impl<P: Ports> Broker<P> {
         if lease.is_some() {
             let _ = self.store_ledger(&wanted.config).await;
             if let Ok(token) = &token {
-                self.note_in_index(token.access_token.expose(), wanted.key()).await;
+                self.note_in_index(&wanted.config, token.access_token.expose(), wanted.key()).await;
             }
         }
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
             self.advise_to_swap_secrets(&wanted.application.name);
         }
         Some(FetchOutcome { token, upstream: Some(call) })
+    }
+
+    /// Writes a reserved call to the store's ledger, and returns how long it may take. `None` if
+    /// the store failed, or the lease is lost or almost over: these operations may have taken
+    /// seconds of it.
+    async fn record_call(&self, wanted: &Wanted, lease: Option<Lease>) -> Option<Duration> {
+        let Some(lease) = lease else { return Some(CALL_LIMIT) };
+        self.store_ledger(&wanted.config).await.ok()?;
+        let still_holds = self.still_holds(&wanted.config, lease).await;
+        Some(lease.time_to_call(self.ports.now())).filter(|limit| still_holds && *limit >= SHORTEST_CALL)
     }
 
     /// The outcome of a fetch that needs no call: a token that another request fetched, or a

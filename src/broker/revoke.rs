@@ -37,10 +37,12 @@ impl<P: Ports> Broker<P> {
         if self.instance.holds_unsaved(token) {
             return Err(unavailable(StoreFailed));
         }
-        let index = self.get(Index::KEY).await.map_err(unavailable)?;
+        let index = self.get(&Index::key(&config.identity)).await.map_err(unavailable)?;
         let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
             return Ok(());
         };
+        // The ledger before the record, so that little time passes until the record is written.
+        self.load_ledger(config).await.map_err(unavailable)?;
         let Some(bytes) = self.get(&key.of_token()).await.map_err(unavailable)? else { return Ok(()) };
         let application = config.application(caller).ok_or(Error::DisabledApplication)?;
         let open = |credential: &Rc<Credential>| {
@@ -59,7 +61,6 @@ impl<P: Ports> Broker<P> {
         {
             return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + REVOCATION_INTERVAL).since(now)));
         }
-        self.load_ledger(config).await.map_err(unavailable)?;
         let in_use = self.instance.ledger.borrow().credential_in_use(application, now).clone();
         if let Err(Error::Unavailable { retry_after, .. }) =
             self.admit(&wanted.with_credential(&in_use), Need::Now, now)

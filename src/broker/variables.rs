@@ -55,33 +55,35 @@ impl<P: Ports> Broker<P> {
         let mut waited = Duration::ZERO;
         let mut delay = READ_POLL_FIRST;
         loop {
+            // Another request may have read them since this one arrived.
+            let recent = self.instance.config.borrow().recent(self.ports.now());
+            if let Some(outcome) = recent {
+                return outcome;
+            }
+            // Measured in two ways, because the clock may step back.
+            let left = FIRST_READ_LIMIT.saturating_sub(waited.max(self.ports.now().since(arrived)));
+            if left.is_zero() {
+                return Err(unreadable());
+            }
             if let Some(_turn) = Turn::take(&self.instance.is_reading_config) {
-                return self.read_and_remember().await;
+                return self.read_and_remember(left).await;
             }
             let good = self.instance.config.borrow().good(self.ports.now()).cloned();
             if let Some(config) = good {
                 return Ok(config);
             }
-            // Measured in two ways, because the clock may step back.
-            if waited.max(self.ports.now().since(arrived)) >= FIRST_READ_LIMIT {
-                return Err(unreadable());
-            }
             self.ports.sleep(delay).await;
             waited += delay;
             delay = (delay * 2).min(READ_POLL_LONGEST);
-            let recent = self.instance.config.borrow().recent(self.ports.now());
-            if let Some(outcome) = recent {
-                return outcome;
-            }
         }
     }
 
-    /// Reads the variables, and tells the operator about every problem.
-    async fn read_and_remember(&self) -> Result<Rc<Config>, Error> {
+    /// Reads the variables within `longest`, and tells the operator about every problem.
+    async fn read_and_remember(&self, longest: Duration) -> Result<Rc<Config>, Error> {
         let started = self.ports.now();
         let has_good = self.instance.config.borrow().good(started).is_some();
         // With a good configuration no request needs to wait for another try.
-        let (limit, tries_left) = if has_good { (READ_LIMIT, 0) } else { (FIRST_READ_LIMIT, READ_AGAIN) };
+        let (limit, tries_left) = if has_good { (READ_LIMIT.min(longest), 0) } else { (longest, READ_AGAIN) };
         let read = self.read_config(limit, tries_left).await;
         let now = self.ports.now();
         let mut memory = self.instance.config.borrow_mut();

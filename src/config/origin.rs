@@ -30,7 +30,10 @@ impl Origin {
         let is_port = |text: &str| parse_within(text, 1, u16::MAX).is_some();
         let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
         (is_allowed && is_origin && has_good_port && !host.is_empty()).then(|| {
-            let digest = sha256_of_fields([b"origin", origin.to_ascii_lowercase().as_bytes()]);
+            let (default_port, lower_case) =
+                (if scheme == "https" { ":443" } else { ":80" }, origin.to_ascii_lowercase());
+            let same = lower_case.strip_suffix(default_port).unwrap_or(&lower_case);
+            let digest = sha256_of_fields([b"origin", same.as_bytes()]);
             Self { text: origin.to_owned(), id: hex(&digest[..8]) }
         })
     }
@@ -63,6 +66,14 @@ fn is_loopback_v4(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_spellings_of_an_origin_have_one_id() {
+        let id = |text: &str| Origin::parse(text).unwrap().id().to_owned();
+        assert_eq!(id("https://identity.example:443/"), id("https://Identity.example"));
+        assert_ne!(id("https://identity.example:8443"), id("https://identity.example"));
+        assert_ne!(id("http://127.0.0.1:443"), id("http://127.0.0.1"));
+    }
 
     #[test]
     fn origin_that_could_expose_the_credential_is_refused() {

@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn unsaved_calls_and_pauses_are_merged_once() {
         let mut known = after_calls(&[0, 1]);
-        let mut unsaved = after_calls(&[1, 2, 3, 4]);
+        let mut unsaved = after_calls(&[1, 2, 3]);
         let failure = Failure::Unavailable(Cause::ServerError, None);
         let _ = unsaved.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
         for _ in 0..2 {

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::key::Key;
+use crate::config::Origin;
 
 /// The keys of the latest 400 tokens.
 ///
@@ -20,9 +21,11 @@ const ENTRY_BYTES: usize = NAME_BYTES + 32;
 const INDEX_LIMIT: usize = 400;
 
 impl Index {
-    /// Store key of the index. It must change with the layout of the index, and with the
-    /// meaning of a [`Key`].
-    pub const KEY: &'static str = "token-index.2";
+    /// Store key of the index of an identity host, because only holders of that host's lease
+    /// write it. It must change with the layout of the index, and with the meaning of a [`Key`].
+    pub fn key(identity: &Origin) -> String {
+        ["token-index.2.", identity.id()].concat()
+    }
 
     /// Decodes an index; an empty one if the bytes are unreadable.
     pub fn decode(bytes: Vec<u8>) -> Self {
