@@ -81,7 +81,8 @@ impl<P: Ports> Broker<P> {
                 }
                 // That call may have ended since the look for the token.
                 let (found, now) = self.load(wanted).await;
-                let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING);
+                let is_news = |token: &Token| known.is_none_or(|known| token.expires_at > known.expires_at);
+                let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING && is_news(token));
                 let refused = Error::unavailable(Cause::QuotaUsedUp, retry_after);
                 return Ok(FetchOutcome::without_call(token.ok_or(refused)));
             }

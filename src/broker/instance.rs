@@ -52,7 +52,7 @@ pub(super) struct Remembered {
     pub(super) application: Rc<Application>,
     pub(super) credential: Rc<Credential>,
     pub(super) scopes: Scopes,
-    /// When the store last answered for this token, or accepted it.
+    /// When the store was last asked for this token, or the token was fetched.
     pub(super) looked_at: Timestamp,
     /// Token that the store held then, or that it did not accept; `None` if it held none.
     pub(super) token: Option<Rc<Token>>,

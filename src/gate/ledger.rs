@@ -137,8 +137,7 @@ impl Ledger {
     }
 
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
-    /// time at which it could still reach OfficeRnD, so a holder that dies has already used up
-    /// it.
+    /// time at which it could still reach OfficeRnD, so the call of a holder that dies counts.
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
         self.calls_ms = self.calls(now).collect();
         let reservation = Reservation(now + CALL_LIMIT);
