@@ -15,6 +15,8 @@ pub enum Rule {
     Ledger,
     /// A lease expires automatically.
     LeaseDeadline,
+    /// A call counts for 5 s longer than OfficeRnD's minute, because clocks differ.
+    ClockSkew,
     /// No call is made without the store before it has failed for 2 s.
     Patience,
 }

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
-/// Largest accepted difference between the clocks of two nodes. The broker treats records from
-/// further in the future as absent: the clock that wrote them was wrong, and must not block
-/// anything for as long as it was ahead.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
+/// Largest difference between the clocks of two nodes at which the gate keeps its promises.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// The broker treats records from further in the future as absent: the clock that wrote them was
+/// wrong, and must not block anything for as long as it was ahead.
+pub const FUTURE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Timestamp {
     /// The time `ms` milliseconds after the Unix epoch.
@@ -123,10 +125,10 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Whether a record that ends at `until` is in force. One that ends later than `longest` and
-/// [`CLOCK_SKEW`] from now was written by a wrong clock, and is not.
+/// [`FUTURE_LIMIT`] from now was written by a wrong clock, and is not.
 pub(crate) fn is_pending(until: Timestamp, now: Timestamp, longest: Duration) -> bool {
     let remaining = until.since(now);
-    !remaining.is_zero() && remaining <= longest + CLOCK_SKEW
+    !remaining.is_zero() && remaining <= longest + FUTURE_LIMIT
 }
 
 /// Whether `then` is less than `age` ago. If the clock has stepped back behind `then`, the

@@ -9,7 +9,7 @@ use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::record::{decode_whole, encode};
-use crate::time::{CLOCK_SKEW, Timestamp, is_pending, is_recent};
+use crate::time::{FUTURE_LIMIT, Timestamp, is_pending, is_recent};
 use crate::token::{Index, Key, LEAST_REMAINING, Token};
 
 /// How long an instance serves a token from memory before it asks the store again. This bounds
@@ -61,7 +61,7 @@ impl<P: Ports> Broker<P> {
             Ok(Some(bytes)) => {
                 // A clock that was wrong wrote a record from the future, so its expiry is wrong
                 // as well.
-                let latest = now + CLOCK_SKEW;
+                let latest = now + FUTURE_LIMIT;
                 let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
                 let token = self.open_record(&bytes, wanted).filter(is_ours);
                 let is_older =

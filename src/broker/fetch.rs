@@ -6,21 +6,22 @@ use std::time::Duration;
 use super::cache::is_refusal;
 use super::flight::FetchOutcome;
 use super::instance::Broker;
-use super::lease::LeaseAttempt;
+use super::lease::{LeaseAttempt, Watch};
 use super::ports::Ports;
 use super::wanted::Wanted;
 use crate::error::{Cause, Error};
 use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
 use crate::scope::ScopeRefusal;
-use crate::time::Timestamp;
 use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{CALL_LIMIT, Failure};
 
 /// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
-/// First and longest time between two tries for the lease.
+/// Shortest, first and longest time between two tries for the lease; up to as much is added at
+/// random.
+const LEASE_POLL_SHORTEST: Duration = Duration::from_millis(1);
 const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
 const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
 
@@ -37,23 +38,22 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
-        let started = self.ports.now();
-        // Measured in two ways, because the clock may step back.
-        let mut waited = Duration::ZERO;
+        let watch = Watch::begin(self.ports.now());
         let mut delay = LEASE_POLL_FIRST;
         loop {
-            let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), started).await {
+            let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), &watch).await {
                 Ok(outcome) => return outcome,
                 Err(obstacle) => obstacle,
             };
             // While the store fails, a usable token is good enough.
             let gives_up = need == Need::Early || (need == Need::Late && cause == Cause::StoreUnavailable);
-            if gives_up || waited.max(self.ports.now().since(started)) >= WAIT_LIMIT {
+            if gives_up || watch.lasts(self.ports.now()) >= WAIT_LIMIT {
                 return FetchOutcome::without_call(Err(Error::unavailable(cause, retry_after)));
             }
             let jitter = delay * u32::from(self.ports.random() as u8) / 255;
-            self.ports.sleep(delay + jitter).await;
-            waited += delay;
+            let pause = watch.left().map_or(delay + jitter, |left| left.clamp(LEASE_POLL_SHORTEST, delay + jitter));
+            self.ports.sleep(pause).await;
+            watch.wait(pause);
             delay = (delay * 2).min(LEASE_POLL_LONGEST);
         }
     }
@@ -67,16 +67,16 @@ impl<P: Ports> Broker<P> {
         wanted: &Wanted,
         need: Need,
         known: Option<&Token>,
-        started: Timestamp,
+        watch: &Watch,
     ) -> Result<FetchOutcome, (Cause, Duration)> {
         const STORE: (Cause, Duration) = (Cause::StoreUnavailable, RETRY_SOON);
         let attempt = match self.outcome_without_call(wanted, need, known).await {
-            None => self.acquire_lease(&wanted.config).await,
+            None => self.acquire_lease(&wanted.config, watch).await,
             // The store may work again, and have the token.
-            Some(Err(_)) if need == Need::Now && self.store_failed_only_before(started) => return Err(STORE),
+            Some(Err(_)) if need == Need::Now && self.store_failed_only_before(watch.started) => return Err(STORE),
             // The call that used up the quota may be fetching this very token.
             Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
-                if let Ok(Some(remaining)) = self.remaining_lease(&wanted.config).await {
+                if let Ok(Some(remaining)) = self.remaining_lease(&wanted.config, watch).await {
                     return Err((Cause::StillFetching, remaining.max(retry_after)));
                 }
                 // That call may have ended since the look for the token.
@@ -93,7 +93,7 @@ impl<P: Ports> Broker<P> {
             LeaseAttempt::Lost(remaining) => return Err((Cause::StillFetching, remaining)),
             // Without a store, the instance keeps the quota with its own flights and ledger.
             LeaseAttempt::NoStore => {
-                let is_patient = !self.store_is_down() || self.store_failed_only_before(started);
+                let is_patient = !self.store_is_down() || self.store_failed_only_before(watch.started);
                 if need != Need::Now || (is_patient && mutation::holds(Rule::Patience)) {
                     return Err(STORE);
                 }

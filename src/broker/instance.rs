@@ -34,6 +34,8 @@ pub struct Instance {
     /// Changes since the store last accepted the ledger. The store can lack them, even if it
     /// can be read.
     pub(super) unsaved_ledger: RefCell<Ledger>,
+    /// When the operator was last told that two clocks are too far apart.
+    pub(super) warned_of_clock_at: Cell<Option<Timestamp>>,
     /// Failures of the store, until an operation succeeds.
     pub(super) store_failures: Cell<Option<StoreFailures>>,
     /// Differs between the instances of a fleet, so that they renew at different times and name
@@ -70,6 +72,7 @@ impl Instance {
             flights: RefCell::default(),
             ledger: RefCell::default(),
             unsaved_ledger: RefCell::default(),
+            warned_of_clock_at: Cell::default(),
             store_failures: Cell::default(),
             random,
             requests_named: Cell::default(),

@@ -1,5 +1,6 @@
 //! Acquires and releases the lease in the store, by Fischer's algorithm on plain get and set.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::instance::Broker;
@@ -8,9 +9,48 @@ use super::store::{STORE_LIMIT, StoreFailed};
 use crate::config::Config;
 use crate::gate::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
 use crate::mutation::{self, Rule};
+use crate::time::Timestamp;
 
 /// How often reading back a written lease is tried while the store fails.
 const READ_BACK_TRIES: usize = 3;
+
+/// Another request's lease, as a fetch has seen it. A lease that has not changed for its whole
+/// life is over, whatever the clocks of its holder and of this host say. Time is the sum of this
+/// fetch's pauses, because the clock may step.
+pub(super) struct Watch {
+    /// When the fetch began.
+    pub(super) started: Timestamp,
+    seen: Cell<Option<(Lease, Duration)>>,
+    waited: Cell<Duration>,
+}
+
+impl Watch {
+    pub(super) fn begin(started: Timestamp) -> Self {
+        Self { started, seen: Cell::default(), waited: Cell::default() }
+    }
+
+    /// How long the fetch has lasted. Measured in two ways, because the clock may step back.
+    pub(super) fn lasts(&self, now: Timestamp) -> Duration {
+        self.waited.get().max(now.since(self.started))
+    }
+
+    pub(super) fn wait(&self, pause: Duration) {
+        self.waited.set(self.waited.get() + pause);
+    }
+
+    /// Time until a lease that was seen is over.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let (_, since) = self.seen.get()?;
+        Some((since + LEASE_LIFE).saturating_sub(self.waited.get()))
+    }
+
+    fn is_over(&self, lease: Lease) -> bool {
+        if self.seen.get().is_none_or(|(seen, _)| seen != lease) {
+            self.seen.set(Some((lease, self.waited.get())));
+        }
+        self.left().is_some_and(|left| left.is_zero()) && mutation::holds(Rule::LeaseDeadline)
+    }
+}
 
 pub(super) enum LeaseAttempt {
     Won(Lease),
@@ -21,9 +61,9 @@ pub(super) enum LeaseAttempt {
 
 impl<P: Ports> Broker<P> {
     /// Tries once to acquire the lease, by Fischer's algorithm.
-    pub(super) async fn acquire_lease(&self, config: &Config) -> LeaseAttempt {
+    pub(super) async fn acquire_lease(&self, config: &Config, watch: &Watch) -> LeaseAttempt {
         let started = self.ports.now();
-        match self.remaining_lease(config).await {
+        match self.remaining_lease(config, watch).await {
             Err(StoreFailed) => return LeaseAttempt::NoStore,
             Ok(Some(remaining)) => return LeaseAttempt::Lost(remaining),
             Ok(None) => {}
@@ -54,16 +94,24 @@ impl<P: Ports> Broker<P> {
     }
 
     /// The remaining time of another request's lease; `None` if the lease is free.
-    pub(super) async fn remaining_lease(&self, config: &Config) -> Result<Option<Duration>, StoreFailed> {
+    pub(super) async fn remaining_lease(
+        &self,
+        config: &Config,
+        watch: &Watch,
+    ) -> Result<Option<Duration>, StoreFailed> {
         let bytes = self.get(&lease_key(&config.identity)).await?.unwrap_or_default();
         if bytes.is_empty() {
             return Ok(None);
         }
-        let lease = Lease::decode(&bytes);
-        if lease.is_none() {
+        let Some(lease) = Lease::decode(&bytes) else {
             self.ports.warn("the store contains a lease that this version cannot read; it is treated as absent");
+            return Ok(None);
+        };
+        let now = self.ports.now();
+        if lease.is_from_the_future(now) {
+            self.warn_of_clock(now);
         }
-        Ok(lease.and_then(|lease| lease.remaining(self.ports.now())))
+        Ok(lease.remaining(now).filter(|_| !watch.is_over(lease)))
     }
 
     /// Whether this request still has the lease, by the store.
@@ -99,7 +147,7 @@ mod tests {
         let key = lease_key(&config.identity);
         ports.0.store.borrow_mut().insert(key.clone(), held.to_vec());
         ports.0.outcomes.replace(outcomes.iter().copied().collect());
-        match finish(ports.broker().acquire_lease(&config)) {
+        match finish(ports.broker().acquire_lease(&config, &Watch::begin(at(0)))) {
             LeaseAttempt::Won(lease) => {
                 assert_eq!(ports.0.store.borrow()[&key], lease.encode());
                 "won".to_owned()
@@ -115,8 +163,8 @@ mod tests {
             assert_eq!(acquire(&TestPorts::default(), held, outcomes), expected, "{held:?} {outcomes:?}");
         };
         check(b"", &[], "won");
-        check(&lease_until(5), &[], "lost for 5 s");
-        check(&lease_until(0), &[], "won");
+        check(&lease_until(5), &[], "lost for 10 s");
+        check(&lease_until(0), &[], "lost for 5 s");
         check(b"garbage", &[], "won");
         // The operations: get, set, get. Each is tried twice.
         check(b"", &[false, true], "won");
@@ -124,6 +172,38 @@ mod tests {
         check(b"", &[true, false, false], "no store");
         check(b"", &[true, true, false, false], "won");
         check(b"", &[true, true, false, false, false, false, false, false], "no store");
+    }
+
+    #[test]
+    fn lease_that_does_not_change_for_its_life_is_over() {
+        let (ports, config, watch) = (TestPorts::default(), wanted().config, Watch::begin(at(0)));
+        let remaining = |held: Vec<u8>| {
+            ports.0.store.borrow_mut().insert(lease_key(&config.identity), held);
+            finish(ports.broker().remaining_lease(&config, &watch)).unwrap().is_some()
+        };
+        assert!(remaining(lease_until(11)));
+        watch.wait(LEASE_LIFE - Duration::from_millis(1));
+        assert!(remaining(lease_until(11)));
+        watch.wait(Duration::from_millis(1));
+        assert!(!remaining(lease_until(11)));
+        assert!(remaining(lease_until(12)), "another one");
+    }
+
+    #[test]
+    fn clock_that_is_more_than_5_s_ahead_is_told_once_a_minute() {
+        let (ports, config) = (TestPorts::default(), wanted().config);
+        let broker = ports.broker();
+        let count = |seconds: u64, until: u64| {
+            ports.0.seconds.set(seconds);
+            ports.0.store.borrow_mut().insert(lease_key(&config.identity), lease_until(until));
+            finish(broker.remaining_lease(&config, &Watch::begin(at(0)))).unwrap();
+            ports.0.warnings.borrow().len()
+        };
+        assert_eq!(count(0, 16), 0);
+        assert_eq!(count(0, 17), 1);
+        assert_eq!(count(59, 80), 1);
+        assert_eq!(count(60, 80), 2);
+        assert!(ports.0.warnings.borrow()[0].contains("more than 5 s ahead"));
     }
 
     #[test]

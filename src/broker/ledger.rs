@@ -1,5 +1,7 @@
 //! Keeps the ledger in memory and in the store alike, and asks it whether a call may be made.
 
+use std::time::Duration;
+
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store::StoreFailed;
@@ -7,7 +9,10 @@ use super::wanted::Wanted;
 use crate::config::Config;
 use crate::error::Error;
 use crate::gate::{Ledger, Need, Reservation, ledger_key};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, is_recent};
+
+/// Shortest time between two warnings about clocks.
+const CLOCK_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<P: Ports> Broker<P> {
     /// The problem that `/readyz` reports if there is a configuration: it has a mistake, the
@@ -46,12 +51,28 @@ impl<P: Ports> Broker<P> {
         wanted.with_credential(self.instance.ledger.borrow().credential_in_use(&wanted.application, self.ports.now()))
     }
 
+    /// Tells the operator, at most once a minute, that two clocks are too far apart.
+    pub(super) fn warn_of_clock(&self, now: Timestamp) {
+        let warned_at = &self.instance.warned_of_clock_at;
+        if !warned_at.get().is_some_and(|at| is_recent(at, now, CLOCK_WARNING_INTERVAL)) {
+            warned_at.set(Some(now));
+            self.ports.warn(
+                "a record in the store is from a clock that is more than 5 s ahead of this host's: set both clocks, or \
+                 OfficeRnD may get too many calls",
+            );
+        }
+    }
+
     /// Replaces the ledger in memory with the store's, plus the changes that the store lacks. A
     /// missing or unreadable ledger changes nothing.
     pub(super) async fn load_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
         if let Some(bytes) = self.get(&ledger_key(&config.identity)).await? {
             match Ledger::decode(&bytes) {
                 Some(mut ledger) => {
+                    let now = self.ports.now();
+                    if ledger.is_from_the_future(now) {
+                        self.warn_of_clock(now);
+                    }
                     ledger.absorb(&self.instance.unsaved_ledger.borrow());
                     self.instance.ledger.replace(ledger);
                 }

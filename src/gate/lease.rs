@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Origin;
 use crate::mutation::{self, Rule};
 use crate::record::{decode_whole, encode};
-use crate::time::{Timestamp, is_pending};
+use crate::time::{CLOCK_SKEW, Timestamp, is_pending};
 use crate::upstream::CALL_LIMIT;
 
 /// Store key of the lease for calls to an identity host, 22 bytes.
@@ -53,12 +53,20 @@ impl Lease {
         self.until_ms.since(now).saturating_sub(LEASE_MARGIN).min(CALL_LIMIT)
     }
 
-    /// How long the lease still blocks others; `None` if it has expired.
+    /// How long the lease still blocks others, whose clocks may be ahead of its holder's by
+    /// [`CLOCK_SKEW`]; `None` if it has expired.
     pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
         if !mutation::holds(Rule::LeaseDeadline) {
             return Some(LEASE_LIFE);
         }
-        is_pending(self.until_ms, now, LEASE_LIFE).then(|| self.until_ms.since(now).min(LEASE_LIFE))
+        let until = self.until_ms + CLOCK_SKEW;
+        let longest = LEASE_LIFE + CLOCK_SKEW;
+        is_pending(until, now, longest).then(|| until.since(now).min(longest))
+    }
+
+    /// Whether the clock of the holder is ahead by more than [`CLOCK_SKEW`].
+    pub fn is_from_the_future(&self, now: Timestamp) -> bool {
+        self.until_ms > now + LEASE_LIFE + CLOCK_SKEW
     }
 }
 
@@ -74,8 +82,10 @@ mod tests {
     fn lease_leaves_time_for_a_whole_call_and_no_more() {
         let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
         assert_eq!(Lease::decode(&lease.encode()), Some(lease));
-        assert_eq!(lease.remaining(at(0)), Some(LEASE_LIFE));
-        assert_eq!(lease.remaining(at(11)), None);
+        assert_eq!(lease.remaining(at(0)), Some(LEASE_LIFE + CLOCK_SKEW));
+        // A holder whose clock is 5 s behind still calls.
+        assert_eq!(lease.remaining(at(11)), Some(CLOCK_SKEW));
+        assert_eq!(lease.remaining(at(16)), None);
         assert_eq!(lease.time_to_call(at(0)), CALL_LIMIT);
         assert_eq!(lease.time_to_call(at(8)), Duration::from_millis(2500));
         assert_eq!(lease.time_to_call(at(20)), Duration::ZERO);
@@ -85,6 +95,8 @@ mod tests {
     fn lease_from_a_wrong_clock_is_ignored() {
         let lease = Lease { holder: 1, until_ms: at(100_000) };
         assert_eq!(lease.remaining(at(0)), None);
-        assert_eq!(lease.remaining(at(100_000 - 20)), Some(LEASE_LIFE));
+        assert_eq!(lease.remaining(at(100_000 - 20)), Some(LEASE_LIFE + CLOCK_SKEW));
+        assert!(lease.is_from_the_future(at(100_000 - 17)));
+        assert!(!lease.is_from_the_future(at(100_000 - 16)));
     }
 }

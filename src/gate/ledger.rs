@@ -13,7 +13,7 @@ use crate::error::{Cause, Error};
 use crate::mutation::{self, Rule};
 use crate::record::{decode_whole, encode};
 use crate::scope::ScopeRefusal;
-use crate::time::{CLOCK_SKEW, Timestamp};
+use crate::time::{CLOCK_SKEW, FUTURE_LIMIT, Timestamp};
 use crate::upstream::{CALL_LIMIT, Failure};
 
 /// Store key of the ledger of calls to an identity host, 23 bytes.
@@ -21,8 +21,9 @@ pub fn ledger_key(identity: &Origin) -> String {
     ["ledger.", identity.id()].concat()
 }
 
-/// Window of OfficeRnD's call quota.
-const WINDOW: Duration = Duration::from_secs(60);
+/// Window of OfficeRnD's call quota: a minute. A call counts for longer, because the clock that
+/// recorded it may be behind by [`CLOCK_SKEW`].
+const WINDOW: Duration = Duration::from_secs(60).saturating_add(CLOCK_SKEW);
 
 /// Calls of a window that are reserved for requests without a usable token.
 const CALLS_LEFT_BY_RENEWALS: usize = 2;
@@ -132,7 +133,8 @@ impl Ledger {
     /// wrong clock and do not count.
     fn calls(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
         let latest = now + CALL_LIMIT;
-        let counts = move |call: &Timestamp| *call + WINDOW > now && call.since(latest) <= CLOCK_SKEW;
+        let window = if mutation::holds(Rule::ClockSkew) { WINDOW } else { WINDOW - CLOCK_SKEW };
+        let counts = move |call: &Timestamp| *call + window > now && call.since(latest) <= FUTURE_LIMIT;
         self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
     }
 
@@ -206,6 +208,11 @@ impl Ledger {
         Error::unavailable(cause, length)
     }
 
+    /// Whether a call was recorded by a clock that is ahead by more than [`CLOCK_SKEW`].
+    pub fn is_from_the_future(&self, now: Timestamp) -> bool {
+        self.calls_ms.last().is_some_and(|call| *call > now + CALL_LIMIT + CLOCK_SKEW)
+    }
+
     pub(super) fn insert(&mut self, call: Timestamp) {
         let place = self.calls_ms.partition_point(|other| *other <= call);
         self.calls_ms.insert(place, call);
@@ -272,14 +279,14 @@ mod tests {
         };
         check(&[], 0, Need::Now, 0);
         check(&[0, 1, 2, 3], 4, Need::Now, 0);
-        check(&[0, 1, 2, 3, 4], 4, Need::Now, 56);
-        check(&[0, 1, 2, 3, 4], 59, Need::Now, 1);
-        check(&[0, 1, 2, 3, 4], 60, Need::Now, 0);
-        check(&[0, 30, 30, 30, 30, 30], 31, Need::Now, 59);
+        check(&[0, 1, 2, 3, 4], 4, Need::Now, 61);
+        check(&[0, 1, 2, 3, 4], 64, Need::Now, 1);
+        check(&[0, 1, 2, 3, 4], 65, Need::Now, 0);
+        check(&[0, 30, 30, 30, 30, 30], 31, Need::Now, 64);
         for need in [Need::Early, Need::Late] {
             check(&[0, 1], 2, need, 0);
-            check(&[0, 1, 2], 3, need, 57);
-            check(&[0, 1, 2, 3, 4], 4, need, 58);
+            check(&[0, 1, 2], 3, need, 62);
+            check(&[0, 1, 2, 3, 4], 4, need, 63);
         }
     }
 
@@ -295,18 +302,18 @@ mod tests {
     fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
         let reservation = ledger.reserve(at(0));
-        assert_eq!(ledger.calls(at(69)).count(), 1, "its holder may have died");
-        assert_eq!(ledger.calls(at(70)).count(), 0);
+        assert_eq!(ledger.calls(at(74)).count(), 1, "its holder may have died");
+        assert_eq!(ledger.calls(at(75)).count(), 0);
         ledger.settle_success(reservation, at(3), &credential("s"));
-        assert_eq!(ledger.calls(at(62)).count(), 1);
-        assert_eq!(ledger.calls(at(63)).count(), 0);
+        assert_eq!(ledger.calls(at(67)).count(), 1);
+        assert_eq!(ledger.calls(at(68)).count(), 0);
     }
 
     #[test]
     fn ledger_from_a_wrong_clock_blocks_nothing() {
         let ledger = after_calls(&[100_000; 5]);
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
-        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 70, "but a clock may be a little ahead");
+        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 75, "but a clock may be a little ahead");
         let mut ledger = Ledger::default();
         let failure = Failure::Unavailable(Cause::RateLimited, None);
         let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);
@@ -422,7 +429,7 @@ mod tests {
         for _ in 0..2 {
             known.absorb(&unsaved);
             assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");
-            assert_eq!(wait(&known, 5, Need::Now, "s"), 55, "neither the budget nor the pause is forgotten");
+            assert_eq!(wait(&known, 5, Need::Now, "s"), 60, "neither the budget nor the pause is forgotten");
         }
     }
 }

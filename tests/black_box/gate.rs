@@ -23,7 +23,7 @@ fn generous() -> Config {
 fn check_told_to_retry(answer: &Answer) {
     assert_eq!((answer.status, answer.error().as_str()), (503, "temporarily_unavailable"));
     let told = answer.retry_after().unwrap_or_else(|| panic!("no Retry-After: {answer:?}"));
-    assert!((1..=60).contains(&told), "{answer:?}");
+    assert!((1..=66).contains(&told), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,10 +77,10 @@ async fn sixth_scope_set_in_a_minute_gets_503_with_retry_after() {
     let answers =
         [broker.nightly(&scopes[5]).await, broker.nightly(&scopes[6]).await, broker.nightly(&scopes[5]).await];
     answers.iter().for_each(check_told_to_retry);
-    // The next call is allowed when the first of the five is a minute old.
+    // The next call is allowed when the first of the five is a minute old by every clock.
     let told = answers[0].retry_after().unwrap();
     let oldest = broker.calls()[0].at.elapsed().as_secs();
-    assert!((58..=61).contains(&(told + oldest)), "{told} s, and the first call was {oldest} s ago");
+    assert!((63..=66).contains(&(told + oldest)), "{told} s, and the first call was {oldest} s ago");
     // Scope sets with a token are still served. Another host on the same store has the same
     // quota.
     for scope in &scopes[..5] {

@@ -23,6 +23,7 @@ fn each_disabled_rule_breaks_an_invariant() {
         (Rule::SecondLook, &["after the last call for it"]),
         (Rule::Ledger, &["calls in a minute"]),
         (Rule::LeaseDeadline, &["gets no token although all faults have ended"]),
+        (Rule::ClockSkew, &["calls in a minute"]),
         (Rule::Patience, &["got no token although the store has one"]),
     ] {
         let violation =

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::World;
 use crate::officernd::Mood;
 
-/// Largest step of a clock away from the true time, in milliseconds.
-pub(super) const LARGEST_STEP: i64 = 3000;
+/// Largest error of a clock, in milliseconds: two clocks may be 5 s apart, or one before and after
+/// a step.
+pub(super) const LARGEST_STEP: i64 = 2500;
 
 /// Behaviour of the store at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
