@@ -19,12 +19,6 @@ use crate::upstream::{CALL_LIMIT, Failure};
 /// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
 
-/// Shortest, first and longest time between two tries for the lease; up to as much is added at
-/// random.
-const LEASE_POLL_SHORTEST: Duration = Duration::from_millis(1);
-const LEASE_POLL_FIRST: Duration = Duration::from_millis(50);
-const LEASE_POLL_LONGEST: Duration = Duration::from_millis(250);
-
 /// A call does not begin if the lease leaves it less time than this.
 const SHORTEST_CALL: Duration = Duration::from_secs(2);
 
@@ -39,7 +33,6 @@ impl<P: Ports> Broker<P> {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
         let watch = Watch::begin(self.ports.now());
-        let mut delay = LEASE_POLL_FIRST;
         loop {
             let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), &watch).await {
                 Ok(outcome) => return outcome,
@@ -50,11 +43,7 @@ impl<P: Ports> Broker<P> {
             if gives_up || watch.lasts(self.ports.now()) >= WAIT_LIMIT {
                 return FetchOutcome::without_call(Err(Error::unavailable(cause, retry_after)));
             }
-            let jitter = delay * u32::from(self.ports.random() as u8) / 255;
-            let pause = watch.left().map_or(delay + jitter, |left| left.clamp(LEASE_POLL_SHORTEST, delay + jitter));
-            self.ports.sleep(pause).await;
-            watch.wait(pause);
-            delay = (delay * 2).min(LEASE_POLL_LONGEST);
+            self.wait_for_change(&wanted.config, &watch, WAIT_LIMIT).await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Answers an authorized request with a token: from the cache if one has enough life, otherwise
 //! by a fetch.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -163,7 +164,8 @@ impl<P: Ports> Broker<P> {
         let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
         let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
         let in_flight = self.instance.flight(wanted.key()).is_some();
-        let fetch = Box::pin(self.clone().obtain(wanted, need));
+        let leads = Rc::new(Cell::new(false));
+        let fetch = Box::pin(self.clone().obtain(wanted, need, leads.clone()));
         let deadline = pin!(self.ports.sleep(patience));
         let ended = select(fetch, deadline).await;
         let at = self.ports.now();
@@ -172,13 +174,13 @@ impl<P: Ports> Broker<P> {
                 let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
                 TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
             }
-            // A call may be in progress, and its token must not be lost: the fetch continues as
-            // follow-up.
+            // If this request leads the fetch, a call may be in progress, and its token must not be
+            // lost: the fetch continues as follow-up.
             Either::Right(((), fetch)) => TokenOutcome {
                 token: Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)),
                 source,
                 upstream: None,
-                followup: Some(Box::pin(async move { drop(fetch.await) })),
+                followup: leads.get().then(|| Box::pin(async move { drop(fetch.await) }) as Followup),
                 at,
             },
         }

@@ -1,7 +1,7 @@
 //! Lets requests of an instance share one fetch: the first leads it, the others wait for its
 //! outcome.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::wanted::Wanted;
 use crate::gate::Need;
 use crate::token::Key;
 
-/// How often a request checks whether the fetch that it waits for has ended.
-const FLIGHT_POLL: Duration = Duration::from_millis(10);
+/// First and longest time between two looks at the fetch that a request waits for.
+const FLIGHT_POLL_FIRST: Duration = Duration::from_millis(10);
+const FLIGHT_POLL_LONGEST: Duration = Duration::from_millis(100);
 
 /// The leading side of a flight. Dropping it removes the flight, because a host may drop a
 /// request at any await.
@@ -42,11 +43,13 @@ impl Drop for Lead {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Waits for the running fetch of the same key, or leads a new one.
-    pub(super) async fn obtain(self, wanted: Wanted, need: Need) -> FetchOutcome {
+    /// Waits for the running fetch of the same key, or leads a new one; `leads` says which.
+    pub(super) async fn obtain(self, wanted: Wanted, need: Need, leads: Rc<Cell<bool>>) -> FetchOutcome {
+        let mut poll = FLIGHT_POLL_FIRST;
         loop {
             let Some(flight) = self.instance.flight(wanted.key()) else {
                 let lead = Lead::start(self.instance.clone(), wanted.key(), need);
+                leads.set(true);
                 let outcome = self.fetch(&wanted, need).await;
                 lead.land(outcome.clone());
                 return outcome;
@@ -54,7 +57,10 @@ impl<P: Ports> Broker<P> {
             loop {
                 let landed = flight.landed.borrow().clone();
                 match landed {
-                    None => self.ports.sleep(FLIGHT_POLL).await,
+                    None => {
+                        self.ports.sleep(poll).await;
+                        poll = (poll * 2).min(FLIGHT_POLL_LONGEST);
+                    }
                     // That fetch gave up early because it needed the token less. This request
                     // tries again.
                     Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,

@@ -11,6 +11,12 @@ use crate::gate::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
 use crate::mutation::{self, Rule};
 use crate::time::Timestamp;
 
+/// Shortest, first and longest time between two looks at the lease; up to as much is added at
+/// random.
+const POLL_SHORTEST: Duration = Duration::from_millis(1);
+const POLL_FIRST: Duration = Duration::from_millis(50);
+const POLL_LONGEST: Duration = Duration::from_millis(250);
+
 /// How often reading back a written lease is tried while the store fails.
 const READ_BACK_TRIES: usize = 3;
 
@@ -22,11 +28,12 @@ pub(super) struct Watch {
     pub(super) started: Timestamp,
     seen: Cell<Option<(Lease, Duration)>>,
     waited: Cell<Duration>,
+    next_pause: Cell<Duration>,
 }
 
 impl Watch {
     pub(super) fn begin(started: Timestamp) -> Self {
-        Self { started, seen: Cell::default(), waited: Cell::default() }
+        Self { started, seen: Cell::default(), waited: Cell::default(), next_pause: Cell::new(POLL_FIRST) }
     }
 
     /// How long the fetch has lasted. Measured in two ways, because the clock may step back.
@@ -34,12 +41,16 @@ impl Watch {
         self.waited.get().max(now.since(self.started))
     }
 
-    pub(super) fn wait(&self, pause: Duration) {
+    fn wait(&self, pause: Duration) {
         self.waited.set(self.waited.get() + pause);
     }
 
+    fn lease(&self) -> Option<Lease> {
+        self.seen.get().map(|(lease, _)| lease)
+    }
+
     /// Time until a lease that was seen is over.
-    pub(super) fn left(&self) -> Option<Duration> {
+    fn left(&self) -> Option<Duration> {
         let (_, since) = self.seen.get()?;
         Some((since + LEASE_LIFE).saturating_sub(self.waited.get()))
     }
@@ -85,7 +96,11 @@ impl<P: Ports> Broker<P> {
         for _ in 0..READ_BACK_TRIES {
             match self.get_now(&lease_key(&config.identity)).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
-                Ok(_) => return LeaseAttempt::Lost(LEASE_LIFE),
+                Ok(found) => {
+                    let winner = found.and_then(|found| Lease::decode(&found));
+                    let _ = winner.is_some_and(|winner| watch.is_over(winner));
+                    return LeaseAttempt::Lost(LEASE_LIFE);
+                }
                 Err(StoreFailed) if self.store_is_down() => break,
                 Err(StoreFailed) => self.ports.sleep(LEASE_WAIT).await,
             }
@@ -112,6 +127,28 @@ impl<P: Ports> Broker<P> {
             self.warn_of_clock(now);
         }
         Ok(lease.remaining(now).filter(|_| !watch.is_over(lease)))
+    }
+
+    /// Pauses, and goes on pausing while another request keeps the lease that the fetch has seen,
+    /// until the fetch has lasted for `longest`. Only the lease is read meanwhile, so a crowd that
+    /// waits costs the store little.
+    pub(super) async fn wait_for_change(&self, config: &Config, watch: &Watch, longest: Duration) {
+        loop {
+            let delay = watch.next_pause.get();
+            let most = delay + delay * u32::from(self.ports.random() as u8) / 255;
+            let pause = watch.left().map_or(most, |left| left.clamp(POLL_SHORTEST, most));
+            self.ports.sleep(pause).await;
+            watch.wait(pause);
+            watch.next_pause.set((delay * 2).min(POLL_LONGEST));
+            let seen = watch.lease();
+            if seen.is_none() || watch.lasts(self.ports.now()) >= longest {
+                return;
+            }
+            let is_kept = matches!(self.remaining_lease(config, watch).await, Ok(Some(_))) && watch.lease() == seen;
+            if !is_kept {
+                return;
+            }
+        }
     }
 
     /// Whether this request still has the lease, by the store.

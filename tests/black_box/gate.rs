@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_host::sandbox::{Answer as Upstream, Config};
-use broker_host::{Fail, Faults, KeyValue};
+use broker_host::{Fail, Faults, KeyValue, Reuse};
 use http::StatusCode;
 use officernd_token_broker::gate::{lease_key, ledger_key};
 use serde_json::json;
@@ -35,6 +35,56 @@ async fn two_hundred_cold_requests_make_one_call() {
     let counts = broker.server.counts();
     assert!(counts.instances > 1, "the requests did not arrive at once: {counts:?}");
     assert_eq!(counts.traps, 0, "{}", broker.server.output());
+}
+
+/// Sends cold requests at once to a new broker, and prints what they cost the store.
+async fn cold_crowd(what: &str, count: usize, setup: Setup) -> Broker {
+    let broker = setup.start().await;
+    let answers = all_at_once(&[&broker], count, MEMBERS).await;
+    let counts = broker.server.counts();
+    println!(
+        "{count} cold requests, {what}: {} instances, {} get, {} set, {} timers, {} calls",
+        counts.instances,
+        counts.get,
+        counts.set,
+        counts.timers,
+        broker.calls().len()
+    );
+    assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
+    broker
+}
+
+/// An instance for each request, as on Akamai Functions today.
+fn without_reuse() -> Reuse {
+    Reuse { max_requests: 1, max_concurrent: 1, ..Reuse::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundred_cold_requests_in_an_instance_each_make_one_call() {
+    let _alone = crowd().await;
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start().await.unwrap();
+    for (what, key_value) in [
+        ("an instance each, in memory", KeyValue::memory()),
+        ("an instance each, SQLite", KeyValue::sqlite(folder.path()).unwrap()),
+        ("an instance each, Redis", redis.key_value()),
+    ] {
+        cold_crowd(what, 100, Setup { key_value, reuse: without_reuse(), sandbox: generous(), ..Setup::default() })
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cold_crowd_in_one_instance_costs_the_store_one_fetch() {
+    let _alone = crowd().await;
+    let mut setup = Setup::in_one_instance();
+    setup.reuse.max_concurrent = 100;
+    let broker = cold_crowd("one instance", 100, setup).await;
+    let counts = broker.server.counts();
+    // Each of the requests reads the token once, and one of them fetches it.
+    assert!(counts.store_calls() <= 100 + 20, "{counts:?}");
+    // One timer for each request's deadline, and looks at the fetch that become rare.
+    assert!(counts.timers <= 100 * 12, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,7 +131,13 @@ impl World {
     /// newest value, so Fischer's condition holds, but much may have happened since the
     /// previous read.
     pub(crate) fn delay_of_a_read(&self) -> Duration {
-        if self.chance(3) { self.between(Duration::ZERO, Duration::from_millis(300)) } else { Duration::ZERO }
+        // Not where a fetch is dropped at each await: the request to be dropped must lead it.
+        let is_eventful = !self.scenario.eventful.is_zero();
+        if is_eventful && self.chance(3) {
+            self.between(Duration::ZERO, Duration::from_millis(300))
+        } else {
+            Duration::ZERO
+        }
     }
 
     pub(crate) fn upstream_latency(&self) -> (Duration, Duration) {
