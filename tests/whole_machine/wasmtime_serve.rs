@@ -80,6 +80,8 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
         "several requests at a time, which the command of docs/hosts.md forbids",
         &[
+            "gate::cold_crowd_in_one_instance_costs_the_store_one_fetch",
+            "gate::hundred_cold_requests_in_an_instance_each_make_one_call",
             "gate::two_hundred_cold_requests_make_one_call",
             "audit::audit_lines_match_their_schema_and_page",
             "token::sixteen_requests_in_one_instance_make_one_call",
