@@ -1,24 +1,28 @@
 //! Turns an authorized request into a token: from memory, from the store, or through the gate
 //! from OfficeRnD.
 //!
-//! `issue` and `revoke` answer requests. `lead` makes requests share a fetch, `fetch` waits for
-//! the lease, and `call` asks OfficeRnD. `cache`, `ledger` and `lease` keep tokens, the ledger and
-//! the lease in the store; `store` puts a deadline on each operation, and
-//! `store_failures` remembers which failed. `variables` reads the
-//! configuration, and `config_memory` keeps it. `wanted` says what a fetch is for, `flight` how it
-//! ended. `instance` is what an instance remembers, and `ports` is the outside world.
+//! `issue`, `revoke` and `readiness` answer requests. `lead` makes requests share a fetch, `look`
+//! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, and `finish`
+//! writes what is left after the answer. `cache`, `ledger` and `lease` keep tokens, the ledger and
+//! the lease in the store; `store` puts a deadline on each operation, and `store_failures`
+//! remembers which failed. `variables` reads the configuration, and `config_memory` keeps it.
+//! `wanted` says what a fetch is for, `flight` how it ended. `instance` is what an instance
+//! remembers, and `ports` is the outside world.
 
 mod cache;
 mod call;
 mod config_memory;
 mod fetch;
+mod finish;
 mod flight;
 mod instance;
 mod issue;
 mod lead;
 mod lease;
 mod ledger;
+mod look;
 mod ports;
+mod readiness;
 mod revoke;
 mod store;
 mod store_failures;

@@ -200,7 +200,7 @@ async fn authenticate_and_revoke<P: Ports>(
     let config = broker.config(audit.time).await?;
     let (client_request, caller) = authenticate(&config, request, audit)?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
-    broker.revoke(&config, &caller, token.expose()).await
+    broker.revoke(&config, &caller, token.expose(), audit.time).await
 }
 
 /// The metadata endpoint (RFC 8414): what the broker offers and where. It reveals nothing about

@@ -15,8 +15,12 @@ pub enum Rule {
     Ledger,
     /// A lease expires automatically.
     LeaseDeadline,
+    /// Nothing is written under a lease that is about to expire.
+    LeaseEnd,
     /// A call counts for 5 s longer than OfficeRnD's minute, because clocks differ.
     ClockSkew,
+    /// What was called for without the store is written once the store works again.
+    SaveLater,
     /// No call is made without the store before it has failed for 2 s.
     Patience,
 }

@@ -22,7 +22,7 @@ pub static HEADERS: [HeaderName; 1] = [RETRY_AFTER];
 pub const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Longest duration of a call to OfficeRnD: connecting, sending, and reading the answer.
-pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+pub const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 /// Longest lifetime that is believed. Tokens live an hour; a shorter lifetime than the true one
 /// only makes callers ask again sooner.

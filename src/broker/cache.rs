@@ -3,14 +3,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
-use crate::config::Config;
 use crate::record::{decode_whole, encode};
 use crate::time::{FUTURE_LIMIT, Timestamp, is_pending, is_recent};
-use crate::token::{Index, Key, LEAST_REMAINING, Token};
+use crate::token::{Index, LEAST_REMAINING, Token};
 
 /// How long an instance serves a token from memory before it asks the store again. This bounds
 /// how late it notices a token that another instance fetched or revoked.
@@ -18,6 +19,16 @@ const TOKEN_MEMORY: Duration = Duration::from_secs(2);
 
 /// How long the broker remembers that OfficeRnD refused these scopes.
 const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// What a look for a token in the store found.
+pub(super) struct Loaded {
+    /// The token, from the store or from memory.
+    pub(super) token: Option<Rc<Token>>,
+    /// When the store answered.
+    pub(super) at: Timestamp,
+    /// Whether it did.
+    pub(super) outcome: Result<(), StoreFailed>,
+}
 
 impl<P: Ports> Broker<P> {
     /// Returns the remembered token if the store was asked recently. During a rotation the
@@ -35,11 +46,11 @@ impl<P: Ports> Broker<P> {
     /// can take a second of a token's life. During a rotation a usable token of the other
     /// credential is as good.
     pub(super) async fn load_any(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
-        let (found, now) = self.load(wanted).await;
+        let Loaded { token: found, at: now, .. } = self.load(wanted).await;
         let is_usable = |token: &Rc<Token>, now| token.remaining(now) >= LEAST_REMAINING;
         match wanted.with_other_credential() {
             Some(other) if !found.as_ref().is_some_and(|token| is_usable(token, now)) => {
-                let (others, now) = self.load(&other).await;
+                let Loaded { token: others, at: now, .. } = self.load(&other).await;
                 (others.filter(|token| is_usable(token, now)).or(found), now)
             }
             _ => (found, now),
@@ -47,13 +58,13 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Asks the store for the token of one credential, and remembers the answer. Memory stands
-    /// in when the store fails, or when the store did not accept the token. Also returns the
-    /// time of the answer.
-    pub(super) async fn load(&self, wanted: &Wanted) -> (Option<Rc<Token>>, Timestamp) {
+    /// in when the store fails, or when the store did not accept the token.
+    pub(super) async fn load(&self, wanted: &Wanted) -> Loaded {
         let found = self.get(&wanted.key().of_token()).await;
         let now = self.ports.now();
         let (remembered, is_unsaved) =
             self.instance.remembered(wanted, |known| (known.token.clone(), known.is_unsaved)).unwrap_or_default();
+        let outcome = found.as_ref().map(|_| ()).map_err(|failed| *failed);
         let (token, is_unsaved) = match found {
             Err(StoreFailed) => (remembered, is_unsaved),
             Ok(None) if is_unsaved => (remembered, true),
@@ -73,7 +84,7 @@ impl<P: Ports> Broker<P> {
             }
         };
         self.instance.remember(wanted, now, token.clone(), is_unsaved);
-        (token, now)
+        Loaded { token, at: now, outcome }
     }
 
     pub(super) fn open_record(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
@@ -84,22 +95,24 @@ impl<P: Ports> Broker<P> {
         token
     }
 
+    /// Writes a token and its place in the index side by side, so that no token is in the store
+    /// that cannot be revoked. Only a holder of the lease may call it, because only holders write
+    /// the index; `index` is the store's present one.
+    pub(super) async fn save_with_index(&self, wanted: &Wanted, token: &Rc<Token>, index: Option<Vec<u8>>) {
+        let now = self.ports.now();
+        let mut index = Index::decode(index.unwrap_or_default());
+        let most = 60 * wanted.config.calls_per_minute;
+        index.insert(token.access_token.expose(), wanted.key(), token.expires_at, now, most);
+        let index_key = Index::key(&wanted.config.identity);
+        let _ = join(self.save(wanted, token), self.set(&index_key, index.as_bytes())).await;
+    }
+
     /// Writes a token to the store, and remembers that the store has it.
     pub(super) async fn save(&self, wanted: &Wanted, token: &Rc<Token>) -> Result<(), StoreFailed> {
         let sealed = token.seal(wanted.key(), &wanted.credential.seal, self.nonce());
         self.set(&wanted.key().of_token(), &sealed).await?;
         self.instance.remember(wanted, self.ports.now(), Some(token.clone()), false);
         Ok(())
-    }
-
-    /// Lets a revocation find the key of a token. Only a holder of the lease writes the index.
-    pub(super) async fn note_in_index(&self, config: &Config, token: &str, key: Key) {
-        let index_key = Index::key(&config.identity);
-        if let Ok(bytes) = self.get(&index_key).await {
-            let mut index = Index::decode(bytes.unwrap_or_default());
-            index.insert(token, key);
-            let _ = self.set(&index_key, index.as_bytes()).await;
-        }
     }
 
     /// Remembers for [`SCOPE_REFUSAL_LIFE`] that OfficeRnD refused these scopes.
@@ -140,7 +153,7 @@ mod tests {
             broker.instance.remember(&wanted, at(100), Some(token), is_unsaved);
         }
         ports.0.outcomes.replace(outcomes.iter().copied().collect());
-        let (found, _) = finish(broker.load(&wanted));
+        let found = finish(broker.load(&wanted)).token;
         let now_remembered = broker.instance.last_token(&wanted);
         let text = |token: &Rc<Token>| token.access_token.expose().to_owned();
         assert_eq!(found.as_ref().map(text), now_remembered.as_ref().map(text));
@@ -171,7 +184,7 @@ mod tests {
     fn damaged_token_record_is_absent_and_logged() {
         let (ports, wanted) = (TestPorts::default(), wanted());
         ports.0.store.borrow_mut().insert(wanted.key().of_token(), b"garbage".to_vec());
-        assert!(finish(ports.broker().load(&wanted)).0.is_none());
+        assert!(finish(ports.broker().load(&wanted)).token.is_none());
         assert!(ports.0.warnings.borrow()[0].contains("a token record that does not open"));
     }
 

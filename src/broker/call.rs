@@ -3,15 +3,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::flight::UpstreamCall;
 use super::instance::Broker;
 use super::ports::{Ports, SendError};
+use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::application;
 use crate::error::{Cause, Error};
-use crate::gate::Reservation;
+use crate::gate::{Lease, Reservation};
 use crate::time::Timestamp;
-use crate::token::{LEAST_REMAINING, Token};
+use crate::token::{Index, LEAST_REMAINING, Token};
 use crate::upstream::{self, ANSWER_LIMIT, Failure};
 
 impl<P: Ports> Broker<P> {
@@ -52,6 +55,7 @@ impl<P: Ports> Broker<P> {
         grant: upstream::Grant,
         started: Timestamp,
         now: Timestamp,
+        lease: Option<Lease>,
     ) -> Result<Rc<Token>, Error> {
         let mut token = Token {
             access_token: grant.access_token,
@@ -62,8 +66,13 @@ impl<P: Ports> Broker<P> {
             stalled: false,
             revoked_at: None,
         };
-        // Read again, because a caller may have revoked the token during the call.
-        if let (Some(previous), _) = self.load(wanted).await {
+        // Without a lease the store is down, and `finish` writes later.
+        let mut index = Err(StoreFailed);
+        if lease.is_some() {
+            // Read again, because a caller may have revoked the token during the call.
+            (_, index) = join(self.load(wanted), self.get(&Index::key(&wanted.config.identity))).await;
+        }
+        if let Some(previous) = self.instance.last_token(wanted) {
             if previous.expires_at >= token.expires_at {
                 token = Token { fetched_at: now, stalled: true, ..Token::clone(&previous) };
             } else if previous.access_token.expose() == token.access_token.expose() {
@@ -77,7 +86,11 @@ impl<P: Ports> Broker<P> {
         // Before the write to the store, so that a request that arrives during the write is
         // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
-        let _ = self.save(wanted, &token).await;
+        if let (Some(lease), Ok(index)) = (lease, index)
+            && lease.permits_writes(self.ports.now())
+        {
+            self.save_with_index(wanted, &token, index).await;
+        }
         if is_usable {
             Ok(token)
         } else {

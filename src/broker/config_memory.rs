@@ -27,6 +27,8 @@ pub(super) struct ConfigMemory {
     pub(super) last_read: Option<(Timestamp, Result<(), Error>)>,
     /// The last good configuration, and when it was read.
     pub(super) last_good: Option<(Timestamp, Rc<Config>)>,
+    /// Whether the variables contained a mistake when they could last be read.
+    pub(super) has_mistake: bool,
 }
 
 /// The right to read the variables. Dropping it lets another request read them, because a host
@@ -67,14 +69,6 @@ impl ConfigMemory {
     /// The last good configuration, whatever its age.
     pub(super) fn last_good(&self) -> Option<&Rc<Config>> {
         self.last_good.as_ref().map(|(_, config)| config)
-    }
-
-    /// Whether the variables contained a mistake when they were last read.
-    pub(super) fn has_mistake(&self) -> bool {
-        match &self.last_read {
-            Some((_, Err(Error::Configuration(_)))) => true,
-            _ => self.last_good().is_some_and(|config| !config.mistakes.is_empty()),
-        }
     }
 }
 

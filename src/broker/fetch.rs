@@ -3,16 +3,17 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cache::is_refusal;
+use futures_util::future::join;
+
 use super::flight::FetchOutcome;
 use super::instance::Broker;
 use super::lease::{LeaseAttempt, Watch};
-use super::ports::Ports;
+use super::look::Look;
+use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::error::{Cause, Error};
 use crate::gate::{Lease, Need};
 use crate::mutation::{self, Rule};
-use crate::scope::ScopeRefusal;
 use crate::token::{LEAST_REMAINING, Token};
 use crate::upstream::{CALL_LIMIT, Failure};
 
@@ -26,56 +27,77 @@ const SHORTEST_CALL: Duration = Duration::from_secs(2);
 /// store did not accept.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(2);
 
+/// The end of a fetch: its outcome, and what is left to do after the answer.
+pub(super) struct Fetched {
+    pub(super) outcome: FetchOutcome,
+    pub(super) rest: Option<Followup>,
+}
+
+impl Fetched {
+    pub(super) fn without_call(token: Result<Rc<Token>, Error>) -> Self {
+        Self { outcome: FetchOutcome::without_call(token), rest: None }
+    }
+}
+
+/// What keeps a fetch from going on, and how long it may last. It may be over after a wait.
+type Obstacle = (Cause, Duration);
+
+const STORE_FAILED: Obstacle = (Cause::StoreUnavailable, RETRY_SOON);
+
 impl<P: Ports> Broker<P> {
     /// Waits for the lease, then calls. After every wait it reads cache and ledger again,
     /// because another instance may have fetched the token, or met a failure, in the meantime.
-    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> FetchOutcome {
+    pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> Fetched {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
         let watch = Watch::begin(self.ports.now());
         loop {
             let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), &watch).await {
-                Ok(outcome) => return outcome,
+                Ok(fetched) => return fetched,
                 Err(obstacle) => obstacle,
             };
             // While the store fails, a usable token is good enough.
             let gives_up = need == Need::Early || (need == Need::Late && cause == Cause::StoreUnavailable);
             if gives_up || watch.lasts(self.ports.now()) >= WAIT_LIMIT {
-                return FetchOutcome::without_call(Err(Error::unavailable(cause, retry_after)));
+                return Fetched::without_call(Err(Error::unavailable(cause, retry_after)));
             }
             self.wait_for_change(&wanted.config, &watch, WAIT_LIMIT).await;
         }
     }
 
     /// Tries once to fetch: looks for a token, acquires the lease, calls.
-    ///
-    /// # Errors
-    /// What may be over after a wait, and how long it may last.
     async fn try_to_fetch(
         &self,
         wanted: &Wanted,
         need: Need,
         known: Option<&Token>,
         watch: &Watch,
-    ) -> Result<FetchOutcome, (Cause, Duration)> {
-        const STORE: (Cause, Duration) = (Cause::StoreUnavailable, RETRY_SOON);
-        let attempt = match self.outcome_without_call(wanted, need, known).await {
-            None => self.acquire_lease(&wanted.config, watch).await,
+    ) -> Result<Fetched, Obstacle> {
+        let config = &wanted.config;
+        match self.first_look(wanted, need, known, watch.has_not_waited()).await.settled {
+            None => {}
             // The store may work again, and have the token.
-            Some(Err(_)) if need == Need::Now && self.store_failed_only_before(watch.started) => return Err(STORE),
+            Some(Err(_)) if need == Need::Now && self.store_failed_only_before(watch.started) => {
+                return Err(STORE_FAILED);
+            }
             // The call that used up the quota may be fetching this very token.
             Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
-                if let Ok(Some(remaining)) = self.remaining_lease(&wanted.config, watch).await {
+                if let Ok(Some(remaining)) = self.remaining_lease(config, watch).await {
                     return Err((Cause::StillFetching, remaining.max(retry_after)));
                 }
                 // That call may have ended since the look for the token.
-                let (found, now) = self.load(wanted).await;
+                let loaded = self.load(wanted).await;
                 let is_news = |token: &Token| known.is_none_or(|known| token.expires_at > known.expires_at);
-                let token = found.filter(|token| token.remaining(now) >= LEAST_REMAINING && is_news(token));
+                let is_good = |token: &Rc<Token>| token.remaining(loaded.at) >= LEAST_REMAINING && is_news(token);
                 let refused = Error::unavailable(Cause::QuotaUsedUp, retry_after);
-                return Ok(FetchOutcome::without_call(token.ok_or(refused)));
+                return Ok(Fetched::without_call(loaded.token.filter(is_good).ok_or(refused)));
             }
-            Some(settled) => return Ok(FetchOutcome::without_call(settled)),
+            Some(settled) => return Ok(Fetched::without_call(settled)),
+        }
+        let second_look = self.second_look(wanted, need, known);
+        let (attempt, look) = match self.bid_for_lease(config, watch).await {
+            Ok(lease) => join(self.confirm_lease(config, watch, lease), second_look).await,
+            Err(attempt) => (attempt, Look::none()),
         };
         let lease = match attempt {
             LeaseAttempt::Won(lease) => Some(lease),
@@ -84,26 +106,26 @@ impl<P: Ports> Broker<P> {
             LeaseAttempt::NoStore => {
                 let is_patient = !self.store_is_down() || self.store_failed_only_before(watch.started);
                 if need != Need::Now || (is_patient && mutation::holds(Rule::Patience)) {
-                    return Err(STORE);
+                    return Err(STORE_FAILED);
                 }
                 None
             }
         };
-        self.call_and_release(wanted, need, known, lease).await.ok_or(STORE)
+        self.call_with_lease(wanted, need, lease, look).await
     }
 
-    /// Makes the call with the lease, or without one if the store is down; then releases the
-    /// lease. If OfficeRnD refuses the credential, tries the application's other one. `None` if
-    /// the store failed, or the lease was lost, before the call.
-    async fn call_and_release(
+    /// Makes the call with the lease, or without one if the store is down. If OfficeRnD refuses
+    /// the credential, tries the application's other one.
+    async fn call_with_lease(
         &self,
         wanted: &Wanted,
         need: Need,
-        known: Option<&Token>,
         lease: Option<Lease>,
-    ) -> Option<FetchOutcome> {
-        let mut outcome = self.call_once(wanted, need, known, lease).await;
-        if let Some(first) = &outcome
+        look: Look,
+    ) -> Result<Fetched, Obstacle> {
+        let mut called = wanted.clone();
+        let mut outcome = self.call_once(wanted, need, lease, look).await;
+        if let Ok(first) = &outcome
             && matches!(first.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
             && first.upstream.is_some()
             && let Some(other) = wanted.with_other_credential()
@@ -111,51 +133,56 @@ impl<P: Ports> Broker<P> {
                 self.instance.ledger.borrow().credential_in_use(&other.application, self.ports.now()),
                 &other.credential,
             )
-            && let Some(second) = self.call_once(&other, need, None, lease).await
         {
-            outcome = Some(FetchOutcome { upstream: second.upstream.or(first.upstream), ..second });
+            let look = self.second_look(&other, need, None).await;
+            if let Ok(second) = self.call_once(&other, need, lease, look).await {
+                outcome = Ok(FetchOutcome { upstream: second.upstream.or(first.upstream), ..second });
+                called = other;
+            }
         }
-        self.release_lease(&wanted.config, lease).await;
-        outcome
+        if outcome.is_err()
+            && let Some(lease) = lease
+        {
+            self.release_lease(&wanted.config, lease).await;
+        }
+        let rest = Box::pin(self.clone().finish(called, lease));
+        outcome.map(|outcome| Fetched { outcome, rest: Some(rest) })
     }
 
-    /// Checks the cache again, records the call, and makes it. A holder of the lease that could
-    /// not read or write the ledger makes no call, and neither does one that has lost the lease:
-    /// `None`.
+    /// Records the call, and makes it. A holder of the lease that could not read or write the
+    /// store's records makes no call, and neither does one that has lost the lease.
     async fn call_once(
         &self,
         wanted: &Wanted,
         need: Need,
-        known: Option<&Token>,
         lease: Option<Lease>,
-    ) -> Option<FetchOutcome> {
+        look: Look,
+    ) -> Result<FetchOutcome, Obstacle> {
         if mutation::holds(Rule::SecondLook)
-            && let Some(settled) = self.outcome_without_call(wanted, need, known).await
+            && let Some(settled) = look.settled
         {
-            return Some(FetchOutcome::without_call(settled));
+            return Ok(FetchOutcome::without_call(settled));
         }
-        if lease.is_some() && self.store_is_failing() {
-            return None;
+        if lease.is_some() && look.outcome.is_err() {
+            return Err(STORE_FAILED);
         }
         let started = self.ports.now();
-        if lease.is_some_and(|lease| lease.time_to_call(started) < SHORTEST_CALL) {
-            // The store was too slow: a call now could still run when another request has the
-            // lease.
-            return Some(FetchOutcome::without_call(Err(Error::unavailable(Cause::StillFetching, RETRY_SOON))));
-        }
         let reservation = match self.reserve(wanted, need, started) {
             Ok(reservation) => reservation,
-            Err(error) => return Some(FetchOutcome::without_call(Err(error))),
+            Err(error) => return Ok(FetchOutcome::without_call(Err(error))),
         };
-        let Some(limit) = self.record_call(wanted, lease).await else {
-            self.instance.update_ledger(|ledger| ledger.cancel(reservation));
-            return None;
+        let limit = match self.record_call(wanted, lease).await {
+            Ok(limit) => limit,
+            // The store's ledger may keep the call, which costs one call of the next minute.
+            Err(obstacle) => {
+                self.instance.update_ledger(|ledger| ledger.cancel(reservation));
+                return Err(obstacle);
+            }
         };
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
-        // The token before the ledger, because other requests wait for the token.
         let kept = match answer {
-            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended).await),
+            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended, lease).await),
             Err(failure) => {
                 self.warn_of_failure(wanted, failure);
                 if failure == Failure::ScopeNotGranted {
@@ -164,59 +191,28 @@ impl<P: Ports> Broker<P> {
                 Err(failure)
             }
         };
-        if lease.is_some() {
-            let _ = self.load_ledger(&wanted.config).await;
-        }
         let token = self.settle(wanted, reservation, &kept, ended);
-        if lease.is_some() {
-            let _ = self.store_ledger(&wanted.config).await;
-            if let Ok(token) = &token {
-                self.note_in_index(&wanted.config, token.access_token.expose(), wanted.key()).await;
-            }
-        }
         if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
             self.advise_to_swap_secrets(&wanted.application.name);
         }
-        Some(FetchOutcome { token, upstream: Some(call) })
+        Ok(FetchOutcome { token, upstream: Some(call) })
     }
 
-    /// Writes a reserved call to the store's ledger, and returns how long it may take. `None` if
-    /// the store failed, or the lease is lost or almost over: these operations may have taken
-    /// seconds of it.
-    async fn record_call(&self, wanted: &Wanted, lease: Option<Lease>) -> Option<Duration> {
-        let Some(lease) = lease else { return Some(CALL_LIMIT) };
-        self.store_ledger(&wanted.config).await.ok()?;
-        let still_holds = self.still_holds(&wanted.config, lease).await;
-        Some(lease.time_to_call(self.ports.now())).filter(|limit| still_holds && *limit >= SHORTEST_CALL)
-    }
-
-    /// The outcome of a fetch that needs no call: a token that another request fetched, or a
-    /// reason not to call.
-    async fn outcome_without_call(
-        &self,
-        wanted: &Wanted,
-        need: Need,
-        known: Option<&Token>,
-    ) -> Option<Result<Rc<Token>, Error>> {
-        let (found, _) = self.load(wanted).await;
-        let now = self.ports.now();
-        if let Some(token) = found {
-            let is_usable = token.remaining(now) >= LEAST_REMAINING;
-            let is_news = known.is_none_or(|known| token.expires_at > known.expires_at);
-            let next_fetch = token.next_fetch(now);
-            if is_usable && (is_news || next_fetch > now) {
-                return Some(Ok(token));
-            }
-            if next_fetch > now {
-                return Some(Err(Error::unavailable(Cause::TokenExpiring, next_fetch.since(now))));
-            }
+    /// Writes a reserved call to the store's ledger, and returns how long it may take.
+    ///
+    /// # Errors
+    /// When the store failed, or the lease is lost or almost over: these operations may have
+    /// taken seconds of it.
+    async fn record_call(&self, wanted: &Wanted, lease: Option<Lease>) -> Result<Duration, Obstacle> {
+        const LOST: Obstacle = (Cause::StillFetching, RETRY_SOON);
+        let Some(lease) = lease else { return Ok(CALL_LIMIT) };
+        if lease.time_to_call(self.ports.now()) < SHORTEST_CALL {
+            return Err(LOST);
         }
-        if let Ok(Some(bytes)) = self.get(&wanted.key().of_refusal()).await
-            && is_refusal(&bytes, now)
-        {
-            return Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)));
+        self.store_ledger(&wanted.config).await.map_err(|_| STORE_FAILED)?;
+        if !self.still_holds(&wanted.config, lease).await.map_err(|_| STORE_FAILED)? {
+            return Err(LOST);
         }
-        let _ = self.load_ledger(&wanted.config).await;
-        self.admit(wanted, need, now).err().map(Err)
+        Some(lease.time_to_call(self.ports.now())).filter(|limit| *limit >= SHORTEST_CALL).ok_or(LOST)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::config_memory::ConfigMemory;
 use super::flight::Flight;
-use super::store_failures::StoreFailures;
+use super::store_failures::StoreMemory;
 use super::wanted::Wanted;
 use crate::config::Audited;
 use crate::config::application::{Application, Credential};
@@ -26,6 +26,12 @@ pub struct Instance {
     pub(super) config: RefCell<ConfigMemory>,
     /// Whether a request is reading the variables.
     pub(super) is_reading_config: Cell<bool>,
+    /// Whether a request is writing a token that the store lacks.
+    pub(super) is_saving: Cell<bool>,
+    /// Whether a request is checking the store for `/readyz`.
+    pub(super) is_checking_store: Cell<bool>,
+    /// When the store was last checked for `/readyz`, and whether it worked.
+    pub(super) store_checked: Cell<Option<(Timestamp, bool)>>,
     /// A list: at this length, searching it takes less time and less code than a map.
     pub(super) tokens: RefCell<Vec<Remembered>>,
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
@@ -37,7 +43,7 @@ pub struct Instance {
     /// When the operator was last told that two clocks are too far apart.
     pub(super) warned_of_clock_at: Cell<Option<Timestamp>>,
     /// Failures of the store, until an operation succeeds.
-    pub(super) store_failures: Cell<Option<StoreFailures>>,
+    pub(super) store: StoreMemory,
     /// Differs between the instances of a fleet, so that they renew at different times and name
     /// their requests differently.
     pub(super) random: u64,
@@ -68,12 +74,15 @@ impl Instance {
         Self {
             config: RefCell::default(),
             is_reading_config: Cell::default(),
+            is_saving: Cell::default(),
+            is_checking_store: Cell::default(),
+            store_checked: Cell::default(),
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
             unsaved_ledger: RefCell::default(),
             warned_of_clock_at: Cell::default(),
-            store_failures: Cell::default(),
+            store: StoreMemory::default(),
             random,
             requests_named: Cell::default(),
         }
@@ -111,10 +120,23 @@ impl Instance {
         self.tokens.borrow().iter().find(|remembered| remembered.is_for(wanted)).map(read)
     }
 
-    /// Whether `token` is one that the store did not accept.
-    pub(super) fn holds_unsaved(&self, token: &str) -> bool {
-        let is_token = |known: &Rc<Token>| known.access_token.expose() == token;
-        self.tokens.borrow().iter().any(|remembered| remembered.is_unsaved && remembered.token.iter().any(is_token))
+    /// The remembered token, if the store did not accept it.
+    pub(super) fn unsaved_token(&self, wanted: &Wanted) -> Option<Rc<Token>> {
+        self.remembered(wanted, |remembered| remembered.token.clone().filter(|_| remembered.is_unsaved))?
+    }
+
+    /// The scopes for which this instance got `token` with a credential.
+    pub(super) fn scopes_of(&self, token: &str, credential: &Credential) -> Option<Scopes> {
+        let is_token = |known: &&Remembered| {
+            known.credential.fingerprint == credential.fingerprint
+                && known.token.as_ref().is_some_and(|known| known.access_token.expose() == token)
+        };
+        self.tokens.borrow().iter().find(is_token).map(|remembered| remembered.scopes.clone())
+    }
+
+    /// Whether the store lacks changes of the ledger.
+    pub(super) fn lacks_saved_ledger(&self) -> bool {
+        *self.unsaved_ledger.borrow() != Ledger::default()
     }
 
     /// The remembered token, however old the memory is.

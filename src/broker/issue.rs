@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, Ready, ready, select};
 
-use super::fetch::{RETRY_SOON, WAIT_LIMIT};
+use super::fetch::{Fetched, RETRY_SOON, WAIT_LIMIT};
 use super::flight::UpstreamCall;
 use super::instance::Broker;
 use super::lead::Lead;
@@ -115,7 +115,8 @@ impl<P: Ports> Broker<P> {
             None => {
                 let (stored, now) = self.load_any(&wanted).await;
                 if let Some(outcome) = stored.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
-                    return outcome;
+                    let followup = outcome.followup.or_else(|| self.save_after_answer(&wanted));
+                    return TokenOutcome { followup, ..outcome };
                 }
                 (stored, now)
             }
@@ -145,7 +146,11 @@ impl<P: Ports> Broker<P> {
                 // requests arriving in between do not start a second renewal.
                 let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
                 let (broker, wanted) = (self.clone(), wanted.clone());
-                let followup = async move { lead.land(broker.fetch(&wanted, Need::Early).await) };
+                let followup = async move {
+                    let Fetched { outcome, rest } = broker.fetch(&wanted, Need::Early).await;
+                    lead.land(outcome);
+                    finish(rest).await;
+                };
                 Some(TokenOutcome { followup: Some(Box::pin(followup)), ..TokenOutcome::hit(token.clone(), now) })
             }
             Stage::Late if in_flight() || self.may_renew(wanted, token, Need::Late, now) => None,
@@ -170,9 +175,9 @@ impl<P: Ports> Broker<P> {
         let ended = select(fetch, deadline).await;
         let at = self.ports.now();
         match ended {
-            Either::Left((outcome, _)) => {
+            Either::Left((Fetched { outcome, rest }, _)) => {
                 let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
-                TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: None, at }
+                TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: rest, at }
             }
             // If this request leads the fetch, a call may be in progress, and its token must not be
             // lost: the fetch continues as follow-up.
@@ -180,9 +185,15 @@ impl<P: Ports> Broker<P> {
                 token: Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)),
                 source,
                 upstream: None,
-                followup: leads.get().then(|| Box::pin(async move { drop(fetch.await) }) as Followup),
+                followup: leads.get().then(|| Box::pin(async move { finish(fetch.await.rest).await }) as Followup),
                 at,
             },
         }
+    }
+}
+
+async fn finish(rest: Option<Followup>) {
+    if let Some(rest) = rest {
+        rest.await;
     }
 }

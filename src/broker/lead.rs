@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::fetch::Fetched;
 use super::flight::{FetchOutcome, Flight, Landing};
 use super::instance::{Broker, Instance};
 use super::ports::Ports;
@@ -44,15 +45,15 @@ impl Drop for Lead {
 
 impl<P: Ports> Broker<P> {
     /// Waits for the running fetch of the same key, or leads a new one; `leads` says which.
-    pub(super) async fn obtain(self, wanted: Wanted, need: Need, leads: Rc<Cell<bool>>) -> FetchOutcome {
+    pub(super) async fn obtain(self, wanted: Wanted, need: Need, leads: Rc<Cell<bool>>) -> Fetched {
         let mut poll = FLIGHT_POLL_FIRST;
         loop {
             let Some(flight) = self.instance.flight(wanted.key()) else {
                 let lead = Lead::start(self.instance.clone(), wanted.key(), need);
                 leads.set(true);
-                let outcome = self.fetch(&wanted, need).await;
-                lead.land(outcome.clone());
-                return outcome;
+                let fetched = self.fetch(&wanted, need).await;
+                lead.land(fetched.outcome.clone());
+                return fetched;
             };
             loop {
                 let landed = flight.landed.borrow().clone();
@@ -64,7 +65,7 @@ impl<P: Ports> Broker<P> {
                     // That fetch gave up early because it needed the token less. This request
                     // tries again.
                     Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
-                    Some(Landing::Ended(outcome)) => return FetchOutcome::without_call(outcome.token),
+                    Some(Landing::Ended(outcome)) => return Fetched::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,
                 }
             }

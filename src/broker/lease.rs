@@ -17,6 +17,9 @@ const POLL_SHORTEST: Duration = Duration::from_millis(1);
 const POLL_FIRST: Duration = Duration::from_millis(50);
 const POLL_LONGEST: Duration = Duration::from_millis(250);
 
+/// Longest pause before a request contends for the lease, drawn at random.
+const LONGEST_JITTER: Duration = Duration::from_millis(10);
+
 /// How often reading back a written lease is tried while the store fails.
 const READ_BACK_TRIES: usize = 3;
 
@@ -34,6 +37,10 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn begin(started: Timestamp) -> Self {
         Self { started, seen: Cell::default(), waited: Cell::default(), next_pause: Cell::new(POLL_FIRST) }
+    }
+
+    pub(super) fn has_not_waited(&self) -> bool {
+        self.waited.get().is_zero()
     }
 
     /// How long the fetch has lasted. Measured in two ways, because the clock may step back.
@@ -71,26 +78,46 @@ pub(super) enum LeaseAttempt {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Tries once to acquire the lease, by Fischer's algorithm.
+    /// Tries once to acquire the lease.
     pub(super) async fn acquire_lease(&self, config: &Config, watch: &Watch) -> LeaseAttempt {
+        match self.bid_for_lease(config, watch).await {
+            Ok(lease) => self.confirm_lease(config, watch, lease).await,
+            Err(attempt) => attempt,
+        }
+    }
+
+    /// The first half of Fischer's algorithm: writes a lease if it is free, and waits until the
+    /// writes of all other contenders have landed.
+    ///
+    /// # Errors
+    /// How the attempt ended if nothing was written.
+    pub(super) async fn bid_for_lease(&self, config: &Config, watch: &Watch) -> Result<Lease, LeaseAttempt> {
+        // A crowd that arrives at once must not write at once: the first write stops the others.
+        self.ports.sleep(LONGEST_JITTER * u32::from(self.ports.random() as u8) / 255).await;
         let started = self.ports.now();
         match self.remaining_lease(config, watch).await {
-            Err(StoreFailed) => return LeaseAttempt::NoStore,
-            Ok(Some(remaining)) => return LeaseAttempt::Lost(remaining),
+            Err(StoreFailed) => return Err(LeaseAttempt::NoStore),
+            Ok(Some(remaining)) => return Err(LeaseAttempt::Lost(remaining)),
             Ok(None) => {}
         }
         let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
-        let bytes = lease.encode();
-        if self.set(&lease_key(&config.identity), &bytes).await.is_err() {
-            return LeaseAttempt::NoStore;
+        if self.set(&lease_key(&config.identity), &lease.encode()).await.is_err() {
+            return Err(LeaseAttempt::NoStore);
         }
         // A store that is slow for this request is slow for others as well: wait until their
         // writes have landed.
         let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
         self.ports.sleep(LEASE_WAIT.max(took * 2)).await;
+        Ok(lease)
+    }
+
+    /// The second half of Fischer's algorithm: reads the lease back. It belongs to the contender
+    /// that wrote last.
+    pub(super) async fn confirm_lease(&self, config: &Config, watch: &Watch, lease: Lease) -> LeaseAttempt {
         if !mutation::holds(Rule::ReadBack) {
             return LeaseAttempt::Won(lease);
         }
+        let bytes = lease.encode();
         // Giving up after the write would leave a lease without a holder, which blocks every
         // request until it expires.
         for _ in 0..READ_BACK_TRIES {
@@ -152,17 +179,17 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Whether this request still has the lease, by the store.
-    pub(super) async fn still_holds(&self, config: &Config, lease: Lease) -> bool {
-        !mutation::holds(Rule::ReadBack)
-            || matches!(self.get(&lease_key(&config.identity)).await, Ok(Some(found)) if found == lease.encode())
+    pub(super) async fn still_holds(&self, config: &Config, lease: Lease) -> Result<bool, StoreFailed> {
+        let found = self.get(&lease_key(&config.identity)).await?;
+        Ok(!mutation::holds(Rule::ReadBack) || found.is_some_and(|found| found == lease.encode()))
     }
 
-    /// Releases the lease, unless another request has it by now.
-    pub(super) async fn release_lease(&self, config: &Config, lease: Option<Lease>) {
-        let Some(lease) = lease else { return };
+    /// Releases the lease, unless another request has it by now, or may have it before the write.
+    pub(super) async fn release_lease(&self, config: &Config, lease: Lease) {
         let key = lease_key(&config.identity);
+        let is_held = matches!(self.get(&key).await, Ok(Some(found)) if found == lease.encode());
         // If this write fails, the lease expires automatically.
-        if matches!(self.get(&key).await, Ok(Some(found)) if found == lease.encode()) {
+        if is_held && lease.permits_writes(self.ports.now()) {
             let _ = self.set(&key, &[]).await;
         }
     }
@@ -265,7 +292,7 @@ mod tests {
             let config = wanted().config;
             let key = lease_key(&config.identity);
             ports.0.store.borrow_mut().insert(key.clone(), held);
-            finish(ports.broker().release_lease(&config, Some(lease)));
+            finish(ports.broker().release_lease(&config, lease));
             assert_eq!(ports.0.store.borrow()[&key], expected);
         };
         check(lease.encode(), Vec::new());

@@ -15,20 +15,6 @@ use crate::time::{Timestamp, is_recent};
 const CLOCK_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<P: Ports> Broker<P> {
-    /// The problem that `/readyz` reports if there is a configuration: it has a mistake, the
-    /// store does not answer, or OfficeRnD has just refused every application's credential.
-    pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
-        if self.instance.config.borrow().has_mistake() {
-            return Some("configuration");
-        }
-        if self.load_ledger(config).await.is_err() {
-            return Some("store");
-        }
-        let ledger = self.instance.ledger.borrow();
-        let now = self.ports.now();
-        config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
-    }
-
     /// Whether the ledger, as this instance knows it, admits a call.
     pub(super) fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
         let ledger = self.instance.ledger.borrow();

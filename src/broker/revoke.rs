@@ -3,26 +3,35 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::fetch::RETRY_SOON;
+use super::fetch::{RETRY_SOON, WAIT_LIMIT};
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::config::Config;
-use crate::config::application::Credential;
+use crate::config::application::{Application, Credential};
 use crate::config::caller::Caller;
 use crate::error::{Cause, Error};
 use crate::gate::Need;
-use crate::time::is_recent;
-use crate::token::{Index, Token};
+use crate::scope::Scopes;
+use crate::time::{Timestamp, is_recent};
+use crate::token::{Index, Key, Token};
 
 /// Shortest time between two revocations of one key: a job that revokes at every 401 must not
 /// use up the call quota.
 const REVOCATION_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A token that the broker could return, and what it is for.
+struct Found {
+    wanted: Wanted,
+    record: Token,
+    /// Only the memory of this instance has it.
+    is_unsaved: bool,
+}
+
 impl<P: Ports> Broker<P> {
     /// Makes the broker forget a token that does not work. Every instance stops serving it within
-    /// 2 s, and the next request then fetches a new one.
+    /// 2 s, and the next request then fetches a new one. The request arrived at `arrived`.
     ///
     /// Only a token that the caller could have got is revoked: one of its application, for
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
@@ -32,49 +41,113 @@ impl<P: Ports> Broker<P> {
     /// When a token of the same key was revoked less than a minute ago, no call could bring
     /// another token now, or the store does not accept the revocation. Then nothing is erased
     /// (RFC 7009 section 2.2.1).
-    pub async fn revoke(&self, config: &Rc<Config>, caller: &Caller, token: &str) -> Result<(), Error> {
-        let unavailable = |StoreFailed| Error::unavailable(Cause::StoreUnavailable, RETRY_SOON);
-        if self.instance.holds_unsaved(token) {
-            return Err(unavailable(StoreFailed));
-        }
-        let index = self.get(&Index::key(&config.identity)).await.map_err(unavailable)?;
-        let Some(key) = index.and_then(|bytes| Index::decode(bytes).find(token)) else {
-            return Ok(());
+    pub async fn revoke(
+        &self,
+        config: &Rc<Config>,
+        caller: &Caller,
+        token: &str,
+        arrived: Timestamp,
+    ) -> Result<(), Error> {
+        let application = config.application(caller).ok_or(Error::DisabledApplication)?;
+        let revocation = async {
+            let candidate = |credential: &Rc<Credential>, scopes| {
+                Wanted::new(config.clone(), application.clone(), credential.clone(), scopes)
+            };
+            let found = match self.find_unsaved(application, token, candidate) {
+                Some(found) => Some(found),
+                None => self.find_stored(config, application, caller, token, candidate).await?,
+            };
+            match found.filter(|found| caller.scopes.permits(&found.record.requested)) {
+                Some(found) => self.revoke_found(found).await,
+                None => Ok(Ok(())),
+            }
+        };
+        let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
+        let outcome = self.within(left, revocation).await.unwrap_or(Err(StoreFailed));
+        outcome.unwrap_or_else(|StoreFailed| Err(Error::unavailable(Cause::StoreUnavailable, RETRY_SOON)))
+    }
+
+    fn find_unsaved(
+        &self,
+        application: &Application,
+        token: &str,
+        candidate: impl Fn(&Rc<Credential>, Scopes) -> Wanted,
+    ) -> Option<Found> {
+        application.credentials().find_map(|credential| {
+            let scopes = self.instance.scopes_of(token, credential)?;
+            let wanted = candidate(credential, scopes);
+            let record = self.instance.unsaved_token(&wanted)?;
+            Some(Found { wanted, record: Token::clone(&record), is_unsaved: true })
+        })
+    }
+
+    /// Finds a token in the store: by the index, or, if that lacks it, by the scopes for which
+    /// this instance or the caller usually gets tokens.
+    async fn find_stored(
+        &self,
+        config: &Config,
+        application: &Application,
+        caller: &Caller,
+        token: &str,
+        candidate: impl Fn(&Rc<Credential>, Scopes) -> Wanted,
+    ) -> Result<Option<Found>, StoreFailed> {
+        let index = self.get(&Index::key(&config.identity)).await?;
+        let keys = match index.and_then(|bytes| Index::decode(bytes).find(token)) {
+            Some(key) => vec![key],
+            None => application
+                .credentials()
+                .flat_map(|credential| {
+                    let usual = [self.instance.scopes_of(token, credential), caller.authorize(None).ok()];
+                    usual.into_iter().flatten().map(|scopes| Key::of(application, credential, &scopes))
+                })
+                .collect(),
         };
         // The ledger before the record, so that little time passes until the record is written.
-        self.load_ledger(config).await.map_err(unavailable)?;
-        let Some(bytes) = self.get(&key.of_token()).await.map_err(unavailable)? else { return Ok(()) };
-        let application = config.application(caller).ok_or(Error::DisabledApplication)?;
-        let open = |credential: &Rc<Credential>| {
-            let record = Token::open(&bytes, key, &credential.seal)?;
-            let scopes = record.requested.clone();
-            let wanted = Wanted::new(config.clone(), application.clone(), credential.clone(), scopes);
-            (wanted.key() == key && caller.scopes.permits(&record.requested)).then_some((wanted, record))
-        };
-        let Some((wanted, record)) = application.credentials().find_map(open) else { return Ok(()) };
-        if record.access_token.expose() != token {
-            return Ok(());
+        self.load_ledger(config).await?;
+        for key in keys {
+            let Some(bytes) = self.get(&key.of_token()).await? else { continue };
+            let open = |credential: &Rc<Credential>| {
+                let record = Token::open(&bytes, key, &credential.seal)?;
+                let wanted = candidate(credential, record.requested.clone());
+                let is_sought = wanted.key() == key && record.access_token.expose() == token;
+                is_sought.then_some(Found { wanted, record, is_unsaved: false })
+            };
+            if let Some(found) = application.credentials().find_map(open) {
+                return Ok(Some(found));
+            }
         }
+        Ok(None)
+    }
+
+    /// Replaces a token by its revocation. The outer error is the store's.
+    async fn revoke_found(&self, found: Found) -> Result<Result<(), Error>, StoreFailed> {
+        let Found { wanted, record, is_unsaved } = found;
         let now = self.ports.now();
         if let Some(revoked_at) = record.revoked_at
             && is_recent(revoked_at, now, REVOCATION_INTERVAL)
         {
-            return Err(Error::unavailable(Cause::RevokedRecently, (revoked_at + REVOCATION_INTERVAL).since(now)));
+            let wait = (revoked_at + REVOCATION_INTERVAL).since(now);
+            return Ok(Err(Error::unavailable(Cause::RevokedRecently, wait)));
         }
-        let in_use = self.instance.ledger.borrow().credential_in_use(application, now).clone();
+        let in_use = self.instance.ledger.borrow().credential_in_use(&wanted.application, now).clone();
         if let Err(Error::Unavailable { retry_after, .. }) =
             self.admit(&wanted.with_credential(&in_use), Need::Now, now)
         {
-            return Err(Error::unavailable(Cause::RevocationPostponed, retry_after));
+            return Ok(Err(Error::unavailable(Cause::RevocationPostponed, retry_after)));
         }
+        let token = record.access_token.clone();
         let revoked = Rc::new(record.revoked(now));
-        self.save(&wanted, &revoked).await.map_err(unavailable)?;
+        if is_unsaved {
+            self.instance.remember(&wanted, now, Some(revoked), false);
+            return Ok(Ok(()));
+        }
+        self.save(&wanted, &revoked).await?;
         // During a rotation, both credentials may have brought the same token.
         if let Some(other) = wanted.with_other_credential()
-            && self.load(&other).await.0.is_some_and(|known| known.access_token.expose() == token)
+            && self.load(&other).await.token.is_some_and(|known| known.access_token.expose() == token.expose())
         {
-            self.save(&other, &revoked).await.map_err(unavailable)?;
+            self.save(&other, &revoked).await?;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }

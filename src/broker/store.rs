@@ -1,5 +1,6 @@
 //! Reads and writes the store with a deadline and one retry, and judges whether it is down.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use futures_util::future::{Either, select};
 
 use super::instance::Broker;
 use super::ports::Ports;
-use super::store_failures::StoreFailures;
+use super::store_failures::{StoreFailures, StoreMemory};
 use crate::seal::NONCE_LENGTH;
 use crate::time::{Timestamp, is_recent};
 
@@ -26,7 +27,7 @@ const DOWN_AFTER: Duration = Duration::from_secs(2);
 const LONGEST_GAP: Duration = Duration::from_secs(10);
 
 /// A request that reads the token, fails, and then begins a fetch does so within this time.
-const JUST_NOW: Duration = Duration::from_millis(100);
+pub(super) const JUST_NOW: Duration = Duration::from_millis(100);
 
 /// The store failed, and a warning is logged. The request goes on with what the instance has in
 /// memory; a revocation fails, and so does a request without a token at first.
@@ -43,78 +44,93 @@ impl<P: Ports> Broker<P> {
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreFailed> {
-        self.try_twice("get", || self.ports.get(key)).await
-    }
-
-    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreFailed> {
-        self.try_twice("set", || self.ports.set(key, value)).await
-    }
-
-    /// Whether the store has failed, and no operation has succeeded since.
-    pub(super) fn store_is_failing(&self) -> bool {
-        self.instance.store_failures.get().is_some()
-    }
-
-    /// Whether the store has done nothing but fail for [`DOWN_AFTER`].
-    pub(super) fn store_is_down(&self) -> bool {
-        let lasts = |failures: StoreFailures| failures.last.since(failures.began) >= DOWN_AFTER;
-        self.instance.store_failures.get().is_some_and(lasts)
-    }
-
-    /// Whether the last failure of the store is older than what began at `began`.
-    pub(super) fn store_failed_only_before(&self, began: Timestamp) -> bool {
-        let failed_before = |failures: StoreFailures| failures.last + JUST_NOW < began;
-        self.instance.store_failures.get().is_some_and(failed_before)
-    }
-
-    /// Retries once after an immediate failure, because a broken connection is replaced. A slow
-    /// store gets no second try. For [`FAILURE_MEMORY`] after a failure, all operations fail
-    /// immediately; then one request tries the store for all.
-    pub(super) async fn try_twice<T, F>(&self, operation: &str, attempt: impl Fn() -> F) -> Result<T, StoreFailed>
-    where
-        F: Future<Output = Result<T, String>>,
-    {
-        let began = self.ports.now();
-        if let Some(failures) = self.instance.store_failures.get() {
-            if is_recent(failures.tried, began, FAILURE_MEMORY) {
-                return Err(StoreFailed);
-            }
-            self.instance.store_failures.set(Some(StoreFailures { tried: began, ..failures }));
-        }
-        self.try_now(operation, began, attempt).await
+        self.begin(&self.instance.store.reads)?;
+        self.get_now(key).await
     }
 
     /// Reads a value even if the store has just failed.
     pub(super) async fn get_now(&self, key: &str) -> Result<Option<Vec<u8>>, StoreFailed> {
-        self.try_now("get", self.ports.now(), || self.ports.get(key)).await
+        self.try_twice(&self.instance.store.reads, "get", || self.ports.get(key)).await
     }
 
-    async fn try_now<T, F>(&self, operation: &str, began: Timestamp, attempt: impl Fn() -> F) -> Result<T, StoreFailed>
+    pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreFailed> {
+        let StoreMemory { reads, writes } = &self.instance.store;
+        // A store that answers no reads accepts no writes either.
+        if self.has_just_failed(reads) {
+            return Err(StoreFailed);
+        }
+        self.begin(writes)?;
+        self.try_twice(writes, "set", || self.ports.set(key, value)).await
+    }
+
+    /// Whether reads or writes have failed, and none of that kind has succeeded since.
+    pub(super) fn store_is_failing(&self) -> bool {
+        self.instance.store.failures().next().is_some()
+    }
+
+    /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`].
+    pub(super) fn store_is_down(&self) -> bool {
+        self.instance.store.failures().any(|failures| failures.last.since(failures.began) >= DOWN_AFTER)
+    }
+
+    /// Whether the store has failed, but not since `began`.
+    pub(super) fn store_failed_only_before(&self, began: Timestamp) -> bool {
+        let last = self.instance.store.failures().map(|failures| failures.last).max();
+        last.is_some_and(|last| last + JUST_NOW < began)
+    }
+
+    fn has_just_failed(&self, failures: &Cell<Option<StoreFailures>>) -> bool {
+        failures.get().is_some_and(|failures| is_recent(failures.tried, self.ports.now(), FAILURE_MEMORY))
+    }
+
+    /// Lets all operations of a kind fail immediately for [`FAILURE_MEMORY`] after a failure. Then
+    /// one request tries the store for all.
+    fn begin(&self, failures: &Cell<Option<StoreFailures>>) -> Result<(), StoreFailed> {
+        if self.has_just_failed(failures) {
+            return Err(StoreFailed);
+        }
+        failures.set(failures.get().map(|failures| StoreFailures { tried: self.ports.now(), ..failures }));
+        Ok(())
+    }
+
+    /// Retries once after an immediate failure, because a broken connection is replaced. A slow
+    /// store gets no second try.
+    async fn try_twice<T, F>(
+        &self,
+        failures: &Cell<Option<StoreFailures>>,
+        operation: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StoreFailed>
     where
         F: Future<Output = Result<T, String>>,
     {
+        let began = self.ports.now();
         let mut is_retry = false;
-        let problem = loop {
-            match self.within(STORE_LIMIT, attempt()).await {
-                Some(Ok(value)) => {
-                    self.instance.store_failures.set(None);
+        let (outcome, problem) = loop {
+            let outcome = self.within(STORE_LIMIT, attempt()).await;
+            // A store may block the whole instance before it answers, as a locked SQLite file does
+            // for 5 s. Then the deadline above cannot end the operation.
+            let was_slow = self.ports.now().since(began) >= STORE_LIMIT;
+            match outcome {
+                Some(Ok(value)) if !was_slow => {
+                    failures.set(None);
                     return Ok(value);
                 }
-                // A store may block the whole instance before it fails, as a locked SQLite file
-                // does for 5 s. Then the deadline above cannot end the operation.
-                Some(Err(problem)) if is_retry || self.ports.now().since(began) >= STORE_LIMIT => break problem,
+                // The next operation would block the instance again.
+                Some(Ok(value)) => break (Ok(value), "an answer after more than a second".to_owned()),
+                Some(Err(problem)) if is_retry || was_slow => break (Err(StoreFailed), problem),
                 Some(Err(_)) => is_retry = true,
-                None => break "no answer within a second".to_owned(),
+                None => break (Err(StoreFailed), "no answer within a second".to_owned()),
             }
         };
         let last = self.ports.now();
-        let began = match self.instance.store_failures.get() {
+        let began = match failures.get() {
             Some(failures) if began.since(failures.last) < LONGEST_GAP => failures.began.min(began),
             _ => began,
         };
-        self.instance.store_failures.set(Some(StoreFailures { began, last, tried: last }));
+        failures.set(Some(StoreFailures { began, last, tried: last }));
         self.ports.warn(&format!("the store failed at {operation}: {problem}"));
-        Err(StoreFailed)
+        outcome
     }
 
     /// Returns the future's output, or `None` after `limit`.

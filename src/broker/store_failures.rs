@@ -1,8 +1,10 @@
 //! What an instance remembers of the store's failures.
 
+use std::cell::Cell;
+
 use crate::time::Timestamp;
 
-/// Failures of the store since it last worked, as far as the instance knows.
+/// Failures of reads or of writes since the last success, as far as the instance knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreFailures {
     /// When the first failed operation began.
@@ -11,4 +13,18 @@ pub(super) struct StoreFailures {
     pub(super) last: Timestamp,
     /// When an operation last tried the store, or failed.
     pub(super) tried: Timestamp,
+}
+
+/// Failures of reads and of writes apart, because a store may refuse writes only.
+#[derive(Debug, Default)]
+pub(super) struct StoreMemory {
+    pub(super) reads: Cell<Option<StoreFailures>>,
+    pub(super) writes: Cell<Option<StoreFailures>>,
+}
+
+impl StoreMemory {
+    /// The failures of reads and of writes that no success has followed.
+    pub(super) fn failures(&self) -> impl Iterator<Item = StoreFailures> {
+        [self.reads.get(), self.writes.get()].into_iter().flatten()
+    }
 }

@@ -13,6 +13,7 @@ use super::instance::{Broker, Instance};
 use super::ports::{Ports, SendError};
 use super::wanted::Wanted;
 use crate::config::{Config, Variable};
+use crate::gate::LEASE_WAIT;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 
@@ -24,7 +25,7 @@ pub(super) struct State {
     pub(super) store: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether each of the next store operations succeeds; all later ones do.
     pub(super) outcomes: RefCell<VecDeque<bool>>,
-    /// What another instance writes to the store during the next sleep.
+    /// What another instance writes to the store while this one waits for contenders.
     pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
     /// What another request of the instance does during the next write.
     pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
@@ -86,8 +87,10 @@ impl Ports for TestPorts {
         self.0.random.replace(self.0.random.get() + 1)
     }
 
-    async fn sleep(&self, _: Duration) {
-        if let Some((key, value)) = self.0.written_during_sleep.take() {
+    async fn sleep(&self, duration: Duration) {
+        if duration >= LEASE_WAIT
+            && let Some((key, value)) = self.0.written_during_sleep.take()
+        {
             self.0.store.borrow_mut().insert(key, value);
         }
     }

@@ -90,6 +90,7 @@ impl<P: Ports> Broker<P> {
         let (read_at, outcome, problem) = match read {
             Err(text) => (now, Err(unreadable()), Some(format!("the variables cannot be read: {text}"))),
             Ok(Err(mistakes)) => {
+                memory.has_mistake = true;
                 let error = Error::Configuration(mistakes);
                 let text = error.to_string();
                 (started, Err(error), Some(text))
@@ -98,6 +99,7 @@ impl<P: Ports> Broker<P> {
                 let disabled = config.mistakes.iter().map(|mistake| format!("; {mistake}")).collect::<String>();
                 let text = format!("callers and applications with a mistake are disabled{disabled}");
                 let problem = (!disabled.is_empty()).then_some(text);
+                memory.has_mistake = !config.mistakes.is_empty();
                 memory.last_good = Some((started, Rc::new(config)));
                 (started, Ok(()), problem)
             }
@@ -112,8 +114,8 @@ impl<P: Ports> Broker<P> {
         good.ok_or_else(|| outcome.err().unwrap_or_else(unreadable))
     }
 
-    /// Reads and parses all variables, each again up to `tries_left` times. The outer error is the provider's, the inner one lists
-    /// mistakes.
+    /// Reads and parses all variables, each again up to `tries_left` times. The outer error is the
+    /// provider's, the inner one lists mistakes.
     async fn read_config(&self, limit: Duration, tries_left: usize) -> Result<Result<Config, Vec<Mistake>>, String> {
         let read = |is_last: bool| {
             let names = VARIABLES.iter().map(|variable| variable.name);
@@ -203,10 +205,14 @@ mod tests {
         let (ports, broker) = configured();
         ports.0.callers.replace(Some(r#"{"a": {}}"#));
         assert_eq!(config_at(&ports, &broker, 10), Ok(2));
-        assert!(broker.instance.config.borrow().has_mistake());
+        let has_mistake = || broker.instance.config.borrow().has_mistake;
+        assert!(has_mistake());
+        ports.0.callers.replace(None);
+        assert_eq!(config_at(&ports, &broker, 20), Ok(2));
+        assert!(has_mistake(), "a provider that fails corrects nothing");
         ports.0.callers.replace(Some(CALLERS));
-        assert_eq!(config_at(&ports, &broker, 20), Ok(0));
-        assert!(!broker.instance.config.borrow().has_mistake());
+        assert_eq!(config_at(&ports, &broker, 30), Ok(0));
+        assert!(!has_mistake());
     }
 
     #[test]

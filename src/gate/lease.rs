@@ -20,8 +20,13 @@ pub fn lease_key(identity: &Origin) -> String {
 /// lease's holder has died.
 pub const LEASE_LIFE: Duration = Duration::from_secs(11);
 
-/// End of a lease that a call must not reach into, so that two calls never overlap.
-const LEASE_MARGIN: Duration = Duration::from_millis(500);
+/// End of a lease that a call must not reach into, so that two calls never overlap and the call's
+/// result can be written.
+const LEASE_MARGIN: Duration = Duration::from_secs(3);
+
+/// End of a lease in which nothing is written, because a store operation and its retry may take
+/// this long.
+const WRITE_MARGIN: Duration = Duration::from_secs(2);
 
 /// How long a contender waits between writing its id and reading it back. It must be longer
 /// than any contender takes between reading that the lease is free and its own write landing
@@ -51,6 +56,11 @@ impl Lease {
     /// Longest call that the holder may still make.
     pub fn time_to_call(&self, now: Timestamp) -> Duration {
         self.until_ms.since(now).saturating_sub(LEASE_MARGIN).min(CALL_LIMIT)
+    }
+
+    /// Whether the holder may still write the records that belong to the lease.
+    pub fn permits_writes(&self, now: Timestamp) -> bool {
+        !mutation::holds(Rule::LeaseEnd) || self.until_ms.since(now) >= WRITE_MARGIN
     }
 
     /// How long the lease still blocks others, whose clocks may be ahead of its holder's by
@@ -87,7 +97,9 @@ mod tests {
         assert_eq!(lease.remaining(at(11)), Some(CLOCK_SKEW));
         assert_eq!(lease.remaining(at(16)), None);
         assert_eq!(lease.time_to_call(at(0)), CALL_LIMIT);
-        assert_eq!(lease.time_to_call(at(8)), Duration::from_millis(2500));
+        assert_eq!(lease.time_to_call(at(6)), Duration::from_secs(2));
+        assert!(lease.permits_writes(at(9)));
+        assert!(!lease.permits_writes(at(10)));
         assert_eq!(lease.time_to_call(at(20)), Duration::ZERO);
     }
 

@@ -54,6 +54,9 @@ pub struct Ledger {
     pub(super) pause: Option<Pause>,
     /// Last pause of each failed credential, by fingerprint.
     pub(super) pauses_by_credential: Vec<(String, Pause)>,
+    /// Reservations that are over, but that another copy of this ledger may still contain.
+    #[serde(skip)]
+    pub(super) over_ms: Vec<Timestamp>,
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
@@ -142,6 +145,7 @@ impl Ledger {
     /// time at which it could still reach OfficeRnD, so the call of a holder that dies counts.
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
         self.calls_ms = self.calls(now).collect();
+        self.over_ms.retain(|call| *call + WINDOW > now);
         let reservation = Reservation(now + CALL_LIMIT);
         self.insert(reservation.0);
         reservation
@@ -149,9 +153,7 @@ impl Ledger {
 
     /// Removes a reserved call that is not made.
     pub fn cancel(&mut self, reservation: Reservation) {
-        if let Some(place) = self.calls_ms.iter().position(|call| *call == reservation.0) {
-            self.calls_ms.remove(place);
-        }
+        self.remove(reservation.0);
     }
 
     /// Records that a reserved call succeeded, which ends the pauses of OfficeRnD and of the
@@ -218,6 +220,14 @@ impl Ledger {
         self.calls_ms.insert(place, call);
     }
 
+    /// Removes a reservation, or notes that the copy which contains it must remove it.
+    pub(super) fn remove(&mut self, reservation: Timestamp) {
+        match self.calls_ms.iter().position(|call| *call == reservation) {
+            Some(place) => drop(self.calls_ms.remove(place)),
+            None => self.over_ms.push(reservation),
+        }
+    }
+
     fn pause_for(&self, credential: &Fingerprint) -> Option<Pause> {
         let name = credential.to_hex();
         self.pauses_by_credential.iter().find(|(other, _)| *other == name).map(|(_, pause)| *pause)
@@ -230,8 +240,7 @@ impl Ledger {
 
     /// Replaces a reservation: the call has ended, so it reached OfficeRnD no later than now.
     fn settle(&mut self, reservation: Reservation, now: Timestamp) {
-        let place = self.calls_ms.iter().position(|call| *call == reservation.0);
-        place.map(|place| self.calls_ms.remove(place));
+        self.remove(reservation.0);
         self.insert(now.min(reservation.0));
         self.pauses_by_credential.retain(|(_, pause)| pause.until_ms + FAILURE_MEMORY > now);
     }
@@ -302,8 +311,8 @@ mod tests {
     fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
         let reservation = ledger.reserve(at(0));
-        assert_eq!(ledger.calls(at(74)).count(), 1, "its holder may have died");
-        assert_eq!(ledger.calls(at(75)).count(), 0);
+        assert_eq!(ledger.calls(at(72)).count(), 1, "its holder may have died");
+        assert_eq!(ledger.calls(at(73)).count(), 0);
         ledger.settle_success(reservation, at(3), &credential("s"));
         assert_eq!(ledger.calls(at(67)).count(), 1);
         assert_eq!(ledger.calls(at(68)).count(), 0);
@@ -313,7 +322,7 @@ mod tests {
     fn ledger_from_a_wrong_clock_blocks_nothing() {
         let ledger = after_calls(&[100_000; 5]);
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
-        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 75, "but a clock may be a little ahead");
+        assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 73, "but a clock may be a little ahead");
         let mut ledger = Ledger::default();
         let failure = Failure::Unavailable(Cause::RateLimited, None);
         let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);

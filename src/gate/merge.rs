@@ -6,6 +6,10 @@ use crate::time::Timestamp;
 impl Ledger {
     /// Merges the calls and pauses that the store does not know yet.
     pub fn absorb(&mut self, unsaved: &Self) {
+        // The store still has the reservation of a call that ended since it was written. Counted
+        // as well as the call, it would use up two calls of the quota.
+        unsaved.over_ms.iter().for_each(|reservation| self.remove(*reservation));
+        self.over_ms.clear();
         for call in &unsaved.calls_ms {
             // Two calls of one millisecond are two calls.
             let count = |calls: &[Timestamp]| calls.iter().filter(|other| *other == call).count();
@@ -32,6 +36,7 @@ impl Ledger {
                 self.calls_ms.remove(place);
             }
         }
+        self.over_ms.retain(|reservation| !saved.over_ms.contains(reservation));
         if self.pause == saved.pause {
             self.pause = None;
         }
@@ -42,6 +47,9 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Origin;
+    use crate::config::application::Fingerprint;
+    use crate::secret::ClientSecret;
 
     #[test]
     fn two_calls_of_one_millisecond_are_merged_and_forgotten_as_two() {
@@ -54,5 +62,20 @@ mod tests {
         assert_eq!(stored, unsaved);
         unsaved.forget(&saved);
         assert_eq!(unsaved, saved, "the later one is still unsaved");
+    }
+
+    #[test]
+    fn call_that_ended_after_the_store_accepted_its_reservation_counts_once() {
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
+        let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
+        let identity = Origin::parse("https://identity.example").unwrap();
+        let credential = Fingerprint::of(&identity, "id", &ClientSecret::new("s"));
+        let reservation = stored.reserve(now);
+        unsaved.settle_success(reservation, now, &credential);
+        stored.absorb(&unsaved);
+        assert_eq!(stored.calls_ms, [now]);
+        let saved = unsaved.clone();
+        unsaved.forget(&saved);
+        assert_eq!(unsaved, Ledger::default());
     }
 }

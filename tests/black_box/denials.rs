@@ -27,6 +27,7 @@ async fn start(cached: bool) -> Broker {
     if cached {
         broker.token(&broker.setup.nightly, None).await.token();
         broker.nightly(MEMBERS).await.token();
+        broker.at_rest().await;
     }
     broker
 }

@@ -161,7 +161,7 @@ enum Dying {
 async fn measure_deaths(who: Dying) -> Row {
     let whole = Setup::default().start().await;
     whole.nightly(&both()).await.token();
-    tests::eventually("the end of a fetch", || whole.server.counts().set >= 6).await;
+    whole.at_rest().await;
     let operations = whole.server.counts().store_calls();
     let deaths = join_all((1..=operations + 1).map(async |last| {
         let broker = Setup::default().start().await;

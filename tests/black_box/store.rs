@@ -27,6 +27,7 @@ async fn fill(broker: &Broker) -> String {
     let token = broker.nightly(MEMBERS).await.token();
     broker.token(&broker.setup.door, None).await.token();
     assert_eq!(broker.nightly(COMPANIES).await.error(), "invalid_scope");
+    broker.at_rest().await;
     token
 }
 

@@ -192,6 +192,16 @@ impl Broker {
         Touched { calls, sent, store: counts.map(|counts| counts.store_calls()) }
     }
 
+    /// Waits until the component has done what it does after its answers. The longest pause
+    /// between two steps of a fetch is that of the lease, 50 ms.
+    pub async fn at_rest(&self) {
+        let mut before = None;
+        while before != Some(self.touched()) {
+            before = Some(self.touched());
+            sleep(Duration::from_millis(150)).await;
+        }
+    }
+
     /// Makes the store fail in this way from now on.
     pub fn set_store_faults(&self, faults: Faults) {
         self.needs("a store outside of the instances");

@@ -95,7 +95,9 @@ fn index(bytes: &[u8]) {
     let mut index = Index::decode(bytes.to_owned());
     assert_eq!(Index::decode(index.as_bytes().to_owned()).as_bytes(), index.as_bytes());
     let key = key();
-    index.insert("a token", key);
+    let before = index.as_bytes().len();
+    index.insert("a token", key, NOW + LEASE_LIFE, NOW, 300);
+    assert!(index.as_bytes().len() <= (before + 44).min(300 * 44));
     assert_eq!(index.find("a token"), Some(key));
 }
 

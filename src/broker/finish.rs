@@ -1,0 +1,82 @@
+//! What a fetch leaves to do after its answer: write what the call changed, and release the lease.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join3;
+
+use super::config_memory::Turn;
+use super::instance::Broker;
+use super::lease::{LeaseAttempt, Watch};
+use super::ports::{Followup, Ports};
+use super::wanted::Wanted;
+use crate::gate::Lease;
+use crate::mutation::{self, Rule};
+use crate::token::Index;
+
+/// Pause before an instance tries again to write what the store did not accept; up to as much is
+/// added at random. It is longer than the store's failures are remembered.
+const SAVE_PAUSE: Duration = Duration::from_millis(2500);
+
+/// How long an instance tries that. A call counts for no longer.
+const SAVE_LIMIT: Duration = Duration::from_secs(65);
+
+impl<P: Ports> Broker<P> {
+    /// Writes the ledger, and releases the lease. What the store does not accept, or what was
+    /// changed without a lease, is tried again with a lease of its own. Dropping this costs
+    /// others no more than the rest of the lease.
+    pub(super) async fn finish(self, wanted: Wanted, lease: Option<Lease>) {
+        let config = &wanted.config;
+        if let Some(lease) = lease {
+            if self.instance.lacks_saved_ledger() && lease.permits_writes(self.ports.now()) {
+                let _ = self.store_ledger(config).await;
+            }
+            self.release_lease(config, lease).await;
+        }
+        let mut waited = Duration::ZERO;
+        while waited < SAVE_LIMIT && mutation::holds(Rule::SaveLater) {
+            if !self.instance.lacks_saved_ledger() && self.instance.unsaved_token(&wanted).is_none() {
+                return;
+            }
+            let pause = SAVE_PAUSE + SAVE_PAUSE * u32::from(self.ports.random() as u8) / 255;
+            self.ports.sleep(pause).await;
+            waited += pause;
+            let watch = Watch::begin(self.ports.now());
+            if let LeaseAttempt::Won(lease) = self.acquire_lease(config, &watch).await {
+                self.save_with_lease(&wanted, lease).await;
+                self.release_lease(config, lease).await;
+            }
+        }
+    }
+
+    async fn save_with_lease(&self, wanted: &Wanted, lease: Lease) {
+        let config = &wanted.config;
+        let index_key = Index::key(&config.identity);
+        let (_, ledger, index) = join3(self.load(wanted), self.load_ledger(config), self.get(&index_key)).await;
+        if ledger.is_ok() && lease.permits_writes(self.ports.now()) {
+            let _ = self.store_ledger(config).await;
+        }
+        // Another instance may have fetched a later token meanwhile.
+        if let (Some(token), Ok(index)) = (self.instance.unsaved_token(wanted), index)
+            && lease.permits_writes(self.ports.now())
+        {
+            self.save_with_index(wanted, &token, index).await;
+        }
+    }
+
+    /// Lets a request that was served a token which the store lacks write it after the answer, if
+    /// the store works again.
+    pub(super) fn save_after_answer(&self, wanted: &Wanted) -> Option<Followup> {
+        let is_due = self.instance.unsaved_token(wanted).is_some() && !self.store_is_failing();
+        let (broker, wanted) = (self.clone(), wanted.clone());
+        is_due.then(|| {
+            Box::pin(async move {
+                let instance = Rc::clone(&broker.instance);
+                // One is enough for all requests of the instance.
+                if let Some(_turn) = Turn::take(&instance.is_saving) {
+                    broker.finish(wanted, None).await;
+                }
+            }) as Followup
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Says whether this instance can do its work.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+
+use super::config_memory::Turn;
+use super::instance::Broker;
+use super::ports::Ports;
+use crate::config::Config;
+use crate::time::is_recent;
+
+/// How long the outcome of a check of the store is remembered, so that a stranger who asks often
+/// costs the store nothing. It is longer than an instance remembers the store's failures.
+const CHECK_MEMORY: Duration = Duration::from_secs(5);
+
+impl<P: Ports> Broker<P> {
+    /// The problem that `/readyz` reports if there is a configuration: it has a mistake, the
+    /// store does not answer or accepts no writes, or OfficeRnD has just refused every
+    /// application's credential.
+    pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
+        if self.instance.config.borrow().has_mistake {
+            return Some("configuration");
+        }
+        if !self.store_works(config).await {
+            return Some("store");
+        }
+        let ledger = self.instance.ledger.borrow();
+        let now = self.ports.now();
+        config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
+    }
+
+    /// Whether the store answers a read and accepts a write. One request of the instance asks it
+    /// for all.
+    async fn store_works(&self, config: &Config) -> bool {
+        let now = self.ports.now();
+        let last = self.instance.store_checked.get();
+        let turn = Turn::take(&self.instance.is_checking_store);
+        match last {
+            Some((at, works)) if turn.is_none() || is_recent(at, now, CHECK_MEMORY) => works,
+            _ => {
+                let key = ["readiness.", config.identity.id()].concat();
+                let (read, written) =
+                    join(self.load_ledger(config), self.set(&key, &now.unix_ms().to_be_bytes())).await;
+                let works = read.is_ok() && written.is_ok();
+                self.instance.store_checked.set(Some((self.ports.now(), works)));
+                works
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, finish, wanted};
+
+    #[test]
+    fn store_is_checked_at_most_every_5_s_by_a_read_and_a_write() {
+        let (ports, config) = (TestPorts::default(), wanted().config);
+        let broker = ports.broker();
+        let check = |seconds: u64, outcomes: &[bool], expected: bool| {
+            ports.0.seconds.set(seconds);
+            ports.0.outcomes.replace(outcomes.iter().copied().collect());
+            assert_eq!(finish(broker.store_works(&config)), expected, "at {seconds} s");
+            assert!(ports.0.outcomes.borrow().is_empty(), "at {seconds} s");
+        };
+        check(0, &[true, true], true);
+        check(4, &[], true);
+        // A read succeeds; a write fails twice.
+        check(5, &[true, false, false], false);
+        check(9, &[], false);
+        check(10, &[true, true], true);
+    }
+}
