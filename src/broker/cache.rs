@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join;
-
 use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
@@ -95,7 +93,7 @@ impl<P: Ports> Broker<P> {
         token
     }
 
-    /// Writes a token and its place in the index side by side, so that no token is in the store
+    /// Writes a token's place in the index, and then the token, so that no token is in the store
     /// that cannot be revoked. Only a holder of the lease may call it, because only holders write
     /// the index; `index` is the store's present one.
     pub(super) async fn save_with_index(&self, wanted: &Wanted, token: &Rc<Token>, index: Option<Vec<u8>>) {
@@ -103,8 +101,9 @@ impl<P: Ports> Broker<P> {
         let mut index = Index::decode(index.unwrap_or_default());
         let most = 60 * wanted.config.calls_per_minute;
         index.insert(token.access_token.expose(), wanted.key(), token.expires_at, now, most);
-        let index_key = Index::key(&wanted.config.identity);
-        let _ = join(self.save(wanted, token), self.set(&index_key, index.as_bytes())).await;
+        if self.set(&Index::key(&wanted.config.identity), index.as_bytes()).await.is_ok() {
+            let _ = self.save(wanted, token).await;
+        }
     }
 
     /// Writes a token to the store, and remembers that the store has it.

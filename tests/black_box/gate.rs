@@ -11,7 +11,10 @@ use broker_host::{Fail, Faults, KeyValue, Reuse};
 use http::StatusCode;
 use officernd_token_broker::gate::{lease_key, ledger_key};
 use serde_json::json;
-use tests::{Answer, Broker, COMPANIES, MEMBERS, Redis, Setup, all_at_once, crowd, different_tokens, most_in_a_minute};
+use tests::{
+    Answer, Broker, COMPANIES, MEMBERS, Redis, Setup, all_at_once, crowd, different_tokens, eventually,
+    most_in_a_minute,
+};
 use tokio::time::sleep;
 
 /// A sandbox that accepts every call, so that only the broker keeps the call quota.
@@ -273,6 +276,23 @@ async fn crowd_in_an_instance_without_store_makes_one_call() {
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     let answers = all_at_once(&[&broker], 100, MEMBERS).await;
     assert_eq!((different_tokens(&answers), broker.calls().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn call_made_without_the_store_counts_for_others_once_it_works() {
+    let mut setup = Setup::in_one_instance();
+    setup.variables.push(("upstream_calls_per_minute", "1".into()));
+    let broker = setup.start().await;
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    let token = broker.nightly(MEMBERS).await.token();
+    broker.set_store_faults(Faults::default());
+    eventually("the token is written", || broker.stored().iter().any(|(key, _)| key.starts_with("token."))).await;
+    broker.at_rest().await;
+
+    let other = broker.beside(broker.setup.key_value.clone()).await;
+    assert_eq!(other.nightly(MEMBERS).await.token(), token);
+    check_told_to_retry(&other.nightly(COMPANIES).await);
+    assert_eq!(broker.calls().len(), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broker_host::sandbox::Answer as Upstream;
+use broker_host::{Fail, Faults};
 use http::StatusCode;
 use tests::{Answer, Broker, COMPANIES, Caller, MEMBERS, Setup, revocation_request};
 use tokio::time::sleep;
@@ -54,6 +55,29 @@ async fn revocation_that_no_call_could_follow_gets_503_and_erases_nothing() {
     sleep(Duration::from_secs(told)).await;
     assert_eq!(revoke(&broker, &broker.setup.nightly, &token).await.status, 200);
     sleep(Duration::from_millis(2100)).await;
+    assert_ne!(broker.nightly(MEMBERS).await.token(), token);
+}
+
+#[tokio::test]
+async fn token_that_the_index_lacks_is_revoked() {
+    let broker = Setup::default().start().await;
+    let token = broker.token(&broker.setup.nightly, None).await.token();
+    broker.at_rest().await;
+    let index = broker.stored().into_iter().find(|(key, _)| key.starts_with("token-index.")).unwrap().0;
+    broker.delete_stored(&index).await;
+    // Its memory would know the token as well.
+    let broker = broker.restart().await;
+    assert_eq!(revoke(&broker, &broker.setup.nightly, &token).await.status, 200);
+    assert_ne!(broker.token(&broker.setup.nightly, None).await.token(), token);
+}
+
+#[tokio::test]
+async fn token_that_only_memory_has_is_revoked_while_the_store_fails() {
+    let broker = Setup::in_one_instance().start().await;
+    broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    let token = broker.nightly(MEMBERS).await.token();
+    assert_eq!(broker.nightly(MEMBERS).await.token(), token);
+    assert_eq!(revoke(&broker, &broker.setup.nightly, &token).await.status, 200);
     assert_ne!(broker.nightly(MEMBERS).await.token(), token);
 }
 

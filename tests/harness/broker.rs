@@ -281,10 +281,15 @@ impl Broker {
         self.setup.key_value.entries(LABEL).expect("the store works")
     }
 
+    /// Deletes a key of the store.
+    pub async fn delete_stored(&self, key: &str) {
+        self.setup.key_value.delete(LABEL, key).await.expect("the store works");
+    }
+
     /// Deletes every key of the store.
     pub async fn empty_store(&self) {
         for (key, _) in self.stored() {
-            self.setup.key_value.delete(LABEL, &key).await.expect("the store works");
+            self.delete_stored(&key).await;
         }
     }
 }

@@ -17,6 +17,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
          `wasmtime serve` has one for each instance, so the command leaves it out",
         &[
             "faults::faults_get_the_answers_of_faults_md",
+            "gate::call_made_without_the_store_counts_for_others_once_it_works",
             "gate::crowd_in_an_instance_without_store_makes_one_call",
             "gate::record_with_broader_scope_than_requested_is_not_served",
             "gate::failing_or_slow_store_still_serves_tokens",
@@ -34,6 +35,8 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
             "life::renewal_of_usable_token_leaves_two_calls_of_the_quota",
             "life::token_stored_or_deleted_by_another_host_takes_effect",
             "life::late_token_is_renewed_before_the_answer",
+            "revocation::token_that_only_memory_has_is_revoked_while_the_store_fails",
+            "revocation::token_that_the_index_lacks_is_revoked",
             "store::tampered_or_moved_record_counts_as_absent",
             "rotation::token_fetched_with_both_secrets_is_revoked_for_both",
             "readiness::readiness_reports_only_the_class_of_the_problem",
