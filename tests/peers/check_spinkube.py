@@ -106,7 +106,7 @@ def deployment_of(app):
 
 def main(folder):
     objects = {}
-    for file in sorted(Path(folder).iterdir()):
+    for file in sorted(Path(folder).glob("*.yaml")):
         for document in yaml.safe_load_all(file.read_text()):
             key = document["kind"], document["metadata"]["name"]
             assert key not in objects, f"{key} appears twice"

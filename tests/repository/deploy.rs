@@ -49,6 +49,7 @@ const VARIABLES: [&str; 2] = ["deploy/spin/variables.toml", "deploy/akamai/varia
 const RUNTIME_CONFIGS: [&str; 3] =
     ["deploy/spin/runtime-config.toml", "deploy/redis/runtime-config.toml", "deploy/vault/runtime-config.toml"];
 const SPINKUBE: &str = "deploy/spinkube/";
+const CONTAINERFILE: &str = "deploy/spinkube/Containerfile";
 const WASMCLOUD: &str = "deploy/wasmcloud/";
 
 #[test]
@@ -159,7 +160,18 @@ fn runtime_configurations_follow_the_rules_of_spin() {
 /// The flags of Spin 4.1's commands, from its source, and of `spin aka`, from its reference;
 /// only those that pages and units use.
 const FLAGS: [(&str, &[&str]); 8] = [
-    ("spin up", &["--from", "--listen", "--state-dir", "--runtime-config-file", "--variable", "--build"]),
+    (
+        "spin up",
+        &[
+            "--from",
+            "--listen",
+            "--idle-instance-timeout",
+            "--state-dir",
+            "--runtime-config-file",
+            "--variable",
+            "--build",
+        ],
+    ),
     ("spin build", &[]),
     ("spin --version", &[]),
     ("spin registry push", &["--build"]),
@@ -190,6 +202,26 @@ fn spin_commands_in_deploy_files_use_existing_flags() {
         }
     }
     assert!(found >= 10, "found only {found} commands");
+}
+
+/// How long Spin keeps an idle instance: longer than the interval of an hourly job.
+const IDLE_TIMEOUT: &str = "--idle-instance-timeout 7200s";
+
+#[test]
+fn idle_instances_are_kept_by_every_file_that_starts_spin() {
+    for file in [UNIT, UNIT_WITH_VAULT] {
+        for line in read(file).lines().filter(|line| line.contains("/spin up ")) {
+            assert!(line.contains(IDLE_TIMEOUT), "{file}: {line}");
+        }
+    }
+    // What Spin gets if the operator starts the container with these arguments.
+    let from_operator =
+        ["up", "--listen", "0.0.0.0:80", "-f", "an image", "--runtime-config-file", "/runtime-config.toml"];
+    let file = read(CONTAINERFILE).replace("exec spin ", "exec printf '%s|' ");
+    let entry_point = file.lines().find_map(|line| line.strip_prefix("ENTRYPOINT ")).unwrap();
+    let entry_point: Vec<String> = serde_json::from_str(entry_point).unwrap();
+    let printed = run(Command::new(&entry_point[0]).args(&entry_point[1..]).args(from_operator));
+    assert_eq!(printed, format!("{}|{}|", from_operator.join("|"), IDLE_TIMEOUT.replace(' ', "|")));
 }
 
 /// Lets systemd parse the unit, with or without a drop-in, and with the credentials that it
