@@ -46,15 +46,22 @@ const UNIT_WITH_VAULT: &str = "deploy/vault/no-variables.conf";
 const CADDYFILE: &str = "deploy/spin/Caddyfile";
 const POLICY: &str = "deploy/vault/policy.json";
 const VARIABLES: [&str; 2] = ["deploy/spin/variables.toml", "deploy/akamai/variables.toml"];
-const RUNTIME_CONFIGS: [&str; 3] =
-    ["deploy/spin/runtime-config.toml", "deploy/redis/runtime-config.toml", "deploy/vault/runtime-config.toml"];
+const RUNTIME_CONFIGS: [&str; 5] = [
+    "deploy/spin/runtime-config.toml",
+    "deploy/redis/runtime-config.toml",
+    "deploy/dynamodb/runtime-config.toml",
+    "deploy/cosmosdb/runtime-config.toml",
+    "deploy/vault/runtime-config.toml",
+];
+const DYNAMODB_POLICY: &str = "deploy/dynamodb/policy.json";
 const SPINKUBE: &str = "deploy/spinkube/";
 const CONTAINERFILE: &str = "deploy/spinkube/Containerfile";
 const WASMCLOUD: &str = "deploy/wasmcloud/";
 
 #[test]
 fn deploy_files_are_all_checked_and_named_in_the_guide() {
-    let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY].into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
+    let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY, DYNAMODB_POLICY];
+    let checked = checked.into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
     let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
     let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
     let others: BTreeSet<_> = all().into_iter().filter(|file| !in_kubernetes(file)).collect();
@@ -99,7 +106,7 @@ fn variables_in_deploy_files_are_accepted_by_the_broker() {
 }
 
 /// The part of Spin 4.1's runtime configuration that this project uses. Spin, too, refuses
-/// unknown fields.
+/// unknown fields, except in a store.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuntimeConfig {
@@ -114,6 +121,8 @@ struct RuntimeConfig {
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "type")]
 enum Store {
     Redis { url: String },
+    AwsDynamo { region: String, table: String, consistent_read: bool, access_key: String, secret_key: String },
+    AzureCosmos { account: String, database: String, container: String, key: String },
 }
 
 #[derive(Deserialize)]
@@ -133,6 +142,35 @@ fn check_redis(url: &str, file: &str) {
     assert!(port.parse::<u16>().is_ok() && database.parse::<u8>().is_ok(), "{file}: {url}");
 }
 
+/// Checks that instances on this store see each other's writes at once, as far as the file says
+/// so, and that it has only placeholders.
+fn check_store(store: &Store, file: &str) {
+    match store {
+        Store::Redis { url } => check_redis(url, file),
+        Store::AwsDynamo { region, table, consistent_read, access_key, secret_key } => {
+            // By default, a read of DynamoDB may miss the latest write.
+            assert!(consistent_read, "{file}: without consistent reads, two requests may hold the lease");
+            assert_eq!([access_key, secret_key], ["replace-me"; 2], "{file}");
+            // The policy allows only what the broker does, and only with this table.
+            let expected = serde_json::json!({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow",
+                "Action": ["dynamodb:GetItem", "dynamodb:PutItem"],
+                "Resource": format!("arn:aws:dynamodb:{region}:000000000000:table/{table}"),
+            }]});
+            assert_eq!(serde_json::from_str::<Value>(&read(DYNAMODB_POLICY)).unwrap(), expected);
+        }
+        Store::AzureCosmos { account, database, container, key } => {
+            assert_eq!([account, key], ["replace-me"; 2], "{file}");
+            // The guide's commands set the consistency and the partition key.
+            let guide = read("docs/deploy.md").replace("\\\n", " ");
+            let guide = guide.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(guide.contains("--default-consistency-level Strong"));
+            let of_container = format!("--database-name {database} --name {container} --partition-key-path /id");
+            assert!(guide.contains(&of_container), "docs/deploy.md: no {of_container}");
+        }
+    }
+}
+
 #[test]
 fn runtime_configurations_follow_the_rules_of_spin() {
     for file in RUNTIME_CONFIGS {
@@ -140,10 +178,9 @@ fn runtime_configurations_follow_the_rules_of_spin() {
         // An empty `log_dir`: Spin writes no log files, which would repeat the log and grow.
         assert_eq!(config.log_dir.as_deref(), Some(""), "{file}");
         let stores: Vec<_> = config.key_value_store.keys().map(String::as_str).collect();
-        assert_eq!(stores, if file.contains("redis") { vec!["default"] } else { vec![] }, "{file}");
-        for Store::Redis { url } in config.key_value_store.values() {
-            check_redis(url, file);
-        }
+        let has_none = ["deploy/spin/", "deploy/vault/"].iter().any(|folder| file.starts_with(folder));
+        assert_eq!(stores, if has_none { vec![] } else { vec!["default"] }, "{file}");
+        config.key_value_store.values().for_each(|store| check_store(store, file));
         assert_eq!(config.variables_provider.len(), usize::from(file.contains("vault")), "{file}");
         for Provider::Vault { url, token, mount, prefix } in &config.variables_provider {
             assert!(url.starts_with("https://"), "{file}: Vault must use TLS");
@@ -289,8 +326,8 @@ fn spinkube_manifests_are_valid() {
     }
     let stores = app["stores"].as_object().unwrap();
     assert_eq!(stores.keys().collect::<Vec<_>>(), ["default"], "the pods must share the store");
-    let Store::Redis { url } = serde_json::from_value(stores["default"].clone()).unwrap();
-    check_redis(&url, SPINKUBE);
+    let store = serde_json::from_value(stores["default"].clone()).unwrap();
+    check_store(&store, SPINKUBE);
 }
 
 #[test]
