@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use officernd_token_broker::config::Config;
 use serde::Deserialize;
@@ -309,6 +309,28 @@ fn caddyfile_is_valid() {
     // The proxy's target is the address on which Spin listens.
     let listens = read(UNIT).split("--listen ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
     assert!(read(CADDYFILE).contains(&format!("reverse_proxy {listens}\n")));
+}
+
+#[test]
+fn limits_in_front_of_the_broker_are_set() {
+    installed();
+    let mut adapt = Command::new("caddy");
+    adapt.args(["adapt", "--adapter", "caddyfile", "--config"]).arg(root().join(CADDYFILE)).stderr(Stdio::null());
+    let caddy: Value = serde_json::from_str(run(&mut adapt).lines().next().unwrap()).unwrap();
+    let server = &caddy["apps"]["http"]["servers"]["srv0"];
+    // The broker gives a body 4 s: its own answer must come before that of the proxy.
+    for (limit, seconds) in [("read_header_timeout", 5), ("read_timeout", 10), ("idle_timeout", 120)] {
+        assert_eq!(server[limit], serde_json::json!(seconds * 1_000_000_000_u64), "{CADDYFILE}: {limit}");
+    }
+    for (file, limit) in [
+        (CADDYFILE, "max_size 100KB"),
+        (UNIT, "MemoryMax=512M"),
+        ("deploy/spinkube/spinapp.yaml", "memory: 512Mi"),
+        ("deploy/spinkube/ingress.yaml", "nginx.ingress.kubernetes.io/proxy-body-size: 100k"),
+        ("deploy/spinkube/ingress.yaml", "nginx.org/client-max-body-size: 100k"),
+    ] {
+        assert!(read(file).lines().any(|line| line.trim() == limit), "{file}: no {limit}");
+    }
 }
 
 #[test]
