@@ -16,6 +16,12 @@ impl Round {
         Self { latencies, elapsed }
     }
 
+    /// Puts the requests of several rounds into one, for percentiles that need many.
+    pub fn pooled(rounds: &[Self]) -> Self {
+        let latencies = rounds.iter().flat_map(|round| round.latencies.iter().copied()).collect();
+        Self::new(latencies, rounds.iter().map(|round| round.elapsed).sum())
+    }
+
     /// Returns the requests per second.
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()

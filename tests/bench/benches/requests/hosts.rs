@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use broker_host::sandbox::{self, Answer, Sandbox};
-use broker_host::{App, KeyValue, Manifest, Options, Reuse, Variables};
+use broker_host::{App, Faults, KeyValue, Manifest, Options, Reuse, Variables};
 use http::Uri;
 use officernd_token_broker::config::{Config, VARIABLES};
 use officernd_token_broker::scope::Scopes;
@@ -34,6 +34,14 @@ pub(crate) const MEMBERS: &str = "flex.community.members.read";
 /// Time that the sandbox takes to answer.
 pub(crate) const UPSTREAM: Duration = Duration::from_millis(100);
 
+/// Delays of each store operation, in milliseconds.
+pub(crate) const STORE_DELAYS_MS: [u64; 4] = [0, 1, 10, 50];
+
+/// Returns the name of the host whose store has this delay.
+pub(crate) fn slow_store(delay_ms: u64) -> String {
+    format!("store {delay_ms} ms away")
+}
+
 /// Argument with which this program runs the hosts.
 pub(crate) const SERVE: &str = "serve-for-the-benchmark";
 
@@ -46,7 +54,7 @@ pub(crate) fn stored() -> Vec<String> {
 
 /// Returns scope sets without a token.
 pub(crate) fn unfetched() -> Vec<String> {
-    (0..50).map(|number| format!("flex.billing.resource{number}.read")).collect()
+    (0..25).map(|number| format!("flex.billing.resource{number}.read")).collect()
 }
 
 /// The running hosts and their addresses. Dropping it ends them.
@@ -114,19 +122,25 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     sandbox.answer_always(Answer::Late(UPSTREAM));
 
     let once = Reuse { max_requests: 1, ..Reuse::default() };
+    let reused = Reuse::default();
+    let slow_stores = STORE_DELAYS_MS.map(|ms| (slow_store(ms), &broker, "exceptions", 1, reused, ms));
     let mut servers = Vec::new();
-    for (name, app, audit, callers, reuse) in [
-        ("floor", &floor, "all", 0, Reuse::default()),
-        ("floor with a store", &floor_with_store, "all", 0, Reuse::default()),
-        ("all", &broker, "all", 1, Reuse::default()),
-        ("exceptions", &broker, "exceptions", 1, Reuse::default()),
-        ("10,000 callers", &broker, "exceptions", 10_000, Reuse::default()),
-        ("floor, once", &floor, "all", 0, once),
-        ("1 caller, once", &broker, "exceptions", 1, once),
-        ("10,000 callers, once", &broker, "exceptions", 10_000, once),
-    ] {
+    for (name, app, audit, callers, reuse, delay_ms) in [
+        ("floor".to_owned(), &floor, "all", 0, reused, 0),
+        ("floor with a store".to_owned(), &floor_with_store, "all", 0, reused, 0),
+        ("all".to_owned(), &broker, "all", 1, reused, 0),
+        ("exceptions".to_owned(), &broker, "exceptions", 1, reused, 0),
+        ("10,000 callers".to_owned(), &broker, "exceptions", 10_000, reused, 0),
+        ("floor, once".to_owned(), &floor, "all", 0, once, 0),
+        ("floor with a store, once".to_owned(), &floor_with_store, "all", 0, once, 0),
+        ("1 caller, once".to_owned(), &broker, "exceptions", 1, once, 0),
+        ("10,000 callers, once".to_owned(), &broker, "exceptions", 10_000, once, 0),
+    ]
+    .into_iter()
+    .chain(slow_stores)
+    {
         let values = values(&sandbox.url(), audit, callers);
-        let folder = folder.join(name);
+        let folder = folder.join(&name);
         let key_value = KeyValue::sqlite(&folder)?;
         // A record for the floor with a store, which reads this key. It is about as long as a
         // token's record.
@@ -134,12 +148,13 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
         if callers > 0 {
             store_tokens(&key_value, &values).await?;
         }
+        key_value.set_faults(Faults { delay: Duration::from_millis(delay_ms), ..Faults::default() });
         let options = Options { variables: Variables::from_iter(values), key_value, reuse, ..Options::default() };
         let server = broker_host::start(app, options).await?;
         servers.push((name, server));
     }
     let mut addresses: BTreeMap<_, _> =
-        servers.iter().map(|(name, server)| (*name, server.addr().to_string())).collect();
+        servers.iter().map(|(name, server)| (name.as_str(), server.addr().to_string())).collect();
     addresses.insert("officernd", sandbox.url().trim_start_matches("http://").to_owned());
     writeln!(stderr(), "{}", serde_json::to_string(&addresses)?)?;
     // Stdin ends when the parent process does.

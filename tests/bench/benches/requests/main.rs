@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bench::{Authentication, Question, Round, Shape, Summary, ask, ask_in_turns};
 use clap::Parser;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 
-use hosts::{CALLER, Hosts, MEMBERS, SECRET, SERVE, UPSTREAM, stored, unfetched};
+use hosts::{CALLER, Hosts, MEMBERS, SECRET, SERVE, STORE_DELAYS_MS, UPSTREAM, slow_store, stored, unfetched};
 
 /// Measures how fast the broker answers in the dev host, compared with a component that only
 /// answers.
@@ -55,7 +55,7 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let hosts = Hosts::start()?;
     throughput(&hosts, options).await?;
     new_instances(&hosts, options).await?;
-    cold_fetch(&hosts).await
+    stores(&hosts).await
 }
 
 fn question(
@@ -86,8 +86,8 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     ]
     .into_iter()
     .unzip();
-    println!("| connections | | requests a second | of the floor's | p50 | p99 | of the floor's |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| connections | | requests a second | of the floor's | p50 | p99 | of the floor's | p99.9 |");
+    println!("|---|---|---|---|---|---|---|---|");
     for kept_alive in [true, false] {
         for &connections in &options.connections {
             let shape = Shape { connections, kept_alive };
@@ -99,8 +99,10 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
                 let ratio = Summary::of_ratio(rounds, floor, Round::rate);
                 let tail = Summary::of_ratio(rounds, floor, |round| round.percentile(0.99).as_secs_f64());
                 let (p50, p99) = (Summary::of_percentile_ms(rounds, 0.5), Summary::of_percentile_ms(rounds, 0.99));
+                let p99_9 = Round::pooled(rounds).percentile(0.999).as_secs_f64() * 1e3;
                 println!(
-                    "| {connections}, {manner} | {name} | {:.0} | {:.3} ({:.3} to {:.3}) | {:.2} ms | {:.2} ms | {:.2} |",
+                    "| {connections}, {manner} | {name} | {:.0} | {:.3} ({:.3} to {:.3}) | {:.2} ms | {:.2} ms | {:.2} | \
+                     {p99_9:.2} ms |",
                     rate.median, ratio.median, ratio.least, ratio.most, p50.median, p99.median, tail.median,
                 );
             }
@@ -112,37 +114,66 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
 /// Measures the first request of an instance that handles only this one.
 async fn new_instances(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     let question = question(Authentication::Basic, SECRET, &[MEMBERS.to_owned()], StatusCode::OK)?;
-    let names = ["floor, once", "1 caller, once", "10,000 callers, once"];
+    let names = ["floor, once", "floor with a store, once", "1 caller, once", "10,000 callers, once"];
     let asked = names.into_iter().map(|name| anyhow::Ok((hosts.url(name)?, question.clone())));
     let asked = asked.collect::<Result<Vec<_>, _>>()?;
-    let one_by_one = Shape { connections: 1, kept_alive: true };
-    let rounds = ask_in_turns(&asked, one_by_one, options.rounds, options.duration()).await?;
-    println!("\n| a new instance for each request | p50 | more than the floor | p99 |\n|---|---|---|---|");
-    let p50 = |rounds: &[Round]| Summary::of_percentile_ms(rounds, 0.5).median;
-    for (name, of_name) in names.iter().zip(&rounds) {
-        let p99 = Summary::of_percentile_ms(of_name, 0.99).median;
-        println!("| {name} | {:.2} ms | {:.2} ms | {p99:.2} ms |", p50(of_name), p50(of_name) - p50(&rounds[0]));
+    println!(
+        "\n| connections | a new instance for each request | requests a second | of the floor's | p50 | more than the floor | p99 |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for connections in [1, 16] {
+        let shape = Shape { connections, kept_alive: true };
+        let rounds = ask_in_turns(&asked, shape, options.rounds, options.duration()).await?;
+        let p50 = |rounds: &[Round]| Summary::of_percentile_ms(rounds, 0.5).median;
+        for (name, of_name) in names.iter().zip(&rounds) {
+            let rate = Summary::of(of_name, Round::rate).median;
+            let ratio = Summary::of_ratio(of_name, &rounds[0], Round::rate);
+            let p99 = Summary::of_percentile_ms(of_name, 0.99).median;
+            println!(
+                "| {connections} | {name} | {rate:.0} | {:.3} ({:.3} to {:.3}) | {:.2} ms | {:.2} ms | {p99:.2} ms |",
+                ratio.median,
+                ratio.least,
+                ratio.most,
+                p50(of_name),
+                p50(of_name) - p50(&rounds[0])
+            );
+        }
     }
     Ok(())
 }
 
-/// Measures requests without a cached token, one after another.
-async fn cold_fetch(hosts: &Hosts) -> anyhow::Result<()> {
-    let one_by_one = Shape { connections: 1, kept_alive: true };
-    println!("\n| OfficeRnD takes {UPSTREAM:?} | p50 | slowest |\n|---|---|---|");
-    for (what, host, authentication) in [
-        ("asked by the caller", "officernd", Authentication::Body),
-        ("asked by the broker", "all", Authentication::Basic),
-    ] {
-        let mut latencies = Vec::new();
-        for scope in unfetched() {
-            let question = question(authentication, SECRET, &[scope], StatusCode::OK)?;
-            // The first answer takes longer than this, so each round has one request.
-            let round = ask(&hosts.url(host)?, &question, one_by_one, Duration::from_millis(50)).await?;
-            latencies.push(round.percentile(1.0).as_secs_f64() * 1e3);
-        }
-        let latencies = Summary::from_iter(latencies);
-        println!("| {what} | {:.1} ms | {:.1} ms |", latencies.median, latencies.most);
+/// Measures requests without a cached token, and store hits, one after another, with a store that
+/// is near or far away.
+async fn stores(hosts: &Hosts) -> anyhow::Result<()> {
+    println!("\n| added to each store operation | p50 | slowest |\n|---|---|---|");
+    let note = |what: &str, p50: f64, slowest: f64| println!("| {what} | {p50:.1} ms | {slowest:.1} ms |");
+    let calls = fetches(&hosts.url("officernd")?, Authentication::Body).await?;
+    note("OfficeRnD, asked by the caller", calls.median, calls.most);
+    for delay_ms in STORE_DELAYS_MS {
+        let url = hosts.url(&slow_store(delay_ms))?;
+        let cold = fetches(&url, Authentication::Basic).await?;
+        note(&format!("{delay_ms} ms: cold fetch"), cold.median, cold.most);
+        let question = question(Authentication::Basic, SECRET, &stored(), StatusCode::OK)?;
+        let hits = ask(&url, &question, ONE_BY_ONE, Duration::from_secs(1)).await?;
+        let ms = |share| hits.percentile(share).as_secs_f64() * 1e3;
+        note(&format!("{delay_ms} ms: store hit"), ms(0.5), ms(1.0));
     }
     Ok(())
+}
+
+const ONE_BY_ONE: Shape = Shape { connections: 1, kept_alive: true };
+
+/// Asks for scopes without a token, one after another, and summarizes the latencies in
+/// milliseconds.
+async fn fetches(url: &Uri, authentication: Authentication) -> anyhow::Result<Summary> {
+    let mut latencies = Vec::new();
+    for scope in unfetched() {
+        let question = question(authentication, SECRET, &[scope], StatusCode::OK)?;
+        // OfficeRnD takes longer than this, so each round has one request.
+        let round = ask(url, &question, ONE_BY_ONE, UPSTREAM / 2).await?;
+        latencies.push(round.percentile(1.0).as_secs_f64() * 1e3);
+        // Until the broker has written its ledger and released the lease.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(Summary::from_iter(latencies))
 }
