@@ -60,9 +60,10 @@ impl ConfigMemory {
         })
     }
 
-    /// The last good configuration, unless it is too old.
+    /// The last good configuration, unless it is too old. A clock that has stepped back makes it
+    /// no older: without it, the instance could serve no request until the clock is right again.
     pub(super) fn good(&self, now: Timestamp) -> Option<&Rc<Config>> {
-        let (_, config) = self.last_good.as_ref().filter(|(read_at, _)| is_recent(*read_at, now, CONFIG_LIFE))?;
+        let (_, config) = self.last_good.as_ref().filter(|(read_at, _)| now.since(*read_at) < CONFIG_LIFE)?;
         Some(config)
     }
 

@@ -186,6 +186,18 @@ mod tests {
     }
 
     #[test]
+    fn configuration_is_good_after_the_clock_has_stepped_back() {
+        let ports = TestPorts::default();
+        ports.0.callers.replace(Some(CALLERS));
+        let broker = ports.broker();
+        ports.0.seconds.set(100);
+        finish(broker.config(at(100))).unwrap();
+        ports.0.callers.replace(None);
+        assert_eq!(config_at(&ports, &broker, 95), Ok(0));
+        assert_eq!(config_at(&ports, &broker, 110), Ok(0));
+    }
+
+    #[test]
     fn failed_read_is_remembered_for_a_second_and_a_mistake_for_ten() {
         for (callers, memory) in [(None, 1), (Some("{}"), 10)] {
             let ports = TestPorts::default();
