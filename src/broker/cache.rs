@@ -63,34 +63,27 @@ impl<P: Ports> Broker<P> {
         let (remembered, is_unsaved) =
             self.instance.remembered(wanted, |known| (known.token.clone(), known.is_unsaved)).unwrap_or_default();
         let outcome = found.as_ref().map(|_| ()).map_err(|failed| *failed);
-        let (token, is_unsaved) = match found {
+        let stored = found.map(|bytes| bytes.and_then(|bytes| self.open_record(&bytes, wanted, now)));
+        let is_older = |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
+        let (token, is_unsaved) = match stored {
             Err(StoreFailed) => (remembered, is_unsaved),
             Ok(None) if is_unsaved => (remembered, true),
-            Ok(None) => (None, false),
-            Ok(Some(bytes)) => {
-                // A clock that was wrong wrote a record from the future, so its expiry is wrong
-                // as well.
-                let latest = now + FUTURE_LIMIT;
-                let is_ours = |token: &Token| token.requested == wanted.scopes && token.fetched_at <= latest;
-                let token = self.open_record(&bytes, wanted).filter(is_ours);
-                let is_older =
-                    |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
-                match token {
-                    Some(token) if is_unsaved && is_older(&token) => (remembered, true),
-                    token => (token.map(Rc::new), false),
-                }
-            }
+            Ok(Some(token)) if is_unsaved && is_older(&token) => (remembered, true),
+            Ok(token) => (token.map(Rc::new), false),
         };
         self.instance.remember(wanted, now, token.clone(), is_unsaved);
         Loaded { token, at: now, outcome }
     }
 
-    pub(super) fn open_record(&self, bytes: &[u8], wanted: &Wanted) -> Option<Token> {
+    /// The token of a record. One that is unreadable, for other scopes, or from the future counts
+    /// as absent: a clock that was wrong has written a wrong expiry as well.
+    fn open_record(&self, bytes: &[u8], wanted: &Wanted, now: Timestamp) -> Option<Token> {
         let token = Token::open(bytes, wanted.key(), &wanted.credential.seal);
         if token.is_none() {
             self.ports.warn("the store contains a token record that does not open; it was damaged or tampered with, and is treated as absent");
         }
-        token
+        let latest = now + FUTURE_LIMIT;
+        token.filter(|token| token.requested == wanted.scopes && token.fetched_at <= latest)
     }
 
     /// Writes a token's place in the index, and then the token, so that no token is in the store
@@ -183,8 +176,12 @@ mod tests {
     fn damaged_token_record_is_absent_and_logged() {
         let (ports, wanted) = (TestPorts::default(), wanted());
         ports.0.store.borrow_mut().insert(wanted.key().of_token(), b"garbage".to_vec());
-        assert!(finish(ports.broker().load(&wanted)).token.is_none());
+        let broker = ports.broker();
+        assert!(finish(broker.load(&wanted)).token.is_none());
         assert!(ports.0.warnings.borrow()[0].contains("a token record that does not open"));
+        // It must not cost the token that only memory has.
+        broker.instance.remember(&wanted, at(0), Some(token("unsaved", 0)), true);
+        assert!(finish(broker.load(&wanted)).token.is_some());
     }
 
     #[test]
