@@ -165,13 +165,16 @@ impl<P: Ports> Broker<P> {
     }
 
     async fn issue_by_fetching(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> TokenOutcome {
-        // The time for reading the body and the store counts towards the longest wait.
-        let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
-        let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
         let in_flight = self.instance.flight(wanted.key()).is_some();
         let leads = Rc::new(Cell::new(false));
         let fetch = Box::pin(self.clone().obtain(wanted, need, leads.clone()));
-        let deadline = pin!(self.ports.sleep(patience));
+        let deadline = pin!(async {
+            // The time for reading the body and the store counts towards the longest wait. It is
+            // taken after the fetch has begun, whose first store operation may block the instance.
+            let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
+            let patience = if need == Need::Late { left.min(WAIT_LIMIT_LATE) } else { left };
+            self.ports.sleep(patience).await;
+        });
         let ended = select(fetch, deadline).await;
         let at = self.ports.now();
         match ended {
