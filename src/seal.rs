@@ -1,6 +1,7 @@
 //! Seals tokens for the store: a reader of the store learns no token, and a writer cannot forge
 //! one.
 
+use std::cell::OnceCell;
 use std::fmt;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -20,23 +21,35 @@ const LABEL: &[u8] = b"officernd-token-broker/token";
 /// Encrypts and decrypts with a key derived from a client secret, so that no other key has to
 /// be configured or kept.
 #[derive(Clone)]
-pub struct Seal(XChaCha20Poly1305);
+pub struct Seal {
+    client_secret: ClientSecret,
+    /// Derived when it is first needed: a new instance has a seal for each credential, and most
+    /// requests need one.
+    cipher: OnceCell<XChaCha20Poly1305>,
+}
 
 impl Seal {
-    /// Derives the key of a client secret, by HKDF-SHA256 (RFC 5869).
+    /// The seal of a client secret.
     pub fn of(client_secret: &ClientSecret) -> Self {
-        let mut key = Key::default();
-        Hkdf::<Sha256>::new(None, client_secret.expose().as_bytes())
-            .expand(LABEL, &mut key)
-            .expect("32 bytes are less than 255 digests");
-        Self(XChaCha20Poly1305::new(&key))
+        Self { client_secret: client_secret.clone(), cipher: OnceCell::new() }
+    }
+
+    /// Derives the key by HKDF-SHA256 (RFC 5869).
+    fn cipher(&self) -> &XChaCha20Poly1305 {
+        self.cipher.get_or_init(|| {
+            let mut key = Key::default();
+            Hkdf::<Sha256>::new(None, self.client_secret.expose().as_bytes())
+                .expand(LABEL, &mut key)
+                .expect("32 bytes are less than 255 digests");
+            XChaCha20Poly1305::new(&key)
+        })
     }
 
     /// Encrypts and authenticates `plain` so that it opens only at `place`. `nonce` must be
     /// random.
     pub fn seal(&self, plain: &[u8], place: &str, nonce: [u8; NONCE_LENGTH]) -> Vec<u8> {
         let payload = Payload { msg: plain, aad: place.as_bytes() };
-        let sealed = self.0.encrypt(&nonce.into(), payload).expect("a value is shorter than 256 GB");
+        let sealed = self.cipher().encrypt(&nonce.into(), payload).expect("a value is shorter than 256 GB");
         [&nonce[..], &sealed].concat()
     }
 
@@ -44,7 +57,7 @@ impl Seal {
     /// secret.
     pub fn open(&self, bytes: &[u8], place: &str) -> Option<Vec<u8>> {
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LENGTH>()?;
-        self.0.decrypt(&(*nonce).into(), Payload { msg: sealed, aad: place.as_bytes() }).ok()
+        self.cipher().decrypt(&(*nonce).into(), Payload { msg: sealed, aad: place.as_bytes() }).ok()
     }
 }
 

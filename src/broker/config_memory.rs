@@ -1,10 +1,11 @@
 //! What an instance remembers of the variables, and whose turn it is to read them.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Mistake};
 use crate::error::{Cause, Error};
 use crate::time::{Timestamp, is_recent};
 
@@ -20,6 +21,16 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(1);
 /// contain a mistake. A caller that was withdrawn meanwhile could hold a token for as long.
 const CONFIG_LIFE: Duration = Duration::from_secs(3600);
 
+/// Values of all variables, by name. They contain secrets.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Values(pub(super) Vec<(&'static str, String)>);
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
 /// What an instance remembers of the variables.
 #[derive(Debug, Default)]
 pub(super) struct ConfigMemory {
@@ -27,6 +38,8 @@ pub(super) struct ConfigMemory {
     pub(super) last_read: Option<(Timestamp, Result<(), Error>)>,
     /// The last good configuration, and when it was read.
     pub(super) last_good: Option<(Timestamp, Rc<Config>)>,
+    /// The values that the last good configuration was parsed from.
+    values: Values,
     /// Whether the variables contained a mistake when they could last be read.
     pub(super) has_mistake: bool,
 }
@@ -48,6 +61,23 @@ impl Drop for Turn<'_> {
 }
 
 impl ConfigMemory {
+    /// The configuration of these values. Unchanged values are not parsed again, because a policy
+    /// may have thousands of callers, and a request would wait for that every 10 s.
+    ///
+    /// # Errors
+    /// All mistakes, if one concerns more than a caller or an application.
+    pub(super) fn parse(&mut self, values: Values) -> Result<Rc<Config>, Vec<Mistake>> {
+        if let Some((_, config)) = &self.last_good
+            && self.values == values
+        {
+            return Ok(config.clone());
+        }
+        let lookup = |name: &str| values.0.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+        let config = Rc::new(Config::parse(lookup)?);
+        self.values = values;
+        Ok(config)
+    }
+
     /// The outcome of the last read, if it is recent. The last good configuration replaces a
     /// failure.
     pub(super) fn recent(&self, now: Timestamp) -> Option<Result<Rc<Config>, Error>> {

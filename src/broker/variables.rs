@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::config_memory::{Turn, unreadable};
+use super::config_memory::{Turn, Values, unreadable};
 use super::fetch::WAIT_LIMIT;
 use super::instance::Broker;
 use super::ports::Ports;
-use crate::config::{Config, Mistake, VARIABLES, Variable};
+use crate::config::{Config, VARIABLES, Variable};
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -86,10 +86,10 @@ impl<P: Ports> Broker<P> {
         let has_good = self.instance.config.borrow().good(started).is_some();
         // With a good configuration no request needs to wait for another try.
         let (limit, tries_left) = if has_good { (READ_LIMIT.min(longest), 0) } else { (longest, READ_AGAIN) };
-        let read = self.read_config(limit, tries_left).await;
+        let read = self.read_values(limit, tries_left).await;
         let now = self.ports.now();
         let mut memory = self.instance.config.borrow_mut();
-        let (read_at, outcome, problem) = match read {
+        let (read_at, outcome, problem) = match read.map(|values| memory.parse(values)) {
             Err(text) => (now, Err(unreadable()), Some(format!("the variables cannot be read: {text}"))),
             Ok(Err(mistakes)) => {
                 memory.has_mistake = true;
@@ -102,7 +102,7 @@ impl<P: Ports> Broker<P> {
                 let text = format!("callers and applications with a mistake are disabled{disabled}");
                 let problem = (!disabled.is_empty()).then_some(text);
                 memory.has_mistake = !config.mistakes.is_empty();
-                memory.last_good = Some((started, Rc::new(config)));
+                memory.last_good = Some((started, config));
                 (started, Ok(()), problem)
             }
         };
@@ -116,9 +116,8 @@ impl<P: Ports> Broker<P> {
         good.ok_or_else(|| outcome.err().unwrap_or_else(unreadable))
     }
 
-    /// Reads and parses all variables, each again up to `tries_left` times. The outer error is the
-    /// provider's, the inner one lists mistakes.
-    async fn read_config(&self, limit: Duration, tries_left: usize) -> Result<Result<Config, Vec<Mistake>>, String> {
+    /// Reads all variables, each again up to `tries_left` times. The error is the provider's.
+    async fn read_values(&self, limit: Duration, tries_left: usize) -> Result<Values, String> {
         let read = |is_last: bool| {
             let names = VARIABLES.iter().map(|variable| variable.name);
             join_all(
@@ -133,10 +132,8 @@ impl<P: Ports> Broker<P> {
             Ok(values)
         };
         let seconds = limit.as_secs();
-        let values =
-            self.within(limit, read_all).await.unwrap_or_else(|| Err(format!("no answer within {seconds} s")))?;
-        let lookup = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
-        Ok(Config::parse(lookup))
+        let values = self.within(limit, read_all).await;
+        values.unwrap_or_else(|| Err(format!("no answer within {seconds} s"))).map(Values)
     }
 
     /// Reads one variable, with its default if it is not set.
@@ -212,6 +209,22 @@ mod tests {
             config_at(&ports, &broker, memory).unwrap_err();
             assert!(ports.0.variables_read.get() > read, "{callers:?}");
         }
+    }
+
+    #[test]
+    fn unchanged_variables_are_not_parsed_again() {
+        let (ports, broker) = configured();
+        let config_at = |seconds: u64| {
+            ports.0.seconds.set(seconds);
+            finish(broker.config(at(seconds))).unwrap()
+        };
+        let first = config_at(0);
+        assert!(Rc::ptr_eq(&first, &config_at(10)));
+        ports.0.callers.replace(Some(r#"{"a": {}}"#));
+        let broken = config_at(20);
+        assert!(!Rc::ptr_eq(&first, &broken));
+        assert!(Rc::ptr_eq(&broken, &config_at(30)));
+        assert_eq!(ports.0.warnings.borrow().len(), 2, "a mistake is told on every read");
     }
 
     #[test]
