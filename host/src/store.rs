@@ -71,8 +71,8 @@ impl KeyValue {
     }
 
     /// Uses the Redis server at `url` (`redis://host:port/database`) as the store. As with
-    /// Spin, the label of the store is not part of the key. The first call connects;
-    /// [`check`](Self::check) connects at once.
+    /// Spin, the label of the store is not part of the key. The first call connects, and no call
+    /// has a time limit; [`check`](Self::check) tells at once whether the server is there.
     ///
     /// # Errors
     ///
@@ -99,7 +99,19 @@ impl KeyValue {
     pub async fn check(&self) -> anyhow::Result<()> {
         match &self.backend {
             Backend::Memory(_) | Backend::Sqlite(_) => Ok(()),
-            Backend::Redis(redis) => redis.ping().await,
+            Backend::Redis(redis) => redis.check().await,
+        }
+    }
+
+    /// Does what happens in Spin when a component opens a store.
+    ///
+    /// # Errors
+    ///
+    /// If the backend fails.
+    pub(crate) async fn open(&self) -> anyhow::Result<()> {
+        match &self.backend {
+            Backend::Memory(_) | Backend::Sqlite(_) => Ok(()),
+            Backend::Redis(redis) => redis.open().await,
         }
     }
 
@@ -272,12 +284,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unreachable_redis_is_an_error() {
+    async fn unreachable_redis_is_an_error_at_the_start_and_a_wait_afterwards() {
         // No program listens on port 1 of loopback.
         let store = KeyValue::redis("redis://127.0.0.1:1").unwrap();
         let error = format!("{:#}", store.check().await.unwrap_err());
         assert!(error.contains("127.0.0.1:1"), "{error}");
-        store.get("default", "a").await.unwrap_err();
+        // As in Spin, a call waits until the server is there.
+        let get = tokio::time::timeout(std::time::Duration::from_millis(200), store.get("default", "a"));
+        assert!(get.await.is_err(), "a call that has not waited");
         assert!(KeyValue::redis("http://127.0.0.1").is_err());
     }
 

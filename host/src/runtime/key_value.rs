@@ -51,6 +51,7 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
             return Err(Error::AccessDenied.into());
         }
         shared.key_value.disturb().await.map_err(other)?;
+        shared.key_value.open().await.map_err(other)?;
         accessor.with(|mut access| {
             let instance = access.get();
             if instance.open_stores == MAX_OPEN_STORES {

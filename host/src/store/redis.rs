@@ -1,11 +1,16 @@
 //! The key-value store in Redis, with unchanged keys, as Spin keeps them.
+//!
+//! As in Spin, no call of a component has a time limit. When the connection breaks, the calls on
+//! it fail, and later ones wait for the next connection. The crate tries to connect at once, then
+//! after 1 to 2 s, then five times after 1 to 2 min each. So a Redis that was gone for longer than
+//! 2 s is used again only minutes later.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, AsyncIter, Client, Commands, RedisError};
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, AsyncConnectionConfig, AsyncIter, Client, Commands, RedisError};
 use tokio::sync::OnceCell;
 
 #[derive(Clone)]
@@ -14,7 +19,8 @@ pub(super) struct Redis {
     connection: Arc<OnceCell<ConnectionManager>>,
 }
 
-/// Limits of one call, so that an unreachable server is an error and no call waits without end.
+/// Limits for the calls that no component makes, so that the program can say that it cannot reach
+/// the server.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,10 +31,23 @@ impl Redis {
         Ok(Self { client, connection: Arc::default() })
     }
 
-    pub(super) async fn ping(&self) -> anyhow::Result<()> {
+    /// Checks over a connection of its own that the server can be reached.
+    pub(super) async fn check(&self) -> anyhow::Result<()> {
+        let limits = AsyncConnectionConfig::new()
+            .set_connection_timeout(CONNECTION_TIMEOUT)
+            .set_response_timeout(RESPONSE_TIMEOUT);
+        let ping = async {
+            self.client.get_multiplexed_async_connection_with_config(&limits).await?.ping::<()>().await
+        };
         let address = &self.client.get_connection_info().addr;
-        let ping = async { self.connection().await?.ping::<()>().await.map_err(failed) };
-        ping.await.with_context(|| format!("cannot reach the Redis server at {address}"))
+        ping.await.map_err(failed).with_context(|| format!("cannot reach the Redis server at {address}"))
+    }
+
+    /// Does what Spin does when a component opens the store: connects if that has not happened
+    /// yet, and sends a ping whose failure it ignores.
+    pub(super) async fn open(&self) -> anyhow::Result<()> {
+        drop(self.connection().await?.ping::<()>().await);
+        Ok(())
     }
 
     pub(super) async fn get(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
@@ -69,14 +88,9 @@ impl Redis {
         read().map_err(failed)
     }
 
-    /// Returns the shared connection, which reconnects automatically once it has been made.
+    /// Returns the shared connection, with Spin's settings, which are the crate's defaults.
     async fn connection(&self) -> anyhow::Result<ConnectionManager> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(CONNECTION_TIMEOUT)
-            .set_response_timeout(RESPONSE_TIMEOUT)
-            .set_number_of_retries(1);
-        let connect = || self.client.get_connection_manager_with_config(config);
-        self.connection.get_or_try_init(connect).await.cloned().map_err(failed)
+        self.connection.get_or_try_init(|| self.client.get_connection_manager()).await.cloned().map_err(failed)
     }
 }
 
