@@ -1,16 +1,16 @@
 //! The key-value store that instances share: in memory, in SQLite or in Redis, with faults on
 //! request.
 
+mod faults;
 mod memory;
 mod redis;
 mod sqlite;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
-use anyhow::bail;
-
+use self::faults::Present;
+pub(crate) use self::faults::{Call, Running};
+pub use self::faults::{Fail, Faults};
 use self::memory::Memory;
 use self::redis::Redis;
 use self::sqlite::Sqlite;
@@ -20,8 +20,7 @@ use self::sqlite::Sqlite;
 #[derive(Clone)]
 pub struct KeyValue {
     backend: Backend,
-    /// Present faults, and the number of calls since they were set.
-    faults: Arc<Mutex<(Faults, u64)>>,
+    faults: Present,
 }
 
 #[derive(Clone)]
@@ -29,29 +28,6 @@ enum Backend {
     Memory(Memory),
     Sqlite(Sqlite),
     Redis(Redis),
-}
-
-/// Faults of the calls that a component makes to the store.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// Which calls fail, with the error `other`.
-    pub fail: Fail,
-    /// Delay added to each call.
-    pub delay: Duration,
-    /// Number of calls that succeed without delay before the faults begin.
-    pub spared: u64,
-}
-
-/// Which calls fail.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum Fail {
-    /// No call fails.
-    #[default]
-    Never,
-    /// Every call fails.
-    Always,
-    /// Every second call fails, beginning with the second one.
-    EverySecond,
 }
 
 impl KeyValue {
@@ -82,13 +58,13 @@ impl KeyValue {
     }
 
     fn new(backend: Backend) -> Self {
-        Self { backend, faults: Arc::default() }
+        Self { backend, faults: Present::default() }
     }
 
     /// Sets the faults of the calls that components make, on all clones. The methods below
     /// never suffer from faults.
     pub fn set_faults(&self, faults: Faults) {
-        *self.faults() = (faults, 0);
+        self.faults.set(faults);
     }
 
     /// Checks that the store can be reached.
@@ -196,33 +172,9 @@ impl KeyValue {
         }
     }
 
-    /// Applies the faults to one call of a component.
-    pub(crate) async fn disturb(&self) -> anyhow::Result<()> {
-        let (delay, fails) = {
-            let mut faults = self.faults();
-            faults.1 += 1;
-            if faults.1 <= faults.0.spared {
-                return Ok(());
-            }
-            let fails = match faults.0.fail {
-                Fail::Never => false,
-                Fail::Always => true,
-                Fail::EverySecond => faults.1.is_multiple_of(2),
-            };
-            (faults.0.delay, fails)
-        };
-        // A timer has a granularity of 1 ms, so even a delay of zero would cost that much.
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
-        if fails {
-            bail!("the key-value store is unavailable");
-        }
-        Ok(())
-    }
-
-    fn faults(&self) -> MutexGuard<'_, (Faults, u64)> {
-        self.faults.lock().expect("nothing panics while it holds the faults")
+    /// Applies the faults to one call of a component, which runs until the result is dropped.
+    pub(crate) async fn begin(&self, call: Call<'_>) -> anyhow::Result<Running> {
+        self.faults.apply(call).await
     }
 }
 
@@ -293,22 +245,5 @@ mod tests {
         let get = tokio::time::timeout(std::time::Duration::from_millis(200), store.get("default", "a"));
         assert!(get.await.is_err(), "a call that has not waited");
         assert!(KeyValue::redis("http://127.0.0.1").is_err());
-    }
-
-    #[tokio::test]
-    async fn faults_fail_the_chosen_calls_after_the_spared_ones() {
-        let store = KeyValue::memory();
-        for (fail, expected) in [
-            (Fail::Never, [true, true, true, true]),
-            (Fail::EverySecond, [true, false, true, false]),
-            (Fail::Always, [false, false, false, false]),
-        ] {
-            for spared in [0, 2] {
-                store.set_faults(Faults { fail, spared, ..Faults::default() });
-                for expected in std::iter::repeat_n(true, spared as usize).chain(expected) {
-                    assert_eq!(store.disturb().await.is_ok(), expected, "{fail:?}");
-                }
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@ use super::bindings::spin::key_value::key_value::{self, Error};
 use super::bindings::{OpenStore, StoreError};
 use super::instance::Instance;
 use crate::counts::Counts;
+use crate::store::{Call, Running};
 
 /// Most stores that one instance may hold open, as in Spin.
 const MAX_OPEN_STORES: usize = 256;
@@ -14,19 +15,20 @@ fn other(error: anyhow::Error) -> Error {
     Error::Other(format!("{error:#}"))
 }
 
-/// Begins a call on an open store: counts it, and applies the faults to it.
+/// Begins an operation on an open store: counts it, and applies the faults to it.
 async fn begin<T: Send>(
     accessor: &Accessor<T, HasSelf<Instance>>,
     store: &Resource<OpenStore>,
+    call: Call<'_>,
     count: fn(&mut Counts),
-) -> Result<OpenStore, StoreError> {
+) -> Result<(OpenStore, Running), StoreError> {
     let store = accessor.with(|mut access| {
         let instance = access.get();
         instance.shared.counters.add(count);
         instance.table.get(store).cloned().map_err(StoreError::trap)
     })?;
-    store.key_value.disturb().await.map_err(other)?;
-    Ok(store)
+    let running = store.key_value.begin(call).await.map_err(other)?;
+    Ok((store, running))
 }
 
 impl key_value::Host for Instance {
@@ -50,7 +52,7 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
         if !shared.manifest.key_value_stores.contains(&label) {
             return Err(Error::AccessDenied.into());
         }
-        shared.key_value.disturb().await.map_err(other)?;
+        let _running = shared.key_value.begin(Call::Open).await.map_err(other)?;
         shared.key_value.open().await.map_err(other)?;
         accessor.with(|mut access| {
             let instance = access.get();
@@ -69,7 +71,8 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
         store: Resource<OpenStore>,
         key: String,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let store = begin(accessor, &store, |counts| counts.get += 1).await?;
+        let (store, _running) =
+            begin(accessor, &store, Call::Read { key: Some(&key) }, |counts| counts.get += 1).await?;
         Ok(store.key_value.get(&store.label, &key).await.map_err(other)?)
     }
 
@@ -79,17 +82,18 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
         key: String,
         value: Vec<u8>,
     ) -> Result<(), StoreError> {
-        let store = begin(accessor, &store, |counts| counts.set += 1).await?;
+        let (store, _running) = begin(accessor, &store, Call::Write { key: &key }, |counts| counts.set += 1).await?;
         Ok(store.key_value.set(&store.label, &key, value).await.map_err(other)?)
     }
 
     async fn delete(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<(), StoreError> {
-        let store = begin(accessor, &store, |counts| counts.delete += 1).await?;
+        let (store, _running) = begin(accessor, &store, Call::Write { key: &key }, |counts| counts.delete += 1).await?;
         Ok(store.key_value.delete(&store.label, &key).await.map_err(other)?)
     }
 
     async fn exists(accessor: &Accessor<T, Self>, store: Resource<OpenStore>, key: String) -> Result<bool, StoreError> {
-        let store = begin(accessor, &store, |counts| counts.exists += 1).await?;
+        let (store, _running) =
+            begin(accessor, &store, Call::Read { key: Some(&key) }, |counts| counts.exists += 1).await?;
         Ok(store.key_value.exists(&store.label, &key).await.map_err(other)?)
     }
 
@@ -99,8 +103,8 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for HasSelf<Instance> {
         accessor: &Accessor<T, Self>,
         store: Resource<OpenStore>,
     ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
-        let listed = match begin(accessor, &store, |counts| counts.get_keys += 1).await {
-            Ok(store) => store.key_value.keys(&store.label).await.map_err(other),
+        let listed = match begin(accessor, &store, Call::Read { key: None }, |counts| counts.get_keys += 1).await {
+            Ok((store, _running)) => store.key_value.keys(&store.label).await.map_err(other),
             Err(error) => Err(error.downcast()?),
         };
         let (keys, end) = match listed {

@@ -36,9 +36,8 @@ impl Redis {
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(CONNECTION_TIMEOUT)
             .set_response_timeout(RESPONSE_TIMEOUT);
-        let ping = async {
-            self.client.get_multiplexed_async_connection_with_config(&limits).await?.ping::<()>().await
-        };
+        let ping =
+            async { self.client.get_multiplexed_async_connection_with_config(&limits).await?.ping::<()>().await };
         let address = &self.client.get_connection_info().addr;
         ping.await.map_err(failed).with_context(|| format!("cannot reach the Redis server at {address}"))
     }
