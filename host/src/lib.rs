@@ -36,5 +36,6 @@ pub use runtime::app::App;
 pub use server::options::{Options, Reuse};
 pub use server::{Server, start};
 pub use spin::manifest::Manifest;
-pub use spin::variables::{VariableFaults, Variables};
+pub use spin::variable_faults::{Beyond, VariableFaults};
+pub use spin::variables::Variables;
 pub use store::{Fail, Faults, KeyValue};

@@ -3,4 +3,5 @@
 
 pub(crate) mod allowed_hosts;
 pub(crate) mod manifest;
+pub(crate) mod variable_faults;
 pub(crate) mod variables;

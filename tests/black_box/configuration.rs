@@ -252,7 +252,8 @@ async fn variables_of_a_slow_provider_are_read_side_by_side() {
 async fn crowd_is_served_by_a_provider_that_limits_reads() {
     let _alone = crowd().await;
     let broker = Setup::default().start().await;
-    let faults = VariableFaults { delay: Duration::from_millis(1), reads_per_second: Some(200) };
+    let faults =
+        VariableFaults { delay: Duration::from_millis(1), reads_per_second: Some(200), ..VariableFaults::default() };
     broker.variables.set_faults(faults);
     let answers = all_at_once(&[&broker], 300, MEMBERS).await;
     let counts = broker.server.counts();

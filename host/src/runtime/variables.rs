@@ -4,6 +4,7 @@ use wasmtime::component::{Accessor, HasSelf};
 
 use super::bindings::spin::variables::variables;
 use super::instance::Instance;
+use crate::spin::variable_faults::Refused;
 use crate::spin::variables::Error;
 
 impl variables::Host for Instance {}
@@ -12,7 +13,10 @@ impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
     async fn get(accessor: &Accessor<T, Self>, name: String) -> wasmtime::Result<Result<String, variables::Error>> {
         let shared = accessor.with(|mut access| access.get().shared.clone());
         shared.counters.add(|counts| counts.variables += 1);
-        let delay = shared.variables.begin_read();
+        let delay = match shared.variables.begin_read() {
+            Ok(delay) => delay,
+            Err(Refused) => return Ok(Err(variables::Error::Provider("too many requests".into()))),
+        };
         // A timer has a granularity of 1 ms, so even a delay of zero would cost that much.
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

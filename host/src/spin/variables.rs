@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 
+use super::variable_faults::{Queue, Refused, VariableFaults};
+
 /// Values of an application's variables. Clones share them, and the next read sees a change.
 #[derive(Clone, Default)]
 pub struct Variables(Arc<Mutex<Provider>>);
@@ -23,18 +25,7 @@ struct Provider {
     dotenv: Option<HashMap<String, String>>,
     failing: bool,
     faults: VariableFaults,
-    /// When the provider has answered all reads so far.
-    answered_at: Option<Instant>,
-}
-
-/// Faults of the variable provider: each read that a component makes suffers from them, and no
-/// other read does.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VariableFaults {
-    /// Time that each read takes. Reads side by side do not wait for each other, as with Vault.
-    pub delay: Duration,
-    /// Most reads that are answered in a second; the others wait in a queue. `None` is no limit.
-    pub reads_per_second: Option<u32>,
+    queue: Queue,
 }
 
 impl Variables {
@@ -73,17 +64,14 @@ impl Variables {
     /// Sets the faults of the reads that components make.
     pub fn set_faults(&self, faults: VariableFaults) {
         let mut provider = self.provider();
-        (provider.faults, provider.answered_at) = (faults, None);
+        (provider.faults, provider.queue) = (faults, Queue::default());
     }
 
     /// Begins one read of a component, and returns how long it takes.
-    pub(crate) fn begin_read(&self) -> Duration {
+    pub(crate) fn begin_read(&self) -> Result<Duration, Refused> {
         let mut provider = self.provider();
-        let Some(rate) = provider.faults.reads_per_second else { return provider.faults.delay };
-        let now = Instant::now();
-        let answered_at = provider.answered_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate;
-        provider.answered_at = Some(answered_at);
-        answered_at - now + provider.faults.delay
+        let faults = provider.faults;
+        provider.queue.enter(faults, Instant::now())
     }
 
     /// Lets every read fail (`true`), as if Vault were unreachable, or succeed again (`false`).

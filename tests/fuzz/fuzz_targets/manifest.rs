@@ -18,6 +18,9 @@ use variables::{Template, Variables};
 #[path = "../../../host/src/spin/manifest.rs"]
 mod manifest;
 #[allow(dead_code, reason = "the dev host uses more of it")]
+#[path = "../../../host/src/spin/variable_faults.rs"]
+mod variable_faults;
+#[allow(dead_code, reason = "the dev host uses more of it")]
 #[path = "../../../host/src/spin/variables.rs"]
 mod variables;
 
