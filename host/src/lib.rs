@@ -4,7 +4,7 @@
 //! - [`Manifest`] reads `spin.toml`, [`build`] runs its build command, [`App::load`] compiles
 //!   the component, and [`start`] serves it.
 //! - [`Options`] holds what Spin takes from its environment: the variables, the key-value
-//!   store, how often an instance is reused, and where the output goes.
+//!   store, how often an instance is reused, the clock, and where the output goes.
 //! - [`sandbox`] is a stand-in for OfficeRnD, and [`demo`] a broker that is set up to use it.
 //! - [`Policy`] edits the variable `callers`, and [`GivenVariables`] finds the mistakes in all
 //!   variables. Both use the component's own parser.
@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod build;
+mod clock;
 mod counts;
 pub mod demo;
 mod operator;
@@ -27,6 +28,7 @@ mod spin;
 mod store;
 
 pub use build::build;
+pub use clock::Clock;
 pub use counts::Counts;
 pub use operator::check::GivenVariables;
 pub use operator::policy::Policy;

@@ -43,7 +43,7 @@ pub struct Server {
 /// If a required variable has no value, if `allowed_outbound_hosts` does not parse with the
 /// present values, or if `options.listen` is not available.
 pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
-    let Options { listen, variables, key_value, reuse, output } = options;
+    let Options { listen, variables, key_value, reuse, clock, output } = options;
     let manifest = app.manifest.clone();
     manifest.check_variables(&variables)?;
     let allowed_hosts = AllowedHosts::resolve(&manifest, &variables)?;
@@ -51,7 +51,8 @@ pub async fn start(app: &App, options: Options) -> anyhow::Result<Server> {
     let addr = listener.local_addr().context("the listener has no address")?;
 
     let (phase, ending) = (watch::Sender::new(Phase::Serving), watch::Sender::new(()));
-    let shared = Arc::new(Shared { manifest, variables, key_value, allowed_hosts, counters: Arc::default(), output });
+    let shared =
+        Arc::new(Shared { manifest, variables, key_value, allowed_hosts, counters: Arc::default(), clock, output });
     let front = Arc::new(Front {
         routes: shared.manifest.routes.clone(),
         handler: ProxyHandler::new(Instances {

@@ -134,6 +134,7 @@ async fn serve_here(setup: &Setup, variables: &Variables) -> (Server, Log) {
         variables: variables.clone(),
         key_value: setup.key_value.clone(),
         reuse: setup.reuse,
+        clock: setup.clock.clone(),
         output: output.clone(),
         ..Options::default()
     };
@@ -152,8 +153,12 @@ impl Broker {
 
     /// Starts a second host with this store, which calls the same sandbox.
     pub async fn beside(&self, key_value: KeyValue) -> Self {
+        self.beside_as(Setup { key_value, ..self.setup.clone() }).await
+    }
+
+    /// Starts a second host with this setup, which calls the same sandbox.
+    pub async fn beside_as(&self, setup: Setup) -> Self {
         self.needs("a store that two hosts share");
-        let setup = Setup { key_value, ..self.setup.clone() };
         serve(setup, self.sandbox.clone(), self.variables.clone()).await
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use broker_host::sandbox::{Application, Config};
-use broker_host::{KeyValue, Reuse, Variables};
+use broker_host::{Clock, KeyValue, Reuse, Variables};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -92,6 +92,8 @@ pub struct Setup {
     pub key_value: KeyValue,
     /// When the host replaces an instance.
     pub reuse: Reuse,
+    /// Wall clock of the host. A test may set it while the broker runs.
+    pub clock: Clock,
     /// What the host measures of the component.
     pub watched: Watched,
     /// Whether the host is `wasmtime serve`.
@@ -114,6 +116,7 @@ impl Default for Setup {
             variables: Vec::new(),
             key_value: KeyValue::memory(),
             reuse: Reuse::default(),
+            clock: Clock::default(),
             watched: Watched::Nothing,
             in_wasmtime_serve: is_wasmtime_serve(),
         }

@@ -11,7 +11,6 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::outbound::Outbound;
 use super::shared::Shared;
-use crate::counts::Counters;
 
 /// The host's side of one instance.
 pub(crate) struct Instance {
@@ -29,7 +28,7 @@ impl Instance {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // The context grants nothing by default: no files, no sockets, no environment.
         let mut wasi = WasiCtxBuilder::new();
-        wasi.wall_clock(Clock(shared.counters.clone()));
+        wasi.wall_clock(WallClock(shared.clone()));
         shared.output.connect(&mut wasi, &shared.counters);
         Self {
             table: ResourceTable::new(),
@@ -69,16 +68,16 @@ impl WasiHttpView for Instance {
     }
 }
 
-/// The wall clock of this machine, with its readings counted.
-struct Clock(Arc<Counters>);
+/// The wall clock of the host, with its readings counted.
+struct WallClock(Arc<Shared>);
 
-impl HostWallClock for Clock {
+impl HostWallClock for WallClock {
     fn resolution(&self) -> Duration {
         Duration::from_nanos(1)
     }
 
     fn now(&self) -> Duration {
-        self.0.add(|counts| counts.clock += 1);
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+        self.0.counters.add(|counts| counts.clock += 1);
+        self.0.clock.now()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::counts::Counters;
 use crate::output::Output;
 use crate::spin::allowed_hosts::AllowedHosts;
@@ -16,5 +17,6 @@ pub(crate) struct Shared {
     pub(crate) key_value: KeyValue,
     pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
     pub(crate) output: Output,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::output::Output;
 use crate::spin::variables::Variables;
 use crate::store::KeyValue;
@@ -18,19 +19,22 @@ pub struct Options {
     pub key_value: KeyValue,
     /// Limits for the reuse of an instance.
     pub reuse: Reuse,
+    /// Wall clock that the component reads.
+    pub clock: Clock,
     /// Destination of the component's output.
     pub output: Output,
 }
 
 impl Default for Options {
     /// A free port on loopback, no variables, a store in memory, Spin's reuse of instances,
-    /// inherited output.
+    /// this machine's clock, inherited output.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             variables: Variables::default(),
             key_value: KeyValue::memory(),
             reuse: Reuse::default(),
+            clock: Clock::default(),
             output: Output::inherited(),
         }
     }
