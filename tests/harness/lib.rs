@@ -17,6 +17,7 @@ mod redis;
 mod repository;
 mod server;
 mod setup;
+mod sqlite;
 mod toolchain;
 
 pub use answer::{Answer, basic, exchange, form};
@@ -32,4 +33,5 @@ pub use redis::Redis;
 pub use repository::{read, root};
 pub use server::{Server, WasmtimeServe};
 pub use setup::{COMPANIES, Caller, MEMBERS, PAYMENTS, RESOURCES, Setup, Watched, digest_of, random, secret};
+pub use sqlite::SqliteLock;
 pub use toolchain::toolchain_note;
