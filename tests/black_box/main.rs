@@ -4,6 +4,7 @@
 
 mod applications;
 mod audit;
+mod beneath;
 mod commands;
 mod configuration;
 mod costs;

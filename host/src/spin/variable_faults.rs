@@ -1,5 +1,6 @@
 //! Faults of the variable provider on request: reads that take time, or have to queue.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Faults of the variable provider: each read that a component makes suffers from them, and no
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 pub struct VariableFaults {
     /// Time that each read takes. Reads side by side do not wait for each other, as with Vault.
     pub delay: Duration,
-    /// Most reads that begin in a second. `None` is no limit.
-    pub reads_per_second: Option<u32>,
+    /// Most reads that begin in any second. `None` is no limit.
+    pub reads_per_second: Option<usize>,
     /// Most reads at the same time. `None` is no limit.
     pub reads_at_once: Option<usize>,
     /// What happens to a read beyond one of these limits.
@@ -29,8 +30,8 @@ pub enum Beyond {
 /// Reads that the provider has to answer.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Time from which [`VariableFaults::reads_per_second`] allows the next read to begin.
-    next: Option<Instant>,
+    /// When each of the last [`VariableFaults::reads_per_second`] reads begins, oldest first.
+    begins: VecDeque<Instant>,
     /// When each read that runs, or waits for its turn, ends.
     ends: Vec<Instant>,
 }
@@ -47,8 +48,10 @@ impl Queue {
             return Ok(faults.delay);
         }
         let mut begin = now;
-        if let Some(next) = self.next {
-            begin = begin.max(next);
+        if let Some(most) = faults.reads_per_second
+            && let Some(earlier) = self.begins.len().checked_sub(most).and_then(|index| self.begins.get(index))
+        {
+            begin = begin.max(*earlier + Duration::from_secs(1));
         }
         self.ends.sort();
         self.ends.retain(|end| *end > now);
@@ -62,7 +65,10 @@ impl Queue {
         if begin > now && faults.beyond == Beyond::Fails {
             return Err(Refused);
         }
-        self.next = faults.reads_per_second.map(|rate| begin + Duration::from_secs(1) / rate);
+        self.begins.push_back(begin);
+        if self.begins.len() > faults.reads_per_second.unwrap_or(0) {
+            self.begins.pop_front();
+        }
         self.ends.push(begin + faults.delay);
         Ok(begin + faults.delay - now)
     }
@@ -85,9 +91,12 @@ mod tests {
             }
         };
         let faults = VariableFaults { delay: ms(50), ..VariableFaults::default() };
-        let limited = VariableFaults { reads_per_second: Some(100), ..faults };
-        check(limited, &[(0, Some(50)), (0, Some(60)), (0, Some(70)), (100, Some(50))]);
-        check(VariableFaults { beyond: Beyond::Fails, ..limited }, &[(0, Some(50)), (9, None), (10, Some(50))]);
+        let limited = VariableFaults { reads_per_second: Some(2), ..faults };
+        check(limited, &[(0, Some(50)), (100, Some(50)), (200, Some(850)), (200, Some(950)), (900, Some(1150))]);
+        check(
+            VariableFaults { beyond: Beyond::Fails, ..limited },
+            &[(0, Some(50)), (100, Some(50)), (999, None), (1000, Some(50)), (1099, None), (1100, Some(50))],
+        );
         let crowded = VariableFaults { reads_at_once: Some(2), ..faults };
         check(
             crowded,

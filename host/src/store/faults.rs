@@ -23,7 +23,7 @@ pub struct Faults {
     /// Most operations at the same time; each further one fails immediately, as in Spin with a
     /// limit in its runtime configuration and no time to wait for it.
     pub operations_at_once: Option<usize>,
-    /// Whether keys are refused that Cosmos DB refuses.
+    /// Whether keys are refused that Spin refuses for Cosmos DB.
     pub refuses_keys_of_cosmos_db: bool,
 }
 
@@ -138,7 +138,6 @@ impl State {
         };
         ensure!(!fails, "the key-value store is unavailable");
         let (Call::Read { key: Some(key) } | Call::Write { key }) = call else { return Ok(()) };
-        // The characters that Microsoft's documentation of `Resource.Id` names.
         if self.faults.refuses_keys_of_cosmos_db && key.contains(['/', '\\', '?', '#']) {
             bail!("the key {key:?} contains a character that Cosmos DB refuses");
         }
