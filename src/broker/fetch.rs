@@ -124,6 +124,7 @@ impl<P: Ports> Broker<P> {
         look: Look,
     ) -> Result<Fetched, Obstacle> {
         let mut called = wanted.clone();
+        let knows_records = look.outcome.is_ok();
         let mut outcome = self.call_once(wanted, need, lease, look).await;
         if let Ok(first) = &outcome
             && matches!(first.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
@@ -145,7 +146,7 @@ impl<P: Ports> Broker<P> {
         {
             self.release_lease(&wanted.config, lease).await;
         }
-        let rest = Box::pin(self.clone().finish(called, lease));
+        let rest = Box::pin(self.clone().finish(called, lease, knows_records));
         outcome.map(|outcome| Fetched { outcome, rest: Some(rest) })
     }
 

@@ -25,10 +25,13 @@ impl<P: Ports> Broker<P> {
     /// Writes the ledger, and releases the lease. What the store does not accept, or what was
     /// changed without a lease, is tried again with a lease of its own. Dropping this costs
     /// others no more than the rest of the lease.
-    pub(super) async fn finish(self, wanted: Wanted, lease: Option<Lease>) {
+    ///
+    /// `knows_records` says whether the store's records were read under the lease. Without that,
+    /// writing the ledger would erase the calls of others.
+    pub(super) async fn finish(self, wanted: Wanted, lease: Option<Lease>, knows_records: bool) {
         let config = &wanted.config;
         if let Some(lease) = lease {
-            if self.instance.lacks_saved_ledger() && lease.permits_writes(self.ports.now()) {
+            if knows_records && self.instance.lacks_saved_ledger() && lease.permits_writes(self.ports.now()) {
                 let _ = self.store_ledger(config).await;
             }
             self.release_lease(config, lease).await;
@@ -74,9 +77,31 @@ impl<P: Ports> Broker<P> {
                 let instance = Rc::clone(&broker.instance);
                 // One is enough for all requests of the instance.
                 if let Some(_turn) = Turn::take(&instance.is_saving) {
-                    broker.finish(wanted, None).await;
+                    broker.finish(wanted, None, false).await;
                 }
             }) as Followup
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, at, finish, wanted};
+    use super::*;
+    use crate::gate::{LEASE_LIFE, Ledger, Need, ledger_key};
+
+    #[test]
+    fn ledger_that_was_not_read_under_the_lease_is_not_overwritten() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let [other, broker] = [ports.broker(), ports.broker()];
+        other.reserve(&wanted, Need::Now, at(0)).unwrap();
+        finish(other.store_ledger(&wanted.config)).unwrap();
+        // This instance makes its call while the store is down.
+        broker.reserve(&wanted, Need::Now, at(1)).unwrap();
+        let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
+        finish(broker.finish(wanted.clone(), Some(lease), false));
+        let mut both = Ledger::default();
+        [at(0), at(1)].map(|now| both.reserve(now));
+        assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());
     }
 }

@@ -52,7 +52,9 @@ impl<P: Ports> Broker<P> {
         let (loaded, refusal, ledger) =
             join3(self.load(wanted), self.get(&refusal), self.load_ledger(&wanted.config)).await;
         match settled_by_token(loaded.token, known, loaded.at) {
-            Some(settled) => Look { settled: Some(settled), outcome: loaded.outcome },
+            Some(settled) => {
+                Look { settled: Some(settled), outcome: loaded.outcome.and(refusal.map(|_| ())).and(ledger) }
+            }
             None => self.settled_by_records(wanted, need, [loaded.outcome, ledger], refusal),
         }
     }
