@@ -13,6 +13,8 @@ use application::Application;
 use caller::{Caller, Callers};
 use grammar::parse_within;
 
+use crate::mutation::{self, Rule};
+
 pub use mistake::{Mistake, Mistakes};
 pub use origin::Origin;
 
@@ -104,7 +106,7 @@ impl Config {
         let public_url = reader.public_url();
         let audited = reader.audited();
         match identity {
-            Some(identity) if reader.is_usable => {
+            Some(identity) if reader.is_usable && (mutation::holds(Rule::EntryMistake) || reader.found.is_empty()) => {
                 let default = Application::new(application::DEFAULT, client_id, client_secret, next_secret, &identity);
                 applications.insert(0, Rc::new(default));
                 Ok(Self {

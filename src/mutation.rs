@@ -1,4 +1,4 @@
-//! Rules of the gate that the simulation breaks one by one, to check that it notices.
+//! Rules of the core that the simulation breaks one by one, to check that it notices.
 //!
 //! Only the package `simulation` enables the feature `breakable-rules`. Without it every rule
 //! is in force and this module compiles to nothing.
@@ -23,6 +23,36 @@ pub enum Rule {
     SaveLater,
     /// No call is made without the store before it has failed for 2 s.
     Patience,
+    /// A holder of the lease that could not read the store's records makes no call.
+    CompleteLook,
+    /// Operations fail immediately for 2 s after the store has failed.
+    FailFast,
+    /// The last good configuration stays in use while the variables are unreadable or wrong.
+    LastGood,
+    /// One request of an instance reads the variables for all.
+    OneReader,
+    /// A mistake in the entry of a caller or an application disables only that entry.
+    EntryMistake,
+}
+
+#[cfg(feature = "breakable-rules")]
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 13] = [
+        Self::ReadBack,
+        Self::SecondLook,
+        Self::Ledger,
+        Self::LeaseDeadline,
+        Self::LeaseEnd,
+        Self::ClockSkew,
+        Self::SaveLater,
+        Self::Patience,
+        Self::CompleteLook,
+        Self::FailFast,
+        Self::LastGood,
+        Self::OneReader,
+        Self::EntryMistake,
+    ];
 }
 
 #[cfg(feature = "breakable-rules")]

@@ -164,7 +164,7 @@ impl<P: Ports> Broker<P> {
         {
             return Ok(FetchOutcome::without_call(settled));
         }
-        if lease.is_some() && look.outcome.is_err() {
+        if lease.is_some() && look.outcome.is_err() && mutation::holds(Rule::CompleteLook) {
             return Err(STORE_FAILED);
         }
         let started = self.ports.now();

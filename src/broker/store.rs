@@ -10,6 +10,7 @@ use futures_util::future::{Either, select};
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store_failures::{StoreFailures, StoreMemory};
+use crate::mutation::{self, Rule};
 use crate::seal::NONCE_LENGTH;
 use crate::time::{Timestamp, is_recent};
 
@@ -80,7 +81,8 @@ impl<P: Ports> Broker<P> {
     }
 
     fn has_just_failed(&self, failures: &Cell<Option<StoreFailures>>) -> bool {
-        failures.get().is_some_and(|failures| is_recent(failures.tried, self.ports.now(), FAILURE_MEMORY))
+        let is_recent = |tried| is_recent(tried, self.ports.now(), FAILURE_MEMORY);
+        failures.get().is_some_and(|failures| is_recent(failures.tried)) && mutation::holds(Rule::FailFast)
     }
 
     /// Lets all operations of a kind fail immediately for [`FAILURE_MEMORY`] after a failure. Then

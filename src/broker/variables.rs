@@ -11,6 +11,7 @@ use super::instance::Broker;
 use super::ports::Ports;
 use crate::config::{Config, VARIABLES, Variable};
 use crate::error::Error;
+use crate::mutation::{self, Rule};
 use crate::time::Timestamp;
 
 /// Longest time for reading all variables while an earlier configuration is in use.
@@ -62,9 +63,8 @@ impl<P: Ports> Broker<P> {
             }
             // Measured in two ways, because the clock may step back.
             let left = FIRST_READ_LIMIT.saturating_sub(waited.max(self.ports.now().since(arrived)));
-            if !left.is_zero()
-                && let Some(_turn) = Turn::take(&self.instance.is_reading_config)
-            {
+            let turn = Turn::take(&self.instance.is_reading_config);
+            if !left.is_zero() && (turn.is_some() || !mutation::holds(Rule::OneReader)) {
                 return self.read_and_remember(left).await;
             }
             let good = self.instance.config.borrow().good(self.ports.now()).cloned();
@@ -106,6 +106,9 @@ impl<P: Ports> Broker<P> {
                 (started, Ok(()), problem)
             }
         };
+        if outcome.is_err() && !mutation::holds(Rule::LastGood) {
+            memory.last_good = None;
+        }
         let good = memory.good(now).cloned();
         if let Some(problem) = problem {
             let stays =
