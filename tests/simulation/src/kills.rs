@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Attempt, World};
-use crate::{Faults, Scenario, in_virtual_time};
+use crate::scenario::Scenario;
+use crate::seeds::in_virtual_time;
+use crate::world::{Attempt, Ongoing, World};
 
 /// What is dropped at an await.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ const WAITING: usize = 3;
 pub fn die_at_each_await(victim: Victim, age: Duration) -> Result<Deaths, String> {
     let mut deaths = Deaths::default();
     for awaits in (1..).map_while(NonZero::new) {
-        let world = || Rc::new(World::new(calm(awaits.get() as u64)));
+        let world = || Rc::new(World::new(Scenario::calm(awaits.get() as u64)));
         let death = in_virtual_time(None, || world().die(victim, age, awaits))
             .map_err(|violation| format!("{victim:?} at await {awaits}: {violation}"))?;
         let Some(Deaths { served_at_once, longest, calls, .. }) = death else { break };
@@ -65,23 +66,6 @@ pub fn die_at_each_await(victim: Victim, age: Duration) -> Result<Deaths, String
     Ok(deaths)
 }
 
-/// Returns a scenario with one instance, one scope set, tokens that live an hour, and no
-/// faults.
-fn calm(seed: u64) -> Scenario {
-    Scenario {
-        seed,
-        broken: None,
-        instances: 1,
-        scope_sets: 1,
-        token_life: Duration::from_secs(3600),
-        min_remaining: Duration::from_secs(300),
-        reissues: false,
-        eventful: Duration::ZERO,
-        pause: Duration::ZERO,
-        faults: Faults::default(),
-    }
-}
-
 impl World {
     /// Returns `None` if the fetch ends before it has waited this often.
     async fn die(
@@ -90,11 +74,10 @@ impl World {
         age: Duration,
         awaits: NonZero<usize>,
     ) -> Result<Option<Deaths>, String> {
-        self.open_places();
         if !age.is_zero() {
-            self.ask(0, 0, Attempt::Allowed).await;
+            self.ask(self.begin()).await;
             sleep(age).await;
-            self.kill(0);
+            self.kill_all();
         }
         let begin = Instant::now();
         let doomed = spawn_local(until_await(awaits, self.clone().ask_to_the_end()));
@@ -104,7 +87,7 @@ impl World {
         let waiting: Vec<_> = (0..waiting).map(|_| spawn_local(self.clone().come_back())).collect();
         let was_whole = doomed.await.map_err(|error| error.to_string())?;
         if victim == Victim::Instance {
-            self.kill(0);
+            self.kill_all();
         }
         let mut tries = Vec::new();
         for waiting in waiting {
@@ -117,22 +100,27 @@ impl World {
         Ok(was_whole.is_none().then(|| Deaths { count: 1, served_at_once, longest: begin.elapsed(), calls }))
     }
 
+    fn begin(self: &Rc<Self>) -> Ongoing {
+        self.accept(0, 0, Attempt::Allowed)
+    }
+
     /// Sends a request and runs its follow-up to the end.
     async fn ask_to_the_end(self: Rc<Self>) {
-        let handled = self.handle(0, 0, Attempt::Allowed).await;
+        let ongoing = self.begin();
+        let handled = self.handle(&ongoing).await;
         if let Some(followup) = handled.followup {
             followup.await;
         }
+        ongoing.complete();
     }
 
     /// Sends requests as told by `Retry-After` until one gets a token, and returns their
     /// number.
     async fn come_back(self: Rc<Self>) -> usize {
         for tries in 1..=MOST_TRIES {
-            let asked = Instant::now();
-            let response = self.ask(0, 0, Attempt::Allowed).await;
-            let wait = self.check_response(0, Attempt::Allowed, asked, &response);
-            if response.status() == 200 {
+            let answered = self.ask(self.begin()).await;
+            let wait = self.check_answer(&answered);
+            if answered.response.status() == 200 {
                 return tries;
             }
             sleep(Duration::from_secs(wait.unwrap_or(0))).await;

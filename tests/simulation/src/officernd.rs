@@ -1,6 +1,7 @@
 //! OfficeRnD's token endpoint, as far as the broker can tell. It counts every call and limits
 //! them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub enum Mood {
     Down,
     /// Accepts the call and never answers.
     Hangs,
+    /// Answers as documented, after seconds.
+    Slow,
     /// Answers 200 with a body that is not a token.
     Garbage,
     /// Answers 429, with this `Retry-After` in seconds.
@@ -37,13 +40,28 @@ pub(crate) struct Issued {
     pub(crate) until: Instant,
 }
 
+/// A call to OfficeRnD.
+pub(crate) struct Call {
+    pub(crate) began: Instant,
+    /// When it reached OfficeRnD.
+    pub(crate) arrived: Cell<Option<Instant>>,
+    /// Whether the store had told its instance before the call that the ledger has it.
+    pub(crate) is_recorded: bool,
+    /// Whether a ledger with it has reached the store, and whether one was lost although the store
+    /// said that it had succeeded.
+    pub(crate) is_stored: Cell<bool>,
+    pub(crate) is_lost: Cell<bool>,
+    /// Whether nobody can know of the call any more.
+    pub(crate) is_forgiven: Cell<bool>,
+}
+
 pub(crate) struct OfficeRnd {
     pub(crate) mood: Mood,
     limit: usize,
     life: Duration,
     reissues: bool,
     /// Arrival times of the calls in the last minute.
-    pub(crate) arrivals: VecDeque<Instant>,
+    arrivals: VecDeque<Instant>,
     pub(crate) calls: usize,
     pub(crate) issued: BTreeMap<String, Issued>,
 }
@@ -77,7 +95,7 @@ impl OfficeRnd {
             Mood::Garbage => answer(200, "<html>", None),
             Mood::Limits(seconds) => answer(429, "Too many requests, please try again later", seconds),
             Mood::RefusesCredential => answer(401, r#"{"error":"invalid_client"}"#, None),
-            Mood::Well => self.grant(body, now),
+            Mood::Well | Mood::Slow => self.grant(body, now),
         })
     }
 

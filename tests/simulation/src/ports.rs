@@ -1,28 +1,26 @@
 //! The core's `Ports` in the simulated world.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use officernd_token_broker::broker::{Ports, SendError};
 use officernd_token_broker::time::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep_until;
 
-use crate::world::World;
+use crate::world::{Journey, Kind, Operation, Running, World};
 
-/// Ports of one instance.
+/// Ports of one request and its follow-up.
 #[derive(Clone)]
 pub(crate) struct Simulated {
     pub(crate) world: Rc<World>,
-    pub(crate) place: usize,
-    /// Arrival times of this instance's calls at OfficeRnD.
-    pub(crate) arrivals: Rc<RefCell<Vec<Instant>>>,
+    pub(crate) running: Rc<Running>,
+    pub(crate) journey: Rc<Journey>,
 }
 
 impl Ports for Simulated {
     fn now(&self) -> Timestamp {
-        self.world.clock(self.place)
+        self.world.clock(&self.running)
     }
 
     fn random(&self) -> u64 {
@@ -30,54 +28,63 @@ impl Ports for Simulated {
     }
 
     async fn sleep(&self, duration: Duration) {
-        sleep(duration).await;
+        sleep_until(self.running.now() + duration).await;
     }
 
     async fn variable(&self, name: &'static str) -> Result<Option<String>, String> {
-        Ok(Some(self.world.variable(name)))
+        self.world.read_variable(&self.running, name).await.map(Some).map_err(str::to_owned)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
-        let (there, back) = self.world.store_latency()?;
-        sleep(there + self.world.delay_of_a_read()).await;
-        let value = self.world.store.borrow().get(key).cloned();
-        sleep(back).await;
-        Ok(value)
+        let operation = Operation::begin(self, Kind::Read, key);
+        let outcome = self.read(key).await;
+        self.world.trace(|| format!("instance {}: {key} is {}", self.running.number, outcome_of(&outcome)));
+        operation.end_read(&outcome);
+        outcome.map_err(str::to_owned)
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
-        let (there, back) = self.world.store_latency()?;
-        if self.world.is_read_only() {
-            return Err("the simulated store is read-only".into());
-        }
-        let (world, key, value) = (self.world.clone(), key.to_owned(), value.to_vec());
-        let landing = tokio::task::spawn_local(async move {
-            sleep(there).await;
-            world.store.borrow_mut().insert(key, value);
-        });
-        landing.await.map_err(|error| error.to_string())?;
-        sleep(back).await;
-        Ok(())
+        let operation = Operation::begin_write(self, key, value);
+        let outcome = self.write(key, value).await;
+        self.world
+            .trace(|| format!("instance {}: {key} becomes {} bytes: {outcome:?}", self.running.number, value.len()));
+        operation.end_write(&outcome, value);
+        outcome.map_err(str::to_owned)
     }
 
     async fn send(&self, request: Request<String>, _limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-        let (world, place, arrivals) = (self.world.clone(), self.place, self.arrivals.clone());
+        let call = self.begin_call();
         let (there, back) = self.world.upstream_latency();
-        let arrival = tokio::task::spawn_local(async move {
-            sleep(there).await;
-            world.arrive(place, &arrivals, request.body())
+        let arrival = self.running.now() + there;
+        let this = self.clone();
+        // The call arrives even if the request is dropped.
+        let answer = tokio::task::spawn_local(async move {
+            sleep_until(arrival).await;
+            this.arrive(&call, request.body())
         });
-        let answer = arrival.await.map_err(|_| SendError::Unreachable)?;
-        sleep(back).await;
+        let answer = answer.await.map_err(|_| SendError::Unreachable)?;
+        sleep_until(arrival + back).await;
         match answer {
-            Some(answer) => answer,
+            Some(answer) => answer.inspect(|answer| self.end_call(answer)),
             None => std::future::pending().await,
         }
     }
 
-    fn audit(&self, _line: Vec<u8>) {}
+    fn audit(&self, line: Vec<u8>) {
+        let line = String::from_utf8_lossy(&line);
+        let reason = line.split_once(r#""reason":""#).and_then(|(_, rest)| rest.split('"').next());
+        self.journey.reason.replace(reason.map(str::to_owned));
+    }
 
     fn warn(&self, line: &str) {
-        self.world.trace(|| format!("instance {}: {line}", self.place));
+        self.world.trace(|| format!("instance {}: {line}", self.running.number));
+    }
+}
+
+/// The outcome of a read, in short.
+fn outcome_of(outcome: &Result<Option<Vec<u8>>, &'static str>) -> String {
+    match outcome {
+        Ok(value) => format!("{:?} bytes", value.as_ref().map(Vec::len)),
+        Err(problem) => (*problem).to_owned(),
     }
 }

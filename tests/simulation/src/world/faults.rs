@@ -1,147 +1,143 @@
-//! Faults: when each begins and ends, and what the store and the network do meanwhile.
+//! Faults: when each begins and ends, and what the network does.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::World;
+use super::variables::{Policy, Provider};
 use crate::officernd::Mood;
 
 /// Largest error of a clock, in milliseconds: two clocks may be 5 s apart, or one before and after
 /// a step.
-pub(super) const LARGEST_STEP: i64 = 2500;
+pub(super) const LARGEST_ERROR: i64 = 2500;
 
-/// Behaviour of the store at a moment.
+/// A kind of faults, which come one after another with pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StoreMood {
-    Sound,
-    Fails,
-    FailsSometimes,
-    Slow,
-    Sluggish,
-    ReadOnly,
+enum Sequence {
+    OfficeRnd,
+    Store,
+    Variables,
+    Kills,
+    Clocks,
 }
 
 impl World {
-    /// Runs faults one after another with pauses. All have ended when the eventful time has.
-    pub(super) async fn run_faults(self: Rc<Self>) {
-        let end = self.started + self.scenario.eventful;
+    /// Starts the faults of each kind. All have ended when the eventful time has.
+    pub(super) fn run_faults(self: &Rc<Self>) -> Vec<JoinHandle<()>> {
         let faults = self.scenario.faults;
+        [
+            (faults.upstream, Sequence::OfficeRnd),
+            (faults.store, Sequence::Store),
+            (faults.variables, Sequence::Variables),
+            (faults.kills, Sequence::Kills),
+            (faults.clocks, Sequence::Clocks),
+        ]
+        .into_iter()
+        .filter(|(occurs, _)| *occurs)
+        .map(|(_, sequence)| spawn_local(self.clone().run_sequence(sequence)))
+        .collect()
+    }
+
+    async fn run_sequence(self: Rc<Self>, sequence: Sequence) {
+        let end = self.started + self.scenario.eventful;
+        if sequence == Sequence::Clocks {
+            self.set_clocks();
+        }
         loop {
-            sleep(self.between(Duration::from_secs(2), Duration::from_secs(60))).await;
-            let lasts = self.between(Duration::from_secs(1), Duration::from_secs(90));
+            sleep(self.between(Duration::from_secs(2), Duration::from_secs(100))).await;
+            let lasts = self.between(Duration::from_secs(1), Duration::from_secs(60));
             if Instant::now() + lasts >= end {
-                sleep_until(end).await;
-                return;
+                return sleep_until(end).await;
             }
-            match self.below(10) {
-                0..=3 if faults.upstream => {
-                    let moods = [
-                        Mood::Down,
-                        Mood::Hangs,
-                        Mood::Garbage,
-                        Mood::Limits(None),
-                        Mood::Limits(Some(20)),
-                        Mood::RefusesCredential,
-                        Mood::Unreachable,
-                    ];
-                    self.officernd.borrow_mut().mood = moods[self.below(moods.len())];
-                    self.trace(|| format!("OfficeRnD: {:?} for {lasts:?}", self.officernd.borrow().mood));
+            match sequence {
+                Sequence::OfficeRnd => self.trouble_officernd(lasts).await,
+                Sequence::Store if self.chance(15) => self.damage_the_store(),
+                Sequence::Store => {
+                    self.trouble_the_store(Instant::now() + lasts);
+                    // A network in trouble concerns both.
+                    let is_network = self.scenario.faults.upstream && self.chance(50);
+                    if is_network {
+                        self.set_mood(Mood::Slow);
+                    }
                     sleep(lasts).await;
-                    self.officernd.borrow_mut().mood = Mood::Well;
+                    self.mend_the_store();
+                    if is_network {
+                        self.set_mood(Mood::Well);
+                    }
                 }
-                4..=5 if faults.store => {
-                    let moods = [
-                        StoreMood::Fails,
-                        StoreMood::FailsSometimes,
-                        StoreMood::Slow,
-                        StoreMood::Sluggish,
-                        StoreMood::ReadOnly,
-                    ];
-                    self.store_mood.set(moods[self.below(moods.len())]);
-                    self.trace(|| format!("store: {:?} for {lasts:?}", self.store_mood.get()));
-                    sleep(lasts).await;
-                    self.store_mood.set(StoreMood::Sound);
-                    self.store_unsound_at.set(Some(Instant::now()));
-                }
-                6 if faults.store => {
-                    self.damage_the_store();
-                    self.trace(|| "the store is damaged".to_owned());
-                    self.store_unsound_at.set(Some(Instant::now()));
-                }
-                7..=8 if faults.kills => self.kill(self.pick_place()),
-                9 if faults.clocks => {
-                    let offset = self.random.borrow_mut().i64(-LARGEST_STEP..=LARGEST_STEP);
-                    self.places.borrow_mut()[self.pick_place()].clock_offset = offset;
-                    self.clock_stepped_at.set(Some(Instant::now()));
-                }
-                _ => {}
+                Sequence::Variables => self.trouble_the_variables(lasts).await,
+                Sequence::Kills => self.kill_something(),
+                Sequence::Clocks => self.step_a_clock(self.pick_host()),
             }
         }
     }
 
-    fn damage_the_store(&self) {
-        let mut store = self.store.borrow_mut();
-        let keys: Vec<_> = store.keys().cloned().collect();
-        if keys.is_empty() {
-            return;
-        }
-        if self.chance(25) {
-            return store.clear();
-        }
-        let key = keys[self.below(keys.len())].clone();
-        let length = self.below(80);
-        let garbage = (0..length).map(|_| self.random.borrow_mut().u8(..)).collect();
-        store.insert(key, garbage);
+    async fn trouble_officernd(&self, lasts: Duration) {
+        let moods = [
+            Mood::Down,
+            Mood::Hangs,
+            Mood::Slow,
+            Mood::Garbage,
+            Mood::Limits(None),
+            Mood::Limits(Some(20)),
+            Mood::RefusesCredential,
+            Mood::Unreachable,
+        ];
+        self.set_mood(moods[self.below(moods.len())]);
+        sleep(lasts).await;
+        self.set_mood(Mood::Well);
     }
 
-    pub(super) fn store_was_sound_since(&self, then: Instant) -> bool {
-        self.store_mood.get() == StoreMood::Sound && self.store_unsound_at.get().is_none_or(|at| at < then)
+    fn set_mood(&self, mood: Mood) {
+        self.trace(|| format!("OfficeRnD: {mood:?}"));
+        self.officernd.borrow_mut().mood = mood;
     }
 
-    /// Returns how far a clock may be from the true time.
-    pub(super) fn clock_slack(&self) -> Duration {
-        if self.clock_stepped_at.get().is_some() { Duration::from_millis(LARGEST_STEP as u64) } else { Duration::ZERO }
-    }
-
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.store_mood.get() == StoreMood::ReadOnly
-    }
-
-    /// Draws how long an operation takes to the store and back, or fails. A healthy store needs
-    /// less than Fischer's 50 ms for both.
-    pub(crate) fn store_latency(&self) -> Result<(Duration, Duration), String> {
-        match self.store_mood.get() {
-            StoreMood::Fails => return Err("the simulated store fails".into()),
-            StoreMood::FailsSometimes if self.chance(50) => return Err("the simulated store fails sometimes".into()),
-            StoreMood::Slow => return Ok((Duration::from_secs(1), Duration::from_secs(1))),
-            // Slower than Fischer's condition allows, but faster than a timeout.
-            StoreMood::Sluggish => {
-                let leg = Duration::from_millis(400);
-                return Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)));
+    async fn trouble_the_variables(&self, lasts: Duration) {
+        let caller = self.below(self.scenario.callers);
+        match self.below(10) {
+            0 => self.set_provider(Provider::Fails),
+            1 => self.set_provider(Provider::FailsSometimes(30)),
+            2 => self.set_provider(Provider::Hangs),
+            3 => self.set_provider(Provider::Slow),
+            4 => self.set_policy(Policy::Nonsense),
+            5 => self.set_policy(Policy::MistakeInApplication),
+            6 => self.set_policy(Policy::Twice(caller)),
+            7 => {
+                self.set_policy(Policy::MistakeIn(caller));
+                self.set_provider(Provider::Slow);
             }
-            StoreMood::Sound | StoreMood::FailsSometimes | StoreMood::ReadOnly => {}
+            _ => self.set_policy(Policy::MistakeIn(caller)),
         }
-        let leg = Duration::from_millis(10);
-        Ok((self.between(Duration::ZERO, leg), self.between(Duration::ZERO, leg)))
+        sleep(lasts).await;
+        self.set_policy(Policy::Sound);
+        self.set_provider(Provider::Well);
     }
 
-    /// Draws an extra delay before a read, as a busy store may have. The read still returns the
-    /// newest value, so Fischer's condition holds, but much may have happened since the
-    /// previous read.
-    pub(crate) fn delay_of_a_read(&self) -> Duration {
-        // Not where a fetch is dropped at each await: the request to be dropped must lead it.
-        let is_eventful = !self.scenario.eventful.is_zero();
-        if is_eventful && self.chance(3) {
-            self.between(Duration::ZERO, Duration::from_millis(300))
-        } else {
-            Duration::ZERO
+    /// Gives each host a clock of its own.
+    fn set_clocks(&self) {
+        for host in 0..self.hosts.len() {
+            self.step_a_clock(host);
         }
+    }
+
+    fn step_a_clock(&self, host: usize) {
+        let offset = self.random.borrow_mut().i64(-LARGEST_ERROR..=LARGEST_ERROR);
+        let host = &self.hosts[host];
+        host.clock_offset.set(offset);
+        host.clock_stepped_at.set(Some(Instant::now()));
+        self.trace(|| format!("a clock is wrong by {offset} ms"));
     }
 
     pub(crate) fn upstream_latency(&self) -> (Duration, Duration) {
-        let leg = Duration::from_millis(400);
-        (self.between(Duration::from_millis(10), leg), self.between(Duration::from_millis(10), leg))
+        let (shortest, leg) = (Duration::from_millis(10), Duration::from_millis(400));
+        let back = match self.officernd.borrow().mood {
+            Mood::Slow => self.between(Duration::from_secs(2), Duration::from_secs(8)),
+            _ => self.between(shortest, leg),
+        };
+        (self.between(shortest, leg), back)
     }
 }
