@@ -129,6 +129,10 @@ impl Ports for World {
         Timestamp::from_unix_ms(1_800_000_000_000)
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn random(&self) -> u64 {
         self.random.replace(self.random.get() + 1)
     }

@@ -50,7 +50,7 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn fetch(&self, wanted: &Wanted, need: Need) -> Fetched {
         let wanted = &self.with_credential_in_use(wanted).await;
         let known = self.instance.last_token(wanted);
-        let watch = Watch::begin(self.ports.now());
+        let watch = Watch::begin(self.ports.uptime());
         loop {
             let (cause, retry_after) = match self.try_to_fetch(wanted, need, known.as_deref(), &watch).await {
                 Ok(fetched) => return fetched,
@@ -58,7 +58,7 @@ impl<P: Ports> Broker<P> {
             };
             // While the store fails, a usable token is good enough.
             let gives_up = need == Need::Early || (need == Need::Late && cause == Cause::StoreUnavailable);
-            if gives_up || watch.lasts(self.ports.now()) >= WAIT_LIMIT {
+            if gives_up || watch.lasts(self.ports.uptime()) >= WAIT_LIMIT {
                 return Fetched::without_call(Err(Error::unavailable(cause, retry_after)));
             }
             self.wait_for_change(&wanted.config, &watch, WAIT_LIMIT).await;
@@ -124,7 +124,6 @@ impl<P: Ports> Broker<P> {
         look: Look,
     ) -> Result<Fetched, Obstacle> {
         let mut called = wanted.clone();
-        let knows_records = look.outcome.is_ok();
         let mut outcome = self.call_once(wanted, need, lease, look).await;
         if let Ok(first) = &outcome
             && matches!(first.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
@@ -146,7 +145,7 @@ impl<P: Ports> Broker<P> {
         {
             self.release_lease(&wanted.config, lease).await;
         }
-        let rest = Box::pin(self.clone().finish(called, lease, knows_records));
+        let rest = Box::pin(self.clone().finish(called, lease));
         outcome.map(|outcome| Fetched { outcome, rest: Some(rest) })
     }
 

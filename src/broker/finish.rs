@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 
 use super::config_memory::Turn;
 use super::instance::Broker;
@@ -25,13 +25,13 @@ impl<P: Ports> Broker<P> {
     /// Writes the ledger, and releases the lease. What the store does not accept, or what was
     /// changed without a lease, is tried again with a lease of its own. Dropping this costs
     /// others no more than the rest of the lease.
-    ///
-    /// `knows_records` says whether the store's records were read under the lease. Without that,
-    /// writing the ledger would erase the calls of others.
-    pub(super) async fn finish(self, wanted: Wanted, lease: Option<Lease>, knows_records: bool) {
+    pub(super) async fn finish(self, wanted: Wanted, lease: Option<Lease>) {
         let config = &wanted.config;
         if let Some(lease) = lease {
-            if knows_records && self.instance.lacks_saved_ledger() && lease.permits_writes(self.ports.now()) {
+            // The call may have taken seconds of the lease: another request's calls must not be erased.
+            let (holds, ledger) = join(self.still_holds(config, lease), self.load_ledger(config)).await;
+            let may_write = matches!(holds, Ok(true)) && ledger.is_ok() && lease.permits_writes(self.ports.now());
+            if may_write && self.instance.lacks_saved_ledger() {
                 let _ = self.store_ledger(config).await;
             }
             self.release_lease(config, lease).await;
@@ -44,7 +44,7 @@ impl<P: Ports> Broker<P> {
             let pause = SAVE_PAUSE + SAVE_PAUSE * u32::from(self.ports.random() as u8) / 255;
             self.ports.sleep(pause).await;
             waited += pause;
-            let watch = Watch::begin(self.ports.now());
+            let watch = Watch::begin(self.ports.uptime());
             if let LeaseAttempt::Won(lease) = self.acquire_lease(config, &watch).await {
                 self.save_with_lease(&wanted, lease).await;
                 self.release_lease(config, lease).await;
@@ -77,7 +77,7 @@ impl<P: Ports> Broker<P> {
                 let instance = Rc::clone(&broker.instance);
                 // One is enough for all requests of the instance.
                 if let Some(_turn) = Turn::take(&instance.is_saving) {
-                    broker.finish(wanted, None, false).await;
+                    broker.finish(wanted, None).await;
                 }
             }) as Followup
         })
@@ -91,7 +91,7 @@ mod tests {
     use crate::gate::{LEASE_LIFE, Ledger, Need, ledger_key};
 
     #[test]
-    fn ledger_that_was_not_read_under_the_lease_is_not_overwritten() {
+    fn calls_of_others_are_not_erased() {
         let (ports, wanted) = (TestPorts::default(), wanted());
         let [other, broker] = [ports.broker(), ports.broker()];
         other.reserve(&wanted, Need::Now, at(0)).unwrap();
@@ -99,7 +99,7 @@ mod tests {
         // This instance makes its call while the store is down.
         broker.reserve(&wanted, Need::Now, at(1)).unwrap();
         let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
-        finish(broker.finish(wanted.clone(), Some(lease), false));
+        finish(broker.finish(wanted.clone(), Some(lease)));
         let mut both = Ledger::default();
         [at(0), at(1)].map(|now| both.reserve(now));
         assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());

@@ -9,7 +9,6 @@ use super::store::{STORE_LIMIT, StoreFailed};
 use crate::config::Config;
 use crate::gate::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
 use crate::mutation::{self, Rule};
-use crate::time::Timestamp;
 
 /// Shortest, first and longest time between two looks at the lease; up to as much is added at
 /// random.
@@ -27,15 +26,15 @@ const READ_BACK_TRIES: usize = 3;
 /// life is over, whatever the clocks of its holder and of this host say. Time is the sum of this
 /// fetch's pauses, because the clock may step.
 pub(super) struct Watch {
-    /// When the fetch began.
-    pub(super) started: Timestamp,
+    /// When the fetch began, an [uptime](Ports::uptime).
+    pub(super) started: Duration,
     seen: Cell<Option<(Lease, Duration)>>,
     waited: Cell<Duration>,
     next_pause: Cell<Duration>,
 }
 
 impl Watch {
-    pub(super) fn begin(started: Timestamp) -> Self {
+    pub(super) fn begin(started: Duration) -> Self {
         Self { started, seen: Cell::default(), waited: Cell::default(), next_pause: Cell::new(POLL_FIRST) }
     }
 
@@ -43,9 +42,9 @@ impl Watch {
         self.waited.get().is_zero()
     }
 
-    /// How long the fetch has lasted. Measured in two ways, because the clock may step back.
-    pub(super) fn lasts(&self, now: Timestamp) -> Duration {
-        self.waited.get().max(now.since(self.started))
+    /// How long the fetch has lasted at an [uptime](Ports::uptime).
+    pub(super) fn lasts(&self, uptime: Duration) -> Duration {
+        uptime.saturating_sub(self.started)
     }
 
     fn wait(&self, pause: Duration) {
@@ -168,7 +167,7 @@ impl<P: Ports> Broker<P> {
             watch.wait(pause);
             watch.next_pause.set((delay * 2).min(POLL_LONGEST));
             let seen = watch.lease();
-            if seen.is_none() || watch.lasts(self.ports.now()) >= longest {
+            if seen.is_none() || watch.lasts(self.ports.uptime()) >= longest {
                 return;
             }
             let is_kept = matches!(self.remaining_lease(config, watch).await, Ok(Some(_))) && watch.lease() == seen;
@@ -211,7 +210,7 @@ mod tests {
         let key = lease_key(&config.identity);
         ports.0.store.borrow_mut().insert(key.clone(), held.to_vec());
         ports.0.outcomes.replace(outcomes.iter().copied().collect());
-        match finish(ports.broker().acquire_lease(&config, &Watch::begin(at(0)))) {
+        match finish(ports.broker().acquire_lease(&config, &Watch::begin(Duration::ZERO))) {
             LeaseAttempt::Won(lease) => {
                 assert_eq!(ports.0.store.borrow()[&key], lease.encode());
                 "won".to_owned()
@@ -240,7 +239,7 @@ mod tests {
 
     #[test]
     fn lease_that_does_not_change_for_its_life_is_over() {
-        let (ports, config, watch) = (TestPorts::default(), wanted().config, Watch::begin(at(0)));
+        let (ports, config, watch) = (TestPorts::default(), wanted().config, Watch::begin(Duration::ZERO));
         let remaining = |held: Vec<u8>| {
             ports.0.store.borrow_mut().insert(lease_key(&config.identity), held);
             finish(ports.broker().remaining_lease(&config, &watch)).unwrap().is_some()
@@ -260,7 +259,7 @@ mod tests {
         let count = |seconds: u64, until: u64| {
             ports.0.seconds.set(seconds);
             ports.0.store.borrow_mut().insert(lease_key(&config.identity), lease_until(until));
-            finish(broker.remaining_lease(&config, &Watch::begin(at(0)))).unwrap();
+            finish(broker.remaining_lease(&config, &Watch::begin(Duration::ZERO))).unwrap();
             ports.0.warnings.borrow().len()
         };
         assert_eq!(count(0, 16), 0);

@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 pub trait Ports: Clone + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
+    /// A clock that never steps, since some moment before the first request.
+    fn uptime(&self) -> Duration;
     /// 64 unpredictable bits.
     fn random(&self) -> u64;
     /// Completes after `duration`.

@@ -12,7 +12,6 @@ use super::ports::Ports;
 use super::store_failures::{StoreFailures, StoreMemory};
 use crate::mutation::{self, Rule};
 use crate::seal::NONCE_LENGTH;
-use crate::time::{Timestamp, is_recent};
 
 /// A store operation that takes longer has failed.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
@@ -21,8 +20,10 @@ pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
 /// waits ten times for the same dead store.
 const FAILURE_MEMORY: Duration = Duration::from_secs(2);
 
-/// The store is down when it has done nothing but fail for this long.
+/// The store is down when it has done nothing but fail for this long, and for up to a second more:
+/// instances that judged at the same moment would all call.
 const DOWN_AFTER: Duration = Duration::from_secs(2);
+const DOWN_JITTER: Duration = Duration::from_secs(1);
 
 /// Failures further apart than this do not belong together: the store may have worked in between.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ impl<P: Ports> Broker<P> {
     }
 
     pub(super) async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreFailed> {
-        let StoreMemory { reads, writes } = &self.instance.store;
+        let StoreMemory { reads, writes, .. } = &self.instance.store;
         // A store that answers no reads accepts no writes either.
         if self.has_just_failed(reads) {
             return Err(StoreFailed);
@@ -69,20 +70,23 @@ impl<P: Ports> Broker<P> {
         self.instance.store.failures().next().is_some()
     }
 
-    /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`].
+    /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`] and this instance's
+    /// share of [`DOWN_JITTER`].
     pub(super) fn store_is_down(&self) -> bool {
-        self.instance.store.failures().any(|failures| failures.last.since(failures.began) >= DOWN_AFTER)
+        let after = DOWN_AFTER + DOWN_JITTER * u32::from(self.instance.random as u8) / 255;
+        self.instance.store.failures().any(|failures| failures.last.saturating_sub(failures.began) >= after)
     }
 
-    /// Whether the store has failed, but not since `began`.
-    pub(super) fn store_failed_only_before(&self, began: Timestamp) -> bool {
+    /// Whether the store has failed, but not since `began`, an [uptime](Ports::uptime).
+    pub(super) fn store_failed_only_before(&self, began: Duration) -> bool {
         let last = self.instance.store.failures().map(|failures| failures.last).max();
         last.is_some_and(|last| last + JUST_NOW < began)
     }
 
     fn has_just_failed(&self, failures: &Cell<Option<StoreFailures>>) -> bool {
-        let is_recent = |tried| is_recent(tried, self.ports.now(), FAILURE_MEMORY);
-        failures.get().is_some_and(|failures| is_recent(failures.tried)) && mutation::holds(Rule::FailFast)
+        let is_recent = |tried| self.ports.uptime().saturating_sub(tried) < FAILURE_MEMORY;
+        let tried = failures.get().map(|failures| failures.tried).into_iter().chain(self.instance.store.blocked.get());
+        tried.max().is_some_and(is_recent) && mutation::holds(Rule::FailFast)
     }
 
     /// Lets all operations of a kind fail immediately for [`FAILURE_MEMORY`] after a failure. Then
@@ -91,7 +95,7 @@ impl<P: Ports> Broker<P> {
         if self.has_just_failed(failures) {
             return Err(StoreFailed);
         }
-        failures.set(failures.get().map(|failures| StoreFailures { tried: self.ports.now(), ..failures }));
+        failures.set(failures.get().map(|failures| StoreFailures { tried: self.ports.uptime(), ..failures }));
         Ok(())
     }
 
@@ -106,28 +110,33 @@ impl<P: Ports> Broker<P> {
     where
         F: Future<Output = Result<T, String>>,
     {
-        let began = self.ports.now();
+        let began = self.ports.uptime();
         let mut is_retry = false;
+        let mut was_blocked = false;
         let (outcome, problem) = loop {
             let outcome = self.within(STORE_LIMIT, attempt()).await;
             // A store may block the whole instance before it answers, as a locked SQLite file does
             // for 5 s. Then the deadline above cannot end the operation.
-            let was_slow = self.ports.now().since(began) >= STORE_LIMIT;
+            let was_slow = self.ports.uptime().saturating_sub(began) >= STORE_LIMIT;
+            was_blocked |= was_slow && outcome.is_some();
             match outcome {
                 Some(Ok(value)) if !was_slow => {
                     failures.set(None);
                     return Ok(value);
                 }
-                // The next operation would block the instance again.
                 Some(Ok(value)) => break (Ok(value), "an answer after more than a second".to_owned()),
                 Some(Err(problem)) if is_retry || was_slow => break (Err(StoreFailed), problem),
                 Some(Err(_)) => is_retry = true,
                 None => break (Err(StoreFailed), "no answer within a second".to_owned()),
             }
         };
-        let last = self.ports.now();
+        let last = self.ports.uptime();
+        if was_blocked {
+            // Each further operation, of any kind, would block the instance again.
+            self.instance.store.blocked.set(Some(last));
+        }
         let began = match failures.get() {
-            Some(failures) if began.since(failures.last) < LONGEST_GAP => failures.began.min(began),
+            Some(failures) if began.saturating_sub(failures.last) < LONGEST_GAP => failures.began.min(began),
             _ => began,
         };
         failures.set(Some(StoreFailures { began, last, tried: last }));

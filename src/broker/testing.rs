@@ -83,6 +83,10 @@ impl Ports for TestPorts {
         at(self.0.seconds.get())
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(self.0.seconds.get())
+    }
+
     fn random(&self) -> u64 {
         self.0.random.replace(self.0.random.get() + 1)
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use wasip3::clocks::monotonic_clock::wait_for;
+use wasip3::clocks::monotonic_clock::{self, wait_for};
 
 use crate::time::Timestamp;
 
@@ -10,6 +10,11 @@ use crate::time::Timestamp;
 pub(super) fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_ms(since_epoch.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+/// WASI's monotonic clock, which never steps.
+pub(super) fn uptime() -> Duration {
+    Duration::from_nanos(monotonic_clock::now())
 }
 
 pub(super) async fn sleep(duration: Duration) {

@@ -28,6 +28,10 @@ impl Ports for World {
         clock::now()
     }
 
+    fn uptime(&self) -> Duration {
+        clock::uptime()
+    }
+
     fn random(&self) -> u64 {
         get_random_u64()
     }

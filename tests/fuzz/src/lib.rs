@@ -70,6 +70,10 @@ impl Ports for World {
         self.0.now.get()
     }
 
+    fn uptime(&self) -> Duration {
+        self.0.now.get().since(NOW)
+    }
+
     fn random(&self) -> u64 {
         self.0.random.set(self.0.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         self.0.random.get()

@@ -23,6 +23,10 @@ impl Ports for Simulated {
         self.world.clock(&self.running)
     }
 
+    fn uptime(&self) -> Duration {
+        self.running.now() - self.world.started
+    }
+
     fn random(&self) -> u64 {
         self.world.random.borrow_mut().u64(..)
     }

@@ -74,7 +74,7 @@ impl std::ops::AddAssign for Report {
 pub struct World {
     scenario: Scenario,
     config: Config,
-    started: Instant,
+    pub(crate) started: Instant,
     traced: bool,
     pub(crate) random: RefCell<fastrand::Rng>,
     hosts: Vec<Host>,
