@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Response;
+use officernd_token_broker::token::LEAST_REMAINING;
 use tokio::time::Instant;
 
 use super::requests::scopes_of;
@@ -107,8 +108,8 @@ impl Seen {
         let mut tokens = self.tokens.borrow_mut();
         match tokens.get_mut(&caller) {
             Some(held) if held.until == until => held.is_saved |= is_saved,
-            // Memory keeps what the store lacks, and otherwise follows the store.
-            Some(held) if held.until > until && !held.is_saved => {}
+            // Memory keeps what the store lacks, unless the store has another usable token.
+            Some(held) if !held.is_saved && until < Instant::now() + LEAST_REMAINING => {}
             _ => drop(tokens.insert(caller, Held { since: Instant::now(), until, is_saved })),
         }
     }
