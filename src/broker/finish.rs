@@ -36,20 +36,31 @@ impl<P: Ports> Broker<P> {
             }
             self.release_lease(config, lease).await;
         }
-        let mut waited = Duration::ZERO;
-        while waited < SAVE_LIMIT && mutation::holds(Rule::SaveLater) {
-            if !self.instance.lacks_saved_ledger() && self.instance.unsaved_token(&wanted).is_none() {
-                return;
+        let watch = Watch::begin(self.ports.uptime());
+        while self.lacks_saved(&wanted) && watch.lasts(self.ports.uptime()) < SAVE_LIMIT {
+            match self.acquire_lease(config, &watch).await {
+                LeaseAttempt::Won(lease) => {
+                    self.save_with_lease(&wanted, lease).await;
+                    self.release_lease(config, lease).await;
+                    if !self.lacks_saved(&wanted) {
+                        return;
+                    }
+                }
+                // Others call one after the other, and must know of this call as well.
+                LeaseAttempt::Lost(_) => {
+                    self.wait_for_change(config, &watch, SAVE_LIMIT).await;
+                    continue;
+                }
+                LeaseAttempt::NoStore => {}
             }
-            let pause = SAVE_PAUSE + SAVE_PAUSE * u32::from(self.ports.random() as u8) / 255;
-            self.ports.sleep(pause).await;
-            waited += pause;
-            let watch = Watch::begin(self.ports.uptime());
-            if let LeaseAttempt::Won(lease) = self.acquire_lease(config, &watch).await {
-                self.save_with_lease(&wanted, lease).await;
-                self.release_lease(config, lease).await;
-            }
+            self.ports.sleep(SAVE_PAUSE + SAVE_PAUSE * u32::from(self.ports.random() as u8) / 255).await;
         }
+    }
+
+    /// Whether the store lacks changes of the ledger, or the token.
+    fn lacks_saved(&self, wanted: &Wanted) -> bool {
+        let lacks = self.instance.lacks_saved_ledger() || self.instance.unsaved_token(wanted).is_some();
+        lacks && mutation::holds(Rule::SaveLater)
     }
 
     async fn save_with_lease(&self, wanted: &Wanted, lease: Lease) {
@@ -101,7 +112,8 @@ mod tests {
         let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
         finish(broker.finish(wanted.clone(), Some(lease)));
         let mut both = Ledger::default();
-        [at(0), at(1)].map(|now| both.reserve(now));
+        both.reserve(at(0));
+        both.reserve(at(1));
         assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());
     }
 }
