@@ -12,6 +12,7 @@ run is a round with a name:
     http        the broker's address begins with http. The example must refuse that, or succeed,
                 as the page says
     narrower    the broker grants fewer scopes than the example names
+    403, 500    the API answers nothing else. The example must fail, and must not revoke its token
     401         the API refuses the first token. The example must revoke that and use another
 
 The API is a stand-in behind the same TLS address as the broker, because the examples use https and
@@ -126,6 +127,8 @@ def rounds(example):
     yield Round("pause", example.text, retry_after=(2,))
     yield Round("bound", example.with_text(*CAPS[example.language]), retry_after=(1, *[900] * 20), fails_with="")
     if example.title == "recover.sh":
+        yield Round("403", example.text, api=(403,) * 9, fails_with="403")
+        yield Round("500", example.text, api=(500,) * 9, fails_with="500")
         yield Round("401", example.text, api=(401,), revokes=True)
     else:
         refusal, environment, inserted = HTTP.get(example.language, (None, {}, None))
