@@ -88,7 +88,7 @@ async fn examples_in_jobs_md_wait_out_a_pause_and_no_longer_than_the_page_says()
         None => &[".venv/bin/python", "run_examples.py"],
     };
     let printed = run(command, MEMBERS).await;
-    for title in ["job.py", "job.mjs", "job.sh", "nightly.yaml", "recover.sh"] {
+    for title in ["job.py", "job.mjs", "job.sh", "nightly.yaml", "recover.sh", "revoke.sh"] {
         assert!(printed.contains(&format!("ok {title}: ")), "{printed}");
     }
 }
