@@ -205,3 +205,43 @@ fn diagrams_on_pages_are_valid_mermaid() {
     // The README's, three of ARCHITECTURE.md, and those of docs/hosts.md and docs/operations.md.
     assert_eq!(printed.lines().filter(|line| line.ends_with(" ok")).count(), 7, "{printed}");
 }
+
+/// Returns the version of a package in Cargo.lock.
+fn locked(package: &str) -> String {
+    let lock: toml::Table = toml::from_str(&read("Cargo.lock")).unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let found = packages.iter().find(|one| one["name"].as_str() == Some(package)).unwrap();
+    found["version"].as_str().unwrap().to_owned()
+}
+
+/// The first release of a Wasmtime series without the advisories that docs/hosts.md lists.
+fn first_without_advisories(series: u32) -> [u32; 3] {
+    match series {
+        48 => [48, 0, 3],
+        49 => [49, 0, 1],
+        other => [other.max(50), 0, 0],
+    }
+}
+
+#[test]
+fn wasmtime_versions_on_hosts_md_are_those_in_use_and_past_the_advisories() {
+    let page = read("docs/hosts.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let program = Command::new(installed().join(".venv/bin/wasmtime")).arg("--version").output().unwrap();
+    let program = String::from_utf8(program.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let dev_host = locked("wasmtime");
+    for sentence in [
+        format!("has Spin's interfaces on Wasmtime {dev_host}."),
+        format!("The dev host has Wasmtime {dev_host}, and the tests run `wasmtime serve` {program}."),
+        format!("| wasmtime serve | {program} |"),
+        format!("the tests run {program} |"),
+    ] {
+        assert!(page.contains(&sentence), "docs/hosts.md does not say: {sentence}");
+    }
+    for version in [dev_host, program] {
+        let parts: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
+        let first = first_without_advisories(parts[0]);
+        assert!(parts[..] >= first[..], "Wasmtime {version} has advisories, the first without is {first:?}");
+    }
+    let fixed = ["Wasmtime 48.0.3 and 49.0.1", "Wasmtime 46.0.3, 47.0.4 and 48.0.0"];
+    assert!(fixed.iter().all(|versions| page.contains(versions)));
+}
