@@ -194,6 +194,23 @@ fn runtime_configurations_follow_the_rules_of_spin() {
     }
 }
 
+/// Spin's table of the runtime configuration for outbound connections. With one key, Spin takes
+/// `false` for the other, although without the table it takes `true`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutboundHttp {
+    max_connections: u32,
+    connection_pooling: bool,
+}
+
+#[test]
+fn table_outbound_http_in_the_guide_sets_both_keys() {
+    let guide = read("docs/deploy.md");
+    let table = guide.split("```toml\n[outbound_http]\n").nth(1).unwrap().split("```").next().unwrap();
+    let table: OutboundHttp = toml::from_str(table).unwrap();
+    assert!(table.max_connections > 0 && table.connection_pooling);
+}
+
 /// The flags of Spin 4.1's commands, from its source, and of `spin aka`, from its reference;
 /// only those that pages and units use.
 const FLAGS: [(&str, &[&str]); 8] = [
