@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::config::Origin;
@@ -58,6 +58,9 @@ impl Failure {
     }
 }
 
+/// Name and version, for OfficeRnD's logs.
+const PRODUCT: &str = concat!("officernd-token-broker/", env!("CARGO_PKG_VERSION"));
+
 /// Builds the token request in its documented form, with the credential in the body (RFC 6749
 /// section 2.3.1).
 pub fn token_request(
@@ -76,9 +79,14 @@ pub fn token_request(
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = identity.token_endpoint();
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    request.headers_mut().insert(CONTENT_LENGTH, length);
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    // Without it, any encoding is acceptable (RFC 9110 section 12.5.3), and a proxy may compress.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // Firewalls refuse requests without it (RFC 9110 section 10.1.5).
+    headers.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
+    headers.insert(CONTENT_LENGTH, length);
     request
 }
 
@@ -177,7 +185,7 @@ fn read_success(body: &[u8], requested: &Scopes) -> Result<Grant, Cause> {
     let scopes = match answer.scope {
         // RFC 6749 section 5.1: an absent scope means the requested ones.
         None => requested.clone(),
-        Some(text) => Scopes::from_tokens(text.split_ascii_whitespace()).map_err(|_| Cause::UnreadableAnswer)?,
+        Some(text) => Scopes::parse(&text).map_err(|_| Cause::UnreadableAnswer)?,
     };
     if !scopes.is_subset_of(requested) {
         return Err(Cause::BroaderScope);

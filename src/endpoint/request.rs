@@ -116,9 +116,10 @@ fn is_form(content_type: Option<&HeaderValue>) -> bool {
     media_type.trim().eq_ignore_ascii_case(FORM)
 }
 
-/// The credentials, which may be presented in only one way (RFC 6749 section 2.3).
+/// The credentials (RFC 6749 section 2.3). Some clients present the same ones in both ways, and
+/// some send an empty header; different ones are refused.
 fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credentials, Unauthenticated>, Error> {
-    let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+    let mut authorizations = headers.get_all(AUTHORIZATION).iter().filter(|value| !value.is_empty());
     let authorization = authorizations.next();
     if authorizations.next().is_some() {
         return Err(Error::InvalidRequest("more than one Authorization header"));
@@ -131,16 +132,19 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
             _ => Err(Unauthenticated::NoCredentials),
         });
     };
-    if form.client_secret.is_some() {
-        return Err(Error::InvalidRequest("more than one way of authenticating"));
-    }
     let Some(credentials) = basic(authorization) else {
-        return Ok(Err(Unauthenticated::UnreadableCredentials));
+        return match form.client_secret {
+            Some(_) => Err(Error::InvalidRequest("more than one way of authenticating")),
+            None => Ok(Err(Unauthenticated::UnreadableCredentials)),
+        };
     };
     // Many clients repeat their id in the body. It authenticates nothing, but must be the same
     // one.
     if form.client_id.as_ref().is_some_and(|id| *id != credentials.id) {
         return Err(Error::InvalidRequest("client_id differs from the authenticated one"));
+    }
+    if form.client_secret.as_ref().is_some_and(|secret| *secret != credentials.secret.expose()) {
+        return Err(Error::InvalidRequest("client_secret differs from the one in the Authorization header"));
     }
     Ok(Ok(credentials))
 }

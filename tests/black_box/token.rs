@@ -40,9 +40,11 @@ async fn call_to_officernd_contains_nothing_of_the_caller() {
     let host = broker.sandbox.url().replace("http://", "");
     let expected = [
         ("accept", "application/json"),
+        ("accept-encoding", "identity"),
         ("content-length", &body.len().to_string()),
         ("content-type", "application/x-www-form-urlencoded"),
         ("host", &host),
+        ("user-agent", concat!("officernd-token-broker/", env!("CARGO_PKG_VERSION"))),
     ];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(headers, expected);

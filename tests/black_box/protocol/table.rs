@@ -169,6 +169,8 @@ pub(super) const REPEATED: Answer = invalid_request("a parameter is repeated");
 pub(super) const IN_QUERY: Answer = invalid_request("parameters must be in the body, not in the query");
 pub(super) const NO_FORM: Answer = invalid_request("the body must be application/x-www-form-urlencoded");
 pub(super) const TWO_WAYS: Answer = invalid_request("more than one way of authenticating");
+pub(super) const OTHER_SECRET: Answer =
+    invalid_request("client_secret differs from the one in the Authorization header");
 pub(super) const OTHER_ID: Answer = invalid_request("client_id differs from the authenticated one");
 pub(super) const TWO_HEADERS: Answer = invalid_request("more than one Authorization header");
 pub(super) const NOT_FOUND: Answer = Answer::Error(404, "not_found", "no such path");

@@ -16,9 +16,9 @@ fuzz_target!(|input: &str| {
     let entries: Vec<_> = entries.split('\n').collect();
     let is_small = |tokens: &[&str]| tokens.iter().collect::<BTreeSet<_>>().len() <= 512;
 
-    let tokens: Vec<_> = request.split(' ').collect();
+    let tokens: Vec<_> = request.split_ascii_whitespace().collect();
     let scopes = Scopes::parse(request);
-    assert_eq!(scopes.is_ok(), tokens.iter().all(|token| is_scope(token)) && is_small(&tokens));
+    assert_eq!(scopes.is_ok(), !tokens.is_empty() && tokens.iter().all(|token| is_scope(token)) && is_small(&tokens));
     if let Ok(scopes) = &scopes {
         assert!(scopes.tokens().eq(tokens.iter().copied().collect::<BTreeSet<_>>()), "{scopes:?}");
         assert_eq!(Scopes::parse(scopes.as_str()).as_ref(), Ok(scopes), "printed and read again");

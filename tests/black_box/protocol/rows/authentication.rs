@@ -263,16 +263,37 @@ pub(super) static ROWS: &[Row] = &[
         OTHER_ID,
     ),
     row(
-        "client_id and client_secret beside Basic",
-        "RFC 6749 2.3: the client MUST NOT use more than one authentication method in each request",
+        "client_id and client_secret beside Basic, the same",
+        "RFC 6749 2.3 forbids it to the client; some libraries do it, and the two do not contradict each other",
         token_body(b"grant_type=client_credentials&client_id=nightly&client_secret=sesame"),
-        TWO_WAYS,
+        ALL_GRANTED,
     ),
     row(
-        "client_secret beside Basic",
-        "RFC 6749 2.3: the client MUST NOT use more than one authentication method in each request",
+        "client_secret beside Basic, the same",
+        "RFC 6749 2.3 forbids it to the client; some libraries do it, and the two do not contradict each other",
         token_body(b"grant_type=client_credentials&client_secret=sesame"),
-        TWO_WAYS,
+        ALL_GRANTED,
+    ),
+    row(
+        "client_secret beside Basic, another",
+        "RFC 6749 5.2: invalid_request: utilizes more than one mechanism for authenticating the client",
+        token_body(b"grant_type=client_credentials&client_id=nightly&client_secret=wrong"),
+        OTHER_SECRET,
+    ),
+    row(
+        "a wrong secret beside Basic, the same",
+        "RFC 6749 5.2: invalid_client: client authentication failed",
+        Wire {
+            body: b"grant_type=client_credentials&client_id=nightly&client_secret=wrong",
+            ..authorization(b"Basic [nightly:wrong]")
+        },
+        INVALID_CLIENT,
+    ),
+    row(
+        "an empty Authorization header beside credentials in the body",
+        "RFC 9110 11.6.2: Authorization = credentials, and there are none",
+        Wire { more: &["Authorization:"], ..POSTED },
+        GRANTED,
     ),
     row(
         "credentials in the body beside a bearer token",

@@ -77,10 +77,10 @@ pub(super) static ROWS: &[Row] = &[
         INVALID_CLIENT,
     ),
     row(
-        "revocation with two ways of authenticating",
-        "RFC 6749 2.3, by RFC 7009 2.1: not more than one authentication method in each request",
-        Wire { body: b"token=unknown&client_id=nightly&client_secret=sesame", ..REVOKE },
-        TWO_WAYS,
+        "revocation with another secret in the body",
+        "RFC 6749 5.2, by RFC 7009 2.2.1: utilizes more than one mechanism for authenticating the client",
+        Wire { body: b"token=unknown&client_id=nightly&client_secret=wrong", ..REVOKE },
+        OTHER_SECRET,
     ),
     row(
         "GET of revocation",
