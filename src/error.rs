@@ -82,6 +82,8 @@ pub enum Cause {
     VariablesUnreadable,
     /// No call could bring another token for a revoked one now.
     RevocationPostponed,
+    /// OfficeRnD answered 4xx, and did not say that it means the credential or the scopes.
+    ClientError,
 }
 
 impl Error {
@@ -131,7 +133,9 @@ impl Cause {
             Self::RevokedRecently | Self::StoreUnavailable | Self::VariablesUnreadable | Self::RevocationPostponed => {
                 true
             }
-            Self::CredentialRefused | Self::UnexpectedStatus | Self::UnreadableAnswer | Self::AnswerTooLong => false,
+            // A proxy's page, an empty body, a firewall: the next answer may be another.
+            Self::ClientError | Self::UnreadableAnswer | Self::AnswerTooLong => true,
+            Self::CredentialRefused | Self::UnexpectedStatus => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
     }
@@ -158,6 +162,7 @@ impl Cause {
             Self::BroaderScope => "upstream_broader_scope",
             Self::VariablesUnreadable => "variables_unreadable",
             Self::RevocationPostponed => "revocation_postponed",
+            Self::ClientError => "upstream_client_error",
         }
     }
 }

@@ -46,6 +46,9 @@ pub enum Failure {
     Unavailable(Cause, Option<Duration>),
     /// OfficeRnD refuses one of the scopes to the application.
     ScopeNotGranted,
+    /// OfficeRnD answers 400 and does not say that it means the credential. The rest of the
+    /// request is always the same, so it may mean the scopes.
+    BadRequest,
 }
 
 impl Failure {
@@ -54,6 +57,7 @@ impl Failure {
         match self {
             Self::Unavailable(cause, _) => cause.reason(),
             Self::ScopeNotGranted => "scope_not_granted",
+            Self::BadRequest => Cause::ClientError.reason(),
         }
     }
 }
@@ -126,6 +130,11 @@ impl<'a> Answer<'a> {
             "expires_in" => {
                 return match value {
                     Json::Number(seconds) => self.expires_in.replace(seconds).is_none(),
+                    // Some servers write digits in a string.
+                    Json::Text(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                        let seconds = digits.parse::<u32>();
+                        seconds.is_ok_and(|seconds| self.expires_in.replace(seconds.into()).is_none())
+                    }
                     value => matches!(value, Json::Null),
                 };
             }
@@ -150,7 +159,7 @@ pub fn read_answer(
     requested: &Scopes,
     now: Timestamp,
 ) -> Result<Grant, Failure> {
-    if status == StatusCode::OK {
+    if matches!(status, StatusCode::OK | StatusCode::CREATED) {
         return read_success(body, requested).map_err(|cause| Failure::Unavailable(cause, None));
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -159,15 +168,18 @@ pub fn read_answer(
     if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
         return Err(Failure::Unavailable(Cause::ServerError, read_retry_after(headers, now)));
     }
+    if !status.is_client_error() {
+        return Err(Failure::Unavailable(Cause::UnexpectedStatus, None));
+    }
     let error = Answer::parse(body).and_then(|answer| answer.error);
-    Err(match (status.as_u16(), error.as_deref().unwrap_or_default()) {
-        (400..=499, "invalid_scope") => Failure::ScopeNotGranted,
-        // A 400 without a reason: the form is always the same, so OfficeRnD objects to the
-        // credential.
-        (400..=499, "invalid_client" | "unauthorized_client") | (401 | 403, _) | (400, "") => {
+    Err(match (status, error.as_deref()) {
+        (_, Some("invalid_scope")) => Failure::ScopeNotGranted,
+        (_, Some("invalid_client" | "unauthorized_client")) | (StatusCode::UNAUTHORIZED, _) => {
             Failure::Unavailable(Cause::CredentialRefused, None)
         }
-        _ => Failure::Unavailable(Cause::UnexpectedStatus, None),
+        (StatusCode::BAD_REQUEST, _) => Failure::BadRequest,
+        // For example a firewall's 403. It says nothing about the credential.
+        _ => Failure::Unavailable(Cause::ClientError, read_retry_after(headers, now)),
     })
 }
 
@@ -238,6 +250,8 @@ mod tests {
         check(r#"{"access_token":"t","token_type":"Bearer","expires_in":1e9,"new":[1]}"#, "a b", 86_400);
         check(r#"{"access_token":"\u0074","token_type":"Bearer","expires_in":5}"#, "a b", 5);
         check(r#"{"access_token":"t","token_type":"Bearer","expires_in":5,"new":["\ud800",1e999]}"#, "a b", 5);
+        check(r#"{"access_token":"t","token_type":"Bearer","expires_in":"3599"}"#, "a b", 3599);
+        assert!(read(201, r#"{"access_token":"t","token_type":"Bearer","expires_in":5}"#).is_ok());
     }
 
     #[test]
@@ -253,7 +267,9 @@ mod tests {
             "<html>",
             r#"{"error":"invalid_client"}"#,
             r#"{"access_token":1,"token_type":"Bearer","expires_in":1}"#,
-            r#"{"access_token":"t","token_type":"Bearer","expires_in":"3599"}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":"1h"}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":"+5"}"#,
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":""}"#,
             r#"{"access_token":"t","token_type":"Bearer","expires_in":NaN}"#,
             r#"{"access_token":"t","access_token":"u","token_type":"Bearer","expires_in":1}"#,
             r#"{"access_token":"t","token_type":"Bearer","expires_in":1,"scope":""}"#,
@@ -282,17 +298,19 @@ mod tests {
         };
         let refused = Failure::Unavailable(Cause::CredentialRefused, None);
         let unexpected = Failure::Unavailable(Cause::UnexpectedStatus, None);
+        let client_error = Failure::Unavailable(Cause::ClientError, None);
         check(401, r#"{"error":"invalid_client"}"#, refused);
         check(400, r#"{"error":"invalid_client","error_description":"x"}"#, refused);
         check(400, r#"{"error":"unauthorized_client"}"#, refused);
+        check(403, r#"{"error":"invalid_client"}"#, refused);
         check(401, "", refused);
-        check(403, "<html>", refused);
+        check(403, "<html>", client_error);
         check(400, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
         check(401, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
-        check(400, r#"{"error":"invalid_request"}"#, unexpected);
-        check(400, "Bad Request", refused);
-        check(400, "", refused);
-        check(404, "", unexpected);
+        for body in [r#"{"error":"invalid_request"}"#, r#"{"message":"x"}"#, "Bad Request", ""] {
+            check(400, body, Failure::BadRequest);
+        }
+        check(404, "", client_error);
         check(204, "", unexpected);
         check(301, "", unexpected);
         check(307, "", unexpected);

@@ -7,16 +7,13 @@ use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
-use crate::record::{decode_whole, encode};
-use crate::time::{FUTURE_LIMIT, Timestamp, is_pending, is_recent};
+use crate::gate::Refusal;
+use crate::time::{FUTURE_LIMIT, Timestamp, is_recent};
 use crate::token::{Index, LEAST_REMAINING, Token};
 
 /// How long an instance serves a token from memory before it asks the store again. This bounds
 /// how late it notices a token that another instance fetched or revoked.
 const TOKEN_MEMORY: Duration = Duration::from_secs(2);
-
-/// How long the broker remembers that OfficeRnD refused these scopes.
-const SCOPE_REFUSAL_LIFE: Duration = Duration::from_secs(5 * 60);
 
 /// What a look for a token in the store found.
 pub(super) struct Loaded {
@@ -107,15 +104,10 @@ impl<P: Ports> Broker<P> {
         Ok(())
     }
 
-    /// Remembers for [`SCOPE_REFUSAL_LIFE`] that OfficeRnD refused these scopes.
-    pub(super) async fn keep_refusal(&self, wanted: &Wanted, now: Timestamp) {
-        let _ = self.set(&wanted.key().of_refusal(), &encode(&(now + SCOPE_REFUSAL_LIFE))).await;
+    /// Remembers that OfficeRnD refused these scopes.
+    pub(super) async fn keep_refusal(&self, wanted: &Wanted, refusal: Refusal) {
+        let _ = self.set(&wanted.key().of_refusal(), &refusal.encode()).await;
     }
-}
-
-/// Whether a record of a refusal is still in force.
-pub(super) fn is_refusal(bytes: &[u8], now: Timestamp) -> bool {
-    decode_whole(bytes).is_some_and(|until| is_pending(until, now, SCOPE_REFUSAL_LIFE))
 }
 
 #[cfg(test)]
@@ -191,15 +183,5 @@ mod tests {
         for (now, is_recent) in [(100, true), (101, true), (102, false), (99, false)] {
             assert_eq!(broker.recent_in_memory(&wanted, at(now)).is_some(), is_recent, "at {now} s");
         }
-    }
-
-    #[test]
-    fn scope_refusal_is_remembered_for_five_minutes() {
-        let (ports, wanted) = (TestPorts::default(), wanted());
-        finish(ports.broker().keep_refusal(&wanted, at(0)));
-        let record = ports.0.store.borrow()[&wanted.key().of_refusal()].clone();
-        assert!(is_refusal(&record, at(299)));
-        assert!(!is_refusal(&record, at(300)));
-        assert!(!is_refusal(b"garbage", at(0)));
     }
 }

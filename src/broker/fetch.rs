@@ -12,10 +12,10 @@ use super::look::Look;
 use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::error::{Cause, Error};
-use crate::gate::{Lease, Need};
+use crate::gate::{Lease, Need, Refusal};
 use crate::mutation::{self, Rule};
 use crate::token::{LEAST_REMAINING, Token};
-use crate::upstream::{CALL_LIMIT, Failure};
+use crate::upstream::CALL_LIMIT;
 
 /// Longest time that a request waits for a token, and that a fetch waits for the lease.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(12);
@@ -185,8 +185,8 @@ impl<P: Ports> Broker<P> {
             Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended, lease).await),
             Err(failure) => {
                 self.warn_of_failure(wanted, failure);
-                if failure == Failure::ScopeNotGranted {
-                    self.keep_refusal(wanted, ended).await;
+                if let Some(refusal) = Refusal::after(failure, ended) {
+                    self.keep_refusal(wanted, refusal).await;
                 }
                 Err(failure)
             }

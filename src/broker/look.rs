@@ -5,14 +5,13 @@ use std::rc::Rc;
 
 use futures_util::future::{join, join3};
 
-use super::cache::{Loaded, is_refusal};
+use super::cache::Loaded;
 use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
 use crate::error::{Cause, Error};
-use crate::gate::Need;
-use crate::scope::ScopeRefusal;
+use crate::gate::{Need, Refusal};
 use crate::time::{Timestamp, is_recent};
 use crate::token::{LEAST_REMAINING, Token};
 
@@ -71,11 +70,8 @@ impl<P: Ports> Broker<P> {
             Ok(refusal) => (refusal, outcomes[0].and(outcomes[1])),
             Err(failed) => (None, Err(failed)),
         };
-        let settled = if refusal.is_some_and(|bytes| is_refusal(&bytes, now)) {
-            Some(Err(Error::InvalidScope(ScopeRefusal::NotGranted)))
-        } else {
-            self.admit(wanted, need, now).err().map(Err)
-        };
+        let refused = refusal.and_then(|bytes| Refusal::decode(&bytes)?.error(now));
+        let settled = refused.or_else(|| self.admit(wanted, need, now).err()).map(Err);
         Look { settled, outcome }
     }
 

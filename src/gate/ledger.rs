@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, pause_after};
+use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, SCOPES_PAUSE, pause_after};
 use crate::config::Origin;
 use crate::config::application::{Application, Credential, Fingerprint};
 use crate::error::{Cause, Error};
@@ -183,6 +183,11 @@ impl Ledger {
                 self.settle_success(reservation, now, credential);
                 return Error::InvalidScope(ScopeRefusal::NotGranted);
             }
+            // Only its scopes are paused, by a record of their own.
+            Failure::BadRequest => {
+                self.settle(reservation, now);
+                return Error::unavailable(Cause::ClientError, SCOPES_PAUSE);
+            }
             Failure::Unavailable(Cause::RateLimited, wait) => {
                 (Cause::RateLimited, Some(wait.unwrap_or(RATE_LIMIT_PAUSE)))
             }
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_of_officernd_is_followed_up_to_15_minutes() {
+    fn retry_after_of_officernd_is_followed_up_to_5_minutes() {
         let check = |asked_for: Option<u64>, expected: u64| {
             let mut ledger = Ledger::default();
             let failure = Failure::Unavailable(Cause::RateLimited, asked_for.map(Duration::from_secs));
@@ -364,15 +369,15 @@ mod tests {
         check(None, 60);
         check(Some(0), 1);
         check(Some(7), 7);
-        check(Some(900), 900);
-        check(Some(86_400), 900);
+        check(Some(300), 300);
+        check(Some(1_790_000_000), 300);
     }
 
     #[test]
     fn refused_credential_pauses_only_itself() {
         let mut ledger = Ledger::default();
         let mut now = 0;
-        for expected in [30, 60, 120, 240, 480, 900, 900] {
+        for expected in [30, 60, 120, 240, 300, 300] {
             let failure = Failure::Unavailable(Cause::CredentialRefused, None);
             let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("old"), 0);
             assert_eq!(wait(&ledger, now, Need::Now, "old"), expected);

@@ -10,14 +10,18 @@ use crate::time::{Timestamp, is_pending};
 /// Pause after a 429 without `Retry-After`.
 pub(super) const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
 
-/// Longest pause of any kind.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// Longest pause of any kind. OfficeRnD's own window is a minute, and nobody is there to end a
+/// longer pause when it works again.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// First and longest pause after a failed call.
 pub(super) const FAILURE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// First and longest pause after a refused credential.
 pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), LONGEST_PAUSE);
+
+/// Pause of one scope set after a 400 that may mean it.
+pub(super) const SCOPES_PAUSE: Duration = Duration::from_secs(60);
 
 /// A pause, its cause, and the number of failures in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

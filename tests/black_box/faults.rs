@@ -362,6 +362,14 @@ async fn faults_get_the_answers_of_faults_md() {
         ("TLS refused", Fault::Address(plain)),
         ("wrong certificate", Fault::Address(impostor.url.clone())),
         ("gzip without asking", answer(200, [(CONTENT_ENCODING, "gzip".into())], GZIP)),
+        (
+            "201",
+            answer(
+                201,
+                [],
+                json!({ "access_token": random("upstream"), "token_type": "Bearer", "expires_in": 3599 }).to_string(),
+            ),
+        ),
         ("204", bare(204, "")),
         ("200, empty", bare(200, "")),
         ("200, `{}`", bare(200, "{}")),
@@ -386,6 +394,8 @@ async fn faults_get_the_answers_of_faults_md() {
         ("`scope` broader", with("scope", broader)),
         ("301 to another host", location(301)),
         ("307 to another host", location(307)),
+        ("400 with a message", bare(400, json!({ "message": "a scope is not known" }).to_string())),
+        ("403 with HTML", bare(403, "<html>")),
         ("401 without a body", bare(401, "")),
         ("429 with seconds", limited("17")),
         ("429 with a date, in 20 s", limited(&in_20_seconds)),
