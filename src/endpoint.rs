@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
 use crate::config::caller::{Caller, Unauthenticated};
-use crate::config::{Audited, Config};
+use crate::config::{Audited, Config, Origin};
 use crate::error::{Cause, Error};
 use crate::scope::{ScopeRefusal, Scopes};
 use crate::time::Timestamp;
@@ -213,7 +213,12 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
     let issuer = match (&config.public_url, request.uri().scheme_str(), request.uri().authority()) {
         (Some(url), _, _) => url.as_str().to_owned(),
         // RFC 9110 section 4.2.4: an authority with user information is refused.
-        (None, Some(scheme), Some(authority)) if !authority.as_str().contains('@') => format!("{scheme}://{authority}"),
+        (None, Some(scheme), Some(authority)) if !authority.as_str().contains('@') => {
+            match Origin::parse(&format!("{scheme}://{authority}")) {
+                Some(origin) => origin.as_str().to_owned(),
+                None => return refuse(Error::NoPublicUrl, audit),
+            }
+        }
         (None, ..) => return refuse(Error::InvalidRequest("the request does not name its host"), audit),
     };
     json(

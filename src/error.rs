@@ -35,6 +35,8 @@ pub enum Error {
     Configuration(Vec<Mistake>),
     /// The entry of the caller's application has a mistake.
     DisabledApplication,
+    /// The metadata would send clients to `http`, because `public_url` is not set.
+    NoPublicUrl,
 }
 
 /// Why the broker cannot serve a request, although the request is valid.
@@ -105,6 +107,9 @@ impl Error {
             Self::Unavailable { cause, .. } if cause.is_temporary() => "the request cannot be served now, retry later",
             Self::Unavailable { .. } => "the identity provider did not issue a token",
             Self::Configuration(_) | Self::DisabledApplication => "the broker is not configured correctly",
+            Self::NoPublicUrl => {
+                "the request came over http: behind a proxy that ends TLS, the variable public_url must be set"
+            }
         }
     }
 
@@ -119,6 +124,7 @@ impl Error {
             Self::Unavailable { cause, .. } => cause.reason(),
             Self::Configuration(_) => "configuration_invalid",
             Self::DisabledApplication => "application_disabled",
+            Self::NoPublicUrl => "public_url_missing",
         }
     }
 }

@@ -74,7 +74,9 @@ pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
             (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
         }
         Error::Unavailable { .. } => (StatusCode::BAD_GATEWAY, "server_error"),
-        Error::Configuration(_) | Error::DisabledApplication => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        Error::Configuration(_) | Error::DisabledApplication | Error::NoPublicUrl => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "server_error")
+        }
     };
     let mut response = plain_error(status, code, error.description());
     match error {

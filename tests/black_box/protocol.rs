@@ -26,6 +26,7 @@ const NOT_ON_WASMTIME_SERVE: [(&str, &[&str]); 3] = [
             "metadata with a port in Host",
             "metadata with an IPv6 address in Host",
             "metadata with an IPv4 address in Host",
+            "metadata over http for another host than this one",
             "metadata with HTTP/1.0",
             "metadata with headers of a proxy",
             "metadata, from a page",

@@ -99,7 +99,7 @@ pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 /// `nightly:sesame`.
 pub(super) const TOKEN: Wire = Wire {
     line: "POST /oauth/token",
-    host: "broker.example",
+    host: "localhost",
     authorization: b"Basic [nightly:sesame]",
     content_type: FORM,
     more: &[],
@@ -155,7 +155,7 @@ pub(super) const CROWD_GRANTED: Answer = Answer::Token(Source::Hit, "<scopes 512
 pub(super) const REVOKED: Answer = Answer::Json("{}");
 pub(super) const HEALTHY: Answer = Answer::Json(r#"{"status":"ok"}"#);
 pub(super) const READY: Answer = Answer::Json(r#"{"status":"ready"}"#);
-pub(super) const DESCRIBED: Answer = Answer::Metadata("http://broker.example");
+pub(super) const DESCRIBED: Answer = Answer::Metadata("http://localhost");
 
 pub(super) const INVALID_CLIENT: Answer = Answer::Error(401, "invalid_client", "client authentication failed");
 pub(super) const MALFORMED_SCOPE: Answer = Answer::Error(400, "invalid_scope", "scope is malformed");

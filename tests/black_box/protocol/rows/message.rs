@@ -242,7 +242,7 @@ pub(super) static ROWS: &[Row] = &[
     row(
         "a target in absolute form",
         "RFC 9112 3.2.2: a server MUST accept the absolute-form in requests",
-        token_line("POST http://broker.example/oauth/token"),
+        token_line("POST http://localhost/oauth/token"),
         GRANTED,
     ),
     row(

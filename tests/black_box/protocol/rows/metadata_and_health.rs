@@ -8,8 +8,8 @@ pub(super) static ROWS: &[Row] = &[
     row(
         "metadata with a port in Host",
         "RFC 8414 3.3: issuer MUST be identical to the identifier the URL was made of",
-        Wire { host: "broker.example:8443", ..METADATA },
-        Answer::Metadata("http://broker.example:8443"),
+        Wire { host: "localhost:8443", ..METADATA },
+        Answer::Metadata("http://localhost:8443"),
     ),
     row(
         "metadata with an IPv6 address in Host",
@@ -30,6 +30,16 @@ pub(super) static ROWS: &[Row] = &[
         invalid_request("the request does not name its host"),
     ),
     row(
+        "metadata over http for another host than this one",
+        "RFC 8414 2: the issuer is a URL that uses https; RFC 6749 3.2: TLS is required for the token endpoint",
+        Wire { host: "broker.example", ..METADATA },
+        Answer::Error(
+            500,
+            "server_error",
+            "the request came over http: behind a proxy that ends TLS, the variable public_url must be set",
+        ),
+    ),
+    row(
         "metadata with an empty Host",
         "RFC 9110 4.2.1: a URI with an empty host MUST be rejected as invalid",
         Wire { host: "", more: &["Host:"], ..METADATA },
@@ -38,7 +48,7 @@ pub(super) static ROWS: &[Row] = &[
     row(
         "metadata in absolute form",
         "RFC 9112 3.2.2: a server MUST accept the absolute-form in requests",
-        get("GET http://broker.example/.well-known/oauth-authorization-server"),
+        get("GET http://localhost/.well-known/oauth-authorization-server"),
         DESCRIBED,
     ),
     row(
