@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use application::Application;
 use caller::{Caller, Callers};
-use grammar::parse_within;
+use grammar::{MIN_REMAINING_SECONDS, parse_within};
 
 use crate::mutation::{self, Rule};
 
@@ -51,7 +51,7 @@ pub struct Config {
     /// The policy.
     pub callers: Callers,
     /// Remaining lifetime below which the broker tries to renew a token before it returns it:
-    /// 30 s to 55 min.
+    /// 60 s to 55 min. The entry of a caller may have another.
     pub min_remaining: Duration,
     /// Call quota: how many calls OfficeRnD accepts in 60 s, from 1 to 100.
     pub calls_per_minute: usize,
@@ -99,8 +99,9 @@ impl Config {
         let next_secret = reader.text("officernd_client_secret_next");
         let identity = reader.identity();
         let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
-        let seconds = "is not valid, expected a whole number of seconds from 30 to 3300";
-        let min_remaining_seconds = reader.number("min_remaining_seconds", 30, 3300, seconds);
+        let seconds = "is not valid, expected a whole number of seconds from 60 to 3300";
+        let (low, high) = MIN_REMAINING_SECONDS;
+        let min_remaining_seconds = reader.number("min_remaining_seconds", low, high, seconds);
         let calls = "is not valid, expected a whole number from 1 to 100";
         let calls_per_minute = reader.number("upstream_calls_per_minute", 1, 100, calls);
         let public_url = reader.public_url();
@@ -272,7 +273,7 @@ mod tests {
         for word in ["", "none", "All"] {
             check("audit", word);
         }
-        for number in ["", "x", "29", "3301", "-1", "+300", "3e2", "300.0", "99999999999999999999"] {
+        for number in ["", "x", "59", "3301", "-1", "+300", "3e2", "300.0", "99999999999999999999"] {
             check("min_remaining_seconds", number);
         }
         for url in ["x", "http://broker.example", "https://broker.example/path"] {

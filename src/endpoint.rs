@@ -120,7 +120,8 @@ fn authorize_and_issue<P: Ports>(
     let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
         let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
-        Ok(broker.issue(&config, application, scopes, audit.time))
+        let min_remaining = caller.min_remaining.unwrap_or(config.min_remaining);
+        Ok(broker.issue(&config, application, scopes, min_remaining, audit.time))
     });
     outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }

@@ -26,6 +26,14 @@ impl Json<'_> {
             _ => None,
         }
     }
+
+    /// The number, if the value is one.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
 }
 
 /// Passes each entry of a JSON object to `take`. Unwanted entries are skipped unread, so that

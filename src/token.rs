@@ -13,9 +13,13 @@ use crate::time::Timestamp;
 pub use index::Index;
 pub use key::Key;
 
-/// The broker returns no token with less remaining lifetime than this: it could expire before
-/// the caller uses it.
-pub const LEAST_REMAINING: Duration = Duration::from_secs(30);
+/// The broker returns no token with less remaining lifetime than this. It could expire before the
+/// caller uses it, and many libraries ask for a new token a minute before the end of theirs.
+pub const LEAST_REMAINING: Duration = Duration::from_secs(60);
+
+/// Longest time for which a token is aging. A caller that wants much remaining lifetime would
+/// otherwise renew it at every request.
+const LONGEST_AGING: Duration = Duration::from_secs(5 * 60);
 
 /// Time during which a key is not fetched again after a fetch.
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,7 +54,7 @@ pub enum Stage {
     Aging,
     /// Try to renew the token before the answer; serve it if that fails.
     Late,
-    /// Never serve the token: it has less than 30 s left, or was revoked.
+    /// Never serve the token: it has less than 60 s left, or was revoked.
     Unusable,
 }
 
@@ -67,15 +71,17 @@ impl Token {
         self.expires_at.since(now)
     }
 
-    /// Stage of the remaining lifetime. `jitter` is how much later than at twice
-    /// `min_remaining` this instance renews.
-    pub fn stage(&self, now: Timestamp, min_remaining: Duration, jitter: Duration) -> Stage {
+    /// Stage of the remaining lifetime. Below `min_remaining` the token is late, and for the same
+    /// time before that, at most 5 min, it is aging. `jitter` is the part of a quarter of this time
+    /// by which this instance renews later, as a number of 255ths.
+    pub fn stage(&self, now: Timestamp, min_remaining: Duration, jitter: u8) -> Stage {
         let remaining = self.remaining(now);
+        let aging = min_remaining.min(LONGEST_AGING);
         if remaining < LEAST_REMAINING {
             Stage::Unusable
         } else if remaining < min_remaining {
             Stage::Late
-        } else if remaining < (min_remaining * 2).saturating_sub(jitter) {
+        } else if remaining < min_remaining + aging - aging / 4 * u32::from(jitter) / 255 {
             Stage::Aging
         } else {
             Stage::Fresh
@@ -108,8 +114,6 @@ impl Token {
 mod tests {
     use super::*;
 
-    const MIN: Duration = Duration::from_secs(300);
-
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
     }
@@ -128,19 +132,24 @@ mod tests {
 
     #[test]
     fn token_stage_follows_from_remaining_lifetime() {
-        let check = |now: u64, jitter: u64, expected: Stage| {
-            assert_eq!(token(3600, 0, false).stage(at(now), MIN, Duration::from_secs(jitter)), expected, "at {now} s");
-        };
+        let stage_of =
+            |now: u64, jitter: u8, min: u64| token(3600, 0, false).stage(at(now), Duration::from_secs(min), jitter);
+        let check =
+            |now: u64, jitter: u8, expected: Stage| assert_eq!(stage_of(now, jitter, 300), expected, "at {now} s");
         check(0, 0, Stage::Fresh);
         check(3000, 0, Stage::Fresh);
         check(3001, 0, Stage::Aging);
-        check(3001, 100, Stage::Fresh);
-        check(3101, 100, Stage::Aging);
+        check(3075, 255, Stage::Fresh);
+        check(3076, 255, Stage::Aging);
         check(3300, 0, Stage::Aging);
         check(3301, 0, Stage::Late);
-        check(3570, 0, Stage::Late);
-        check(3571, 0, Stage::Unusable);
+        check(3540, 0, Stage::Late);
+        check(3541, 0, Stage::Unusable);
         check(9999, 0, Stage::Unusable);
+        // A caller that wants 50 minutes renews only shortly before.
+        assert_eq!(stage_of(300, 0, 3000), Stage::Fresh);
+        assert_eq!(stage_of(301, 0, 3000), Stage::Aging);
+        assert_eq!(stage_of(601, 0, 3000), Stage::Late);
     }
 
     #[test]

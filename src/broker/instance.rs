@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::config_memory::ConfigMemory;
 use super::flight::Flight;
@@ -100,9 +99,9 @@ impl Instance {
         self.config.borrow().last_good().map_or(Audited::All, |config| config.audited)
     }
 
-    /// How much later this instance renews: between zero and a quarter of `min_remaining`.
-    pub(super) fn jitter(&self, min_remaining: Duration) -> Duration {
-        min_remaining / 4 * u32::from(self.random as u8) / 255
+    /// How much later this instance renews than others, from 0 to 255.
+    pub(super) fn jitter(&self) -> u8 {
+        self.random as u8
     }
 
     pub(super) fn remember(&self, wanted: &Wanted, looked_at: Timestamp, token: Option<Rc<Token>>, is_unsaved: bool) {

@@ -79,8 +79,8 @@ impl Source {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Finds a token of `scopes` of `application`. The request arrived at `arrived`, from which
-    /// its longest wait counts.
+    /// Finds a token of `scopes` of `application`, and tries to renew one that has less than
+    /// `min_remaining` left. The request arrived at `arrived`, from which its longest wait counts.
     ///
     /// The function must be called only after authentication and authorization: nothing below
     /// checks them again.
@@ -89,11 +89,12 @@ impl<P: Ports> Broker<P> {
         config: &Rc<Config>,
         application: &Rc<Application>,
         scopes: Scopes,
+        min_remaining: Duration,
         arrived: Timestamp,
     ) -> TokenFuture {
         let application = application.clone();
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
-        let wanted = Wanted::new(config.clone(), application, credential, scopes);
+        let wanted = Wanted { min_remaining, ..Wanted::new(config.clone(), application, credential, scopes) };
         let now = self.ports.now();
         let recent = self.recent_in_memory(&wanted, now);
         match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
@@ -137,8 +138,7 @@ impl<P: Ports> Broker<P> {
 
     /// Serves a cached token, unless its remaining lifetime requires waiting for a renewal.
     fn serve(&self, wanted: &Wanted, token: &Rc<Token>, now: Timestamp) -> Option<TokenOutcome> {
-        let min_remaining = wanted.config.min_remaining;
-        let stage = token.stage(now, min_remaining, self.instance.jitter(min_remaining));
+        let stage = token.stage(now, wanted.min_remaining, self.instance.jitter());
         let in_flight = || self.instance.flight(wanted.key()).is_some();
         match stage {
             Stage::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::application::{Application, Credential};
@@ -17,6 +18,8 @@ pub(super) struct Wanted {
     /// Credential that a fetch would use.
     pub(super) credential: Rc<Credential>,
     pub(super) scopes: Scopes,
+    /// Remaining lifetime below which the token is renewed before it is returned.
+    pub(super) min_remaining: Duration,
     /// Hash of application, credential and scopes, as in `Remembered`.
     pub(super) hash: u64,
     pub(super) key: OnceCell<Key>,
@@ -30,7 +33,8 @@ impl Wanted {
         scopes: Scopes,
     ) -> Self {
         let hash = in_memory_hash((&application.name, &credential.fingerprint, &scopes));
-        Self { config, application, credential, scopes, hash, key: OnceCell::new() }
+        let min_remaining = config.min_remaining;
+        Self { config, application, credential, scopes, min_remaining, hash, key: OnceCell::new() }
     }
 
     pub(super) fn key(&self) -> Key {
@@ -39,7 +43,9 @@ impl Wanted {
 
     /// The same scopes and application with another credential.
     pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
-        Self::new(self.config.clone(), self.application.clone(), credential.clone(), self.scopes.clone())
+        let (config, application) = (self.config.clone(), self.application.clone());
+        let min_remaining = self.min_remaining;
+        Self { min_remaining, ..Self::new(config, application, credential.clone(), self.scopes.clone()) }
     }
 
     /// The same with the application's other credential, if a rotation is in progress.

@@ -7,6 +7,7 @@ mod properties;
 use std::borrow::Cow;
 use std::iter;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -38,6 +39,8 @@ pub struct Caller {
     pub application: Cow<'static, str>,
     /// Scopes that it may have.
     pub scopes: ScopePolicy,
+    /// Remaining lifetime below which its tokens are renewed, if not the variable's.
+    pub min_remaining: Option<Duration>,
     /// Secrets, any of which authenticates; several while one is being rotated.
     secrets: Box<[KnownSecret]>,
     /// Its entry has a mistake, so it may have nothing.
@@ -164,6 +167,7 @@ impl Caller {
             name: name.to_owned(),
             application: Cow::Borrowed(application::DEFAULT),
             scopes: ScopePolicy::nothing(),
+            min_remaining: None,
             secrets: Box::default(),
             is_disabled: true,
         }

@@ -14,3 +14,7 @@ pub(super) fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| is_plain && (low..=high).contains(number))
 }
+
+/// Smallest and largest `min_remaining_seconds`. No token with less than the first is returned, and
+/// no token lives much longer than the second.
+pub(crate) const MIN_REMAINING_SECONDS: (u16, u16) = (60, 3300);

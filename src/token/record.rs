@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(revoked.access_token.expose(), "");
         assert_eq!(revoked.revoked_at, Some(at(10)));
         for now in [at(0), at(10), Timestamp::from_unix_ms(0)] {
-            assert_eq!(revoked.stage(now, MIN, Duration::ZERO), Stage::Unusable);
+            assert_eq!(revoked.stage(now, MIN, 0), Stage::Unusable);
             assert!(revoked.next_fetch(now) <= now);
         }
     }

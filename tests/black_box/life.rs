@@ -14,7 +14,7 @@ use tokio::time::sleep;
 const FRESH: Duration = Duration::from_secs(620);
 const AGING: Duration = Duration::from_secs(400);
 const LATE: Duration = Duration::from_secs(100);
-const UNUSABLE: Duration = Duration::from_secs(20);
+const UNUSABLE: Duration = Duration::from_secs(50);
 
 /// How long a test waits to see that no call is made.
 const A_WHILE: Duration = Duration::from_millis(1000);
@@ -159,7 +159,7 @@ async fn late_token_is_served_when_its_renewal_fails() {
 }
 
 #[tokio::test]
-async fn token_with_less_than_30_s_left_is_not_served() {
+async fn token_with_less_than_60_s_left_is_not_served() {
     let (broker, token) = start(UNUSABLE).await;
     broker.sandbox.answer_next(outage());
     for _ in 0..2 {
@@ -201,15 +201,32 @@ async fn reissued_token_is_not_fetched_repeatedly() {
 }
 
 #[tokio::test]
+async fn caller_with_min_remaining_seconds_gets_a_longer_token_than_others() {
+    let mut setup = Setup::in_one_instance();
+    let mut policy = setup.policy();
+    policy[&setup.nightly.name]["min_remaining_seconds"] = 1800.into();
+    policy[&setup.door.name]["scopes"] = policy[&setup.nightly.name]["scopes"].clone();
+    setup.variables.push(("callers", policy.to_string()));
+    let broker = setup.start().await;
+    let token = broker.store_token(MEMBERS, Duration::from_secs(1700)).await;
+    assert_eq!(broker.token(&broker.setup.door, Some(MEMBERS)).await.token(), token);
+    assert_eq!(broker.calls().len(), 0);
+    let answer = broker.nightly(MEMBERS).await;
+    assert_ne!(answer.token(), token);
+    assert!(answer.expires_in() > 3500, "{answer:?}");
+    assert_eq!(broker.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn min_remaining_seconds_sets_when_token_is_late() {
-    let setup = || Setup { variables: vec![("min_remaining_seconds", "30".into())], ..Setup::in_one_instance() };
+    let setup = || Setup { variables: vec![("min_remaining_seconds", "60".into())], ..Setup::in_one_instance() };
     let broker = setup().start().await;
-    let token = broker.store_token(MEMBERS, LATE).await;
+    let token = broker.store_token(MEMBERS, Duration::from_secs(130)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     sleep(A_WHILE).await;
-    assert_eq!(broker.calls().len(), 0, "with 30 s, a token with 100 s left is still fresh");
+    assert_eq!(broker.calls().len(), 0, "with 60 s, a token with 130 s left is still fresh");
     let broker = setup().start().await;
-    let token = broker.store_token(MEMBERS, Duration::from_secs(40)).await;
+    let token = broker.store_token(MEMBERS, Duration::from_secs(100)).await;
     assert_eq!(broker.nightly(MEMBERS).await.token(), token);
     eventually("the renewal call", || broker.calls().len() == 1).await;
     let setup = Setup { variables: vec![("min_remaining_seconds", "3300".into())], ..Setup::in_one_instance() };

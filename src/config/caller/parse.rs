@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Caller, Callers, KnownSecret, UNKNOWN};
 use crate::config::application;
-use crate::config::grammar::is_name;
+use crate::config::grammar::{MIN_REMAINING_SECONDS, is_name};
 use crate::config::mistake::Mistakes;
 use crate::digest::{in_memory_hash, parse_digest};
 use crate::json::{Json, for_each_entry};
@@ -79,6 +80,7 @@ fn parse_caller(
     let mut secrets = None;
     let mut scopes = None;
     let mut application = None;
+    let mut min_remaining = None;
     for (field, value) in fields {
         let place = || format!("{name}.{field}");
         let repeated = match &**field {
@@ -91,8 +93,16 @@ fn parse_caller(
                 }
                 application.replace(known).is_some()
             }
+            "min_remaining_seconds" => {
+                let known = parse_min_remaining(value);
+                if known.is_none() {
+                    mistakes.add(&place(), "is not valid, expected a number of seconds from 60 to 3300");
+                }
+                min_remaining.replace(known).is_some()
+            }
             _ => {
-                mistakes.add(&place(), "is unknown, expected secret_sha256, scopes or application");
+                mistakes
+                    .add(&place(), "is unknown, expected secret_sha256, scopes, application or min_remaining_seconds");
                 false
             }
         };
@@ -106,7 +116,14 @@ fn parse_caller(
         }
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
-    Some(Caller { name: name.to_owned(), application, secrets: secrets??, scopes: scopes??, is_disabled: false })
+    let (name, min_remaining) = (name.to_owned(), min_remaining.flatten());
+    Some(Caller { name, application, min_remaining, secrets: secrets??, scopes: scopes??, is_disabled: false })
+}
+
+fn parse_min_remaining(value: &Json<'_>) -> Option<Duration> {
+    let (low, high) = MIN_REMAINING_SECONDS;
+    let seconds = value.number().filter(|seconds| (f64::from(low)..=f64::from(high)).contains(seconds))?;
+    Some(Duration::from_secs(seconds as u64))
 }
 
 fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
@@ -268,6 +285,14 @@ mod tests {
             &format!(r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["flex.m*.read"]}}}}"#),
             &["callers: a.scopes: has a misplaced *, expected * as a whole part"],
         );
+        for seconds in ["59", "3301", "\"300\"", "null", "-300"] {
+            check(
+                &format!(
+                    r#"{{"a": {{"secret_sha256": ["{DIGEST}"], "scopes": ["x"], "min_remaining_seconds": {seconds}}}}}"#
+                ),
+                &["callers: a.min_remaining_seconds: is not valid, expected"],
+            );
+        }
         for application in ["\"rome\"", "1", "null", "\"\""] {
             check(
                 &format!(

@@ -118,7 +118,7 @@ fn token(bytes: &[u8], config: &Config) {
         (again.access_token.expose(), format!("{again:?}")),
         (token.access_token.expose(), format!("{token:?}"))
     );
-    let _ = (token.stage(NOW, config.min_remaining, Duration::ZERO), token.next_fetch(NOW));
+    let _ = (token.stage(NOW, config.min_remaining, 0), token.next_fetch(NOW));
 }
 
 /// Sends a request for the scope `a` to a store that has these bytes under every key, with a
