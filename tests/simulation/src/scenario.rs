@@ -66,7 +66,7 @@ impl Scenario {
     pub fn of(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (token_life, min_remaining) =
-            random.choice([(3600, 300), (900, 300), (600, 120), (200, 60), (90, 30)]).expect("five");
+            random.choice([(3600, 300), (900, 300), (600, 120), (200, 60), (150, 60)]).expect("five");
         let reuse = [Reuse::Kept(random.usize(1..=3)), Reuse::AsSpin, Reuse::AsSpin, Reuse::Never];
         Self {
             seed,
