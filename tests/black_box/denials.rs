@@ -111,8 +111,8 @@ async fn invalid_request_is_refused_before_store_or_officernd_is_touched() {
             check(&format!("the scope {scope:?}"), token_request(nightly, Some(scope)), 400, "invalid_scope").await;
         }
 
-        let two_ways = with_form(&broker, &[GRANT, id, secret]);
-        check("two ways of authenticating", two_ways, 400, "invalid_request").await;
+        let two_secrets = with_form(&broker, &[GRANT, id, ("client_secret", "another")]);
+        check("two different secrets", two_secrets, 400, "invalid_request").await;
         let another = with_form(&broker, &[GRANT, ("client_id", &door.name)]);
         check("another id in the body", another, 400, "invalid_request").await;
         let mut twice = token_request(nightly, None);

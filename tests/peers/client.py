@@ -131,8 +131,8 @@ def invalid_scope():
 
 
 def invalid_request():
-    """Authenticates in two ways. Of several classes for this error the library takes the first by name."""
-    error = raises(errors.OAuth2Error, lambda: obtain(auth=HTTPBasicAuth(CLIENT_ID, SECRET), in_body=True))
+    """Presents two different secrets. Of several classes for this error the library takes the first by name."""
+    error = raises(errors.OAuth2Error, lambda: obtain(auth=HTTPBasicAuth(CLIENT_ID, "another"), in_body=True))
     assert error.error == "invalid_request", f"error is {error.error}"
     assert error.status_code == 400, f"status is {error.status_code}"
 
