@@ -1,13 +1,12 @@
-//! Variables with a mistake, and a provider that is slow or fails: who is still served, what the
-//! log says, and that a fix needs no restart.
+//! Variables with a mistake, and a provider that fails: who is still served, what the log says, and
+//! that a fix needs no restart. `beneath` has providers that are slow or limit reads.
 
 use std::time::{Duration, Instant};
 
-use broker_host::VariableFaults;
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tests::{Broker, MEMBERS, RESOURCES, Setup, all_at_once, crowd, find_leaks, random};
+use tests::{Broker, MEMBERS, RESOURCES, Setup, find_leaks, random};
 use tokio::time::sleep;
 
 use super::readiness::{check_healthy, check_ready};
@@ -235,30 +234,4 @@ async fn mistake_in_one_application_refuses_only_its_callers() {
     for part in ["applications: berlin.client_secret: is missing", "\"application_disabled\""] {
         assert!(log.contains(part), "{part}: {log}");
     }
-}
-
-#[tokio::test]
-async fn variables_of_a_slow_provider_are_read_side_by_side() {
-    let broker = Setup::default().start().await;
-    broker.variables.set_faults(VariableFaults { delay: Duration::from_millis(210), ..VariableFaults::default() });
-    let begin = Instant::now();
-    broker.nightly(MEMBERS).await.token();
-    let took = begin.elapsed();
-    println!("a provider that takes 210 ms for each variable: a token after {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn crowd_is_served_by_a_provider_that_limits_reads() {
-    let _alone = crowd().await;
-    let broker = Setup::default().start().await;
-    let faults =
-        VariableFaults { delay: Duration::from_millis(1), reads_per_second: Some(200), ..VariableFaults::default() };
-    broker.variables.set_faults(faults);
-    let answers = all_at_once(&[&broker], 300, MEMBERS).await;
-    let counts = broker.server.counts();
-    println!("300 requests at once: {} reads of variables by {} instances", counts.variables, counts.instances);
-    answers.iter().for_each(|answer| assert_eq!(answer.status, 200, "{answer:?}"));
-    assert!(counts.variables <= 10 * counts.instances, "an instance reads its ten variables once: {counts:?}");
-    assert_eq!(broker.calls().len(), 1);
 }

@@ -16,6 +16,8 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
         "a store outside of the instances, which the test fills, reads, makes fail, or keeps over a restart of the host: \
          `wasmtime serve` has one for each instance, so the command leaves it out",
         &[
+            "beneath::revocations::revocations_in_bad_times_get_the_answers_of_faults_md",
+            "beneath::stores::stores_that_refuse_throttle_vanish_or_are_locked_get_the_answers_of_faults_md",
             "faults::faults_get_the_answers_of_faults_md",
             "gate::call_made_without_the_store_counts_for_others_once_it_works",
             "gate::crowd_in_an_instance_without_store_makes_one_call",
@@ -52,6 +54,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
         "a store that two hosts share",
         &[
+            "beneath::clocks::hosts_whose_clocks_differ_get_the_answers_of_faults_md",
             "gate::lease_of_a_dead_holder_expires",
             "gate::sixth_scope_set_in_a_minute_gets_503_with_retry_after",
             "gate::two_hosts_on_one_redis_make_one_call",
@@ -61,12 +64,11 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
         "variables that change while the broker runs: environment variables do not",
         &[
-            "configuration::crowd_is_served_by_a_provider_that_limits_reads",
+            "beneath::variables::variables_that_are_slow_crowded_wrong_or_gone_get_the_answers_of_faults_md",
             "configuration::failing_variable_provider_at_start_gives_503_with_retry_after",
             "configuration::last_good_configuration_outlives_a_failing_provider_and_a_mistake",
             "configuration::mistake_in_one_live_entry_refuses_only_that_caller",
             "configuration::variable_with_mistake_stops_one_caller_or_all_until_fixed",
-            "configuration::variables_of_a_slow_provider_are_read_side_by_side",
             "rotation::changed_policy_or_secret_takes_effect_without_restart",
             "applications::tokens_and_pauses_of_two_applications_never_mix",
         ],
@@ -84,6 +86,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
         "several requests at a time, which the command of docs/hosts.md forbids",
         &[
+            "beneath::instances::instances_that_live_briefly_or_long_get_the_answers_of_faults_md",
             "gate::cold_crowd_in_one_instance_costs_the_store_one_fetch",
             "gate::hundred_cold_requests_in_an_instance_each_make_one_call",
             "gate::thousand_cold_requests_cost_the_store_few_operations",
