@@ -20,10 +20,33 @@ struct Row {
     /// The answers, in words.
     saw: String,
     /// How many calls left for OfficeRnD while the fault lasted.
-    calls: usize,
+    calls: Calls,
     /// Longest time that an answer may take, in seconds.
     at_most: f64,
     slowest: Duration,
+}
+
+/// A number of calls.
+#[derive(Clone, Copy)]
+enum Calls {
+    Exactly(usize),
+    /// At most five, which depends on the number of instances.
+    AtMostFive,
+}
+
+impl From<usize> for Calls {
+    fn from(calls: usize) -> Self {
+        Self::Exactly(calls)
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(calls) => write!(f, "{calls}"),
+            Self::AtMostFive => f.write_str("at most 5"),
+        }
+    }
 }
 
 impl fmt::Display for Row {

@@ -43,7 +43,7 @@ async fn clocks_differ_by_4_s() -> Row {
     Row {
         fault: "the clocks of two hosts differ by 4 s, and seven scope sets are requested",
         saw: summary(answers.iter().map(|(answer, _)| answer)),
-        calls: calls.len(),
+        calls: calls.len().into(),
         at_most: 1.0,
         slowest: answers.iter().map(|(_, took)| *took).max().unwrap(),
     }
@@ -77,7 +77,7 @@ async fn sixth_call_by_a_fast_clock() -> Row {
     Row {
         fault: "five calls were made 55 s ago, and a host whose clock is 4 s ahead asks again as told",
         saw: format!("{}, then {}", in_words(told), in_words(served)),
-        calls: 1,
+        calls: 1.into(),
         at_most: 1.0,
         slowest: answers.iter().map(|(_, took)| *took).max().unwrap(),
     }
@@ -100,7 +100,7 @@ async fn lease_holds_between_clocks() -> Row {
     Row {
         fault: "a call takes 7.5 s while a host whose clock is 4 s ahead wants to call",
         saw: summary([&first.0, &second.0]),
-        calls: 2,
+        calls: 2.into(),
         at_most: 12.0,
         slowest: first.1.max(second.1),
     }
@@ -117,7 +117,7 @@ async fn clocks_differ_by_20_s() -> Row {
     Row {
         fault: "the clocks of two hosts differ by 20 s",
         saw: format!("{}, and {warnings} warning on stderr", summary([&one, &two])),
-        calls: right.calls().len(),
+        calls: right.calls().len().into(),
         at_most: 1.0,
         slowest: took_one.max(took_two),
     }

@@ -18,7 +18,7 @@ async fn crowd_without_reuse(fault: &'static str, key_value: KeyValue, faults: F
     println!("{fault}: {} instances, {} store operations", counts.instances, counts.store_calls());
     assert!(counts.instances >= 100);
     check_sound(&broker);
-    Row { fault, saw: summary(&answers), calls: broker.calls().len(), at_most, slowest }
+    Row { fault, saw: summary(&answers), calls: broker.calls().len().into(), at_most, slowest }
 }
 
 /// A job that asks again after 3 s. Returns the broker's row.
@@ -38,7 +38,7 @@ async fn job_asks_again_after_3_s(fault: &'static str, idle: Duration) -> Row {
     Row {
         fault,
         saw: format!("{} from {instance}, which reads {variables} variables", in_words(&answer)),
-        calls: broker.calls().len() - 1,
+        calls: (broker.calls().len() - 1).into(),
         at_most: 1.0,
         slowest,
     }

@@ -20,7 +20,7 @@ async fn each_variable_takes_210_ms() -> Row {
     Row {
         fault: "the provider takes 210 ms for each variable",
         saw: in_words(&answer),
-        calls: broker.calls().len(),
+        calls: broker.calls().len().into(),
         at_most: 1.0,
         slowest,
     }
@@ -44,7 +44,7 @@ async fn crowd_and_200_reads_a_second() -> Row {
     Row {
         fault: "300 requests at once, and the provider answers 200 reads a second",
         saw: summary(&answers),
-        calls: broker.calls().len(),
+        calls: broker.calls().len().into(),
         at_most: 12.0,
         slowest,
     }
@@ -57,7 +57,7 @@ async fn crowd_and_four_reads_at_once() -> Row {
     Row {
         fault: "100 requests at once, and the provider takes 10 ms and answers four reads at a time",
         saw: summary(&answers),
-        calls: broker.calls().len(),
+        calls: broker.calls().len().into(),
         at_most: 12.0,
         slowest,
     }
@@ -84,7 +84,7 @@ async fn crowd_and_refused_reads() -> Row {
     Row {
         fault: "100 requests at once, and the provider refuses more than 200 reads a second",
         saw: "200, or 503 `temporarily_unavailable` and later 200".into(),
-        calls: broker.calls().len(),
+        calls: broker.calls().len().into(),
         at_most: 6.0,
         slowest,
     }
@@ -126,7 +126,7 @@ async fn mistake_in_one_of_three_callers() -> Row {
     Row {
         fault: "live variables get `scope` for `scopes` in one of three callers",
         saw: format!("that caller {}, the others {}; `/readyz` {ready}", in_words(wrong), same_words([one, two])),
-        calls: broker.calls().len() - 2,
+        calls: (broker.calls().len() - 2).into(),
         at_most: 1.0,
         slowest: answers.iter().map(|(_, took)| *took).max().unwrap(),
     }
@@ -146,7 +146,7 @@ async fn policy_is_no_json_any_more() -> Row {
     Row {
         fault: "the policy in live variables is no JSON any more",
         saw: format!("{}; `/readyz` {ready}", same_words([one, two, three])),
-        calls: broker.calls().len() - 2,
+        calls: (broker.calls().len() - 2).into(),
         at_most: 1.0,
         slowest: answers.iter().map(|(_, took)| *took).max().unwrap(),
     }
@@ -169,7 +169,7 @@ async fn provider_is_gone_for_an_hour() -> Row {
     Row {
         fault: "the provider is gone for an hour",
         saw: format!("{} in the first hour, then {}", same_words([soon, late]), in_words(later)),
-        calls: broker.calls().len() - 1,
+        calls: (broker.calls().len() - 1).into(),
         at_most: 2.5,
         slowest: answers.iter().map(|(_, took)| *took).max().unwrap(),
     }
