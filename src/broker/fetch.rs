@@ -143,7 +143,7 @@ impl<P: Ports> Broker<P> {
         if outcome.is_err()
             && let Some(lease) = lease
         {
-            self.release_lease(&wanted.config, lease).await;
+            let _ = self.release_lease(&wanted.config, lease).await;
         }
         let rest = Box::pin(self.clone().finish(called, lease));
         outcome.map(|outcome| Fetched { outcome, rest: Some(rest) })

@@ -34,14 +34,14 @@ impl<P: Ports> Broker<P> {
             if may_write && self.instance.lacks_saved_ledger() {
                 let _ = self.store_ledger(config).await;
             }
-            self.release_lease(config, lease).await;
+            self.release_lease_patiently(config, lease).await;
         }
         let watch = Watch::begin(self.ports.uptime());
         while self.lacks_saved(&wanted) && watch.lasts(self.ports.uptime()) < SAVE_LIMIT {
             match self.acquire_lease(config, &watch).await {
                 LeaseAttempt::Won(lease) => {
                     self.save_with_lease(&wanted, lease).await;
-                    self.release_lease(config, lease).await;
+                    self.release_lease_patiently(config, lease).await;
                     if !self.lacks_saved(&wanted) {
                         return;
                     }

@@ -19,6 +19,11 @@ const POLL_LONGEST: Duration = Duration::from_millis(250);
 /// Longest pause before a request contends for the lease, drawn at random.
 const LONGEST_JITTER: Duration = Duration::from_millis(10);
 
+/// Pause before a lease that could not be released is released again, and how often it is tried:
+/// for the life of the lease.
+const RELEASE_PAUSE: Duration = Duration::from_millis(250);
+const RELEASE_TRIES: u32 = (LEASE_LIFE.as_millis() / RELEASE_PAUSE.as_millis()) as u32;
+
 /// How often reading back a written lease is tried while the store fails.
 const READ_BACK_TRIES: usize = 3;
 
@@ -184,12 +189,26 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Releases the lease, unless another request has it by now, or may have it before the write.
-    pub(super) async fn release_lease(&self, config: &Config, lease: Lease) {
+    ///
+    /// # Errors
+    /// When the store fails. If nobody tries again, the lease expires automatically.
+    pub(super) async fn release_lease(&self, config: &Config, lease: Lease) -> Result<(), StoreFailed> {
         let key = lease_key(&config.identity);
-        let is_held = matches!(self.get(&key).await, Ok(Some(found)) if found == lease.encode());
-        // If this write fails, the lease expires automatically.
+        let is_held = self.get(&key).await?.is_some_and(|found| found == lease.encode());
         if is_held && lease.permits_writes(self.ports.now()) {
-            let _ = self.set(&key, &[]).await;
+            self.set(&key, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Releases the lease as soon as the store allows it, because others wait for it.
+    pub(super) async fn release_lease_patiently(&self, config: &Config, lease: Lease) {
+        // Counted as well, because the clock may step back.
+        for _ in 0..RELEASE_TRIES {
+            if !lease.permits_writes(self.ports.now()) || self.release_lease(config, lease).await.is_ok() {
+                return;
+            }
+            self.ports.sleep(RELEASE_PAUSE).await;
         }
     }
 }
@@ -291,10 +310,29 @@ mod tests {
             let config = wanted().config;
             let key = lease_key(&config.identity);
             ports.0.store.borrow_mut().insert(key.clone(), held);
-            finish(ports.broker().release_lease(&config, lease));
+            finish(ports.broker().release_lease(&config, lease)).unwrap();
             assert_eq!(ports.0.store.borrow()[&key], expected);
         };
         check(lease.encode(), Vec::new());
         check(lease_until(11), lease_until(11));
+    }
+
+    #[test]
+    fn lease_that_the_store_does_not_release_is_released_when_it_works_again() {
+        let lease = Lease { holder: 1, until_ms: at(11) };
+        let (ports, config) = (TestPorts::default(), wanted().config);
+        let key = lease_key(&config.identity);
+        ports.0.store.borrow_mut().insert(key.clone(), lease.encode());
+        ports.0.sleep_takes_time.set(true);
+        // A get succeeds, a set fails twice; then the instance leaves the store alone for 2 s.
+        ports.0.outcomes.replace([true, false, false].into());
+        finish(ports.broker().release_lease_patiently(&config, lease));
+        assert_eq!(ports.0.store.borrow()[&key], b"");
+        assert!(ports.0.seconds.get() <= 3, "{} s", ports.0.seconds.get());
+        // A store that stays down costs no more than the lease.
+        ports.0.store.borrow_mut().insert(key.clone(), lease.encode());
+        ports.0.outcomes.replace(vec![false; 1000].into());
+        finish(ports.broker().release_lease_patiently(&config, lease));
+        assert_eq!(ports.0.store.borrow()[&key], lease.encode());
     }
 }

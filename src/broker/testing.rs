@@ -22,6 +22,10 @@ use crate::time::Timestamp;
 pub(super) struct State {
     /// Seconds since the tests' epoch.
     pub(super) seconds: Cell<u64>,
+    /// Whether a sleep moves the clock; otherwise only the test does.
+    pub(super) sleep_takes_time: Cell<bool>,
+    /// Part of a second that was slept.
+    slept: Cell<Duration>,
     pub(super) store: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether each of the next store operations succeeds; all later ones do.
     pub(super) outcomes: RefCell<VecDeque<bool>>,
@@ -92,6 +96,12 @@ impl Ports for TestPorts {
     }
 
     async fn sleep(&self, duration: Duration) {
+        // The deadline of an operation is no sleep: it is not awaited to its end.
+        if self.0.sleep_takes_time.get() {
+            let slept = self.0.slept.get() + duration;
+            self.0.seconds.set(self.0.seconds.get() + slept.as_secs());
+            self.0.slept.set(slept - Duration::from_secs(slept.as_secs()));
+        }
         if duration >= LEASE_WAIT
             && let Some((key, value)) = self.0.written_during_sleep.take()
         {
