@@ -34,13 +34,22 @@ pub(super) struct Watch {
     /// When the fetch began, an [uptime](Ports::uptime).
     pub(super) started: Duration,
     seen: Cell<Option<(Lease, Duration)>>,
+    /// Lease that this fetch has written. If the store then failed, it is still there, and no
+    /// other request may take it.
+    own: Cell<Option<Lease>>,
     waited: Cell<Duration>,
     next_pause: Cell<Duration>,
 }
 
 impl Watch {
     pub(super) fn begin(started: Duration) -> Self {
-        Self { started, seen: Cell::default(), waited: Cell::default(), next_pause: Cell::new(POLL_FIRST) }
+        Self {
+            started,
+            seen: Cell::default(),
+            own: Cell::default(),
+            waited: Cell::default(),
+            next_pause: Cell::new(POLL_FIRST),
+        }
     }
 
     pub(super) fn has_not_waited(&self) -> bool {
@@ -105,6 +114,7 @@ impl<P: Ports> Broker<P> {
             Ok(None) => {}
         }
         let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
+        watch.own.set(Some(lease));
         if self.set(&lease_key(&config.identity), &lease.encode()).await.is_err() {
             return Err(LeaseAttempt::NoStore);
         }
@@ -153,6 +163,9 @@ impl<P: Ports> Broker<P> {
             self.ports.warn("the store contains a lease that this version cannot read; it is treated as absent");
             return Ok(None);
         };
+        if watch.own.get() == Some(lease) {
+            return Ok(None);
+        }
         let now = self.ports.now();
         if lease.is_from_the_future(now) {
             self.warn_of_clock(now);
@@ -334,5 +347,20 @@ mod tests {
         ports.0.outcomes.replace(vec![false; 1000].into());
         finish(ports.broker().release_lease_patiently(&config, lease));
         assert_eq!(ports.0.store.borrow()[&key], lease.encode());
+    }
+
+    #[test]
+    fn lease_that_a_fetch_could_not_read_back_is_free_for_it_and_for_no_other() {
+        let (ports, config, watch) = (TestPorts::default(), wanted().config, Watch::begin(Duration::ZERO));
+        // The operations: get, set, and a get that fails three times, twice each.
+        ports.0.outcomes.replace([&[true; 2][..], &[false; 6]].concat().into());
+        let broker = ports.broker();
+        assert!(matches!(finish(broker.acquire_lease(&config, &watch)), LeaseAttempt::NoStore));
+        ports.0.seconds.set(2);
+        assert!(matches!(
+            finish(ports.broker().acquire_lease(&config, &Watch::begin(Duration::from_secs(2)))),
+            LeaseAttempt::Lost(_)
+        ));
+        assert!(matches!(finish(broker.acquire_lease(&config, &watch)), LeaseAttempt::Won(_)));
     }
 }
