@@ -175,6 +175,9 @@ async fn stores_that_refuse_throttle_vanish_or_are_locked_get_the_answers_of_fau
     let mut rows = Vec::new();
     {
         let _alone = crowd().await;
+        // Fewer than a fetch makes, so that the last one, which releases the lease, is refused.
+        let few = Faults { writes_per_second: Some(5), ..Faults::default() };
+        rows.push(crowd_with("100 cold requests at once, and the store accepts 5 writes a second", few, 6.0).await);
         let writes = Faults { writes_per_second: Some(50), ..Faults::default() };
         rows.push(crowd_with("100 cold requests at once, and the store accepts 50 writes a second", writes, 6.0).await);
         let all = Faults { operations_per_second: Some(500), ..Faults::default() };
