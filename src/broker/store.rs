@@ -20,8 +20,8 @@ pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
 /// waits ten times for the same dead store.
 const FAILURE_MEMORY: Duration = Duration::from_secs(2);
 
-/// The store is down when it has done nothing but fail for this long, and for up to a second more:
-/// instances that judged at the same moment would all call.
+/// The store is down when it has done nothing but fail for this long. An instance acts on that up to
+/// a second later: instances that judged at the same moment would all call.
 const DOWN_AFTER: Duration = Duration::from_secs(2);
 const DOWN_JITTER: Duration = Duration::from_secs(1);
 
@@ -70,11 +70,15 @@ impl<P: Ports> Broker<P> {
         self.instance.store.failures().next().is_some()
     }
 
-    /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`] and this instance's
-    /// share of [`DOWN_JITTER`].
+    /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`], and this instance's
+    /// share of [`DOWN_JITTER`] is over.
     pub(super) fn store_is_down(&self) -> bool {
-        let after = DOWN_AFTER + DOWN_JITTER * u32::from(self.instance.random as u8) / 255;
-        self.instance.store.failures().any(|failures| failures.last.saturating_sub(failures.began) >= after)
+        let jitter = DOWN_JITTER * u32::from(self.instance.random as u8) / 255;
+        let now = self.ports.uptime();
+        self.instance.store.failures().any(|failures| {
+            let lasted = |until: Duration| until.saturating_sub(failures.began);
+            lasted(failures.last) >= DOWN_AFTER && lasted(now) >= DOWN_AFTER + jitter
+        })
     }
 
     /// Whether the store has failed, but not since `began`, an [uptime](Ports::uptime).
