@@ -99,7 +99,10 @@ impl<P: Ports> Broker<P> {
 mod tests {
     use super::super::testing::{TestPorts, at, finish, wanted};
     use super::*;
-    use crate::gate::{LEASE_LIFE, Ledger, Need, ledger_key};
+    use crate::error::{Cause, Error};
+    use crate::gate::{LEASE_LIFE, Ledger, Need, lease_key, ledger_key};
+    use crate::token::Token;
+    use crate::upstream::Failure;
 
     #[test]
     fn calls_of_others_are_not_erased() {
@@ -115,5 +118,40 @@ mod tests {
         both.reserve(at(0));
         both.reserve(at(1));
         assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());
+    }
+
+    #[test]
+    fn pause_grows_and_ends_also_after_the_store_has_been_read_again() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let broker = ports.broker();
+        let play = |now: u64, kept: Result<Result<Rc<Token>, Error>, Failure>| {
+            ports.0.seconds.set(now);
+            let lease = Lease { holder: now, until_ms: at(now) + LEASE_LIFE };
+            ports.0.store.borrow_mut().insert(lease_key(&wanted.config.identity), lease.encode());
+            let reservation = broker.reserve(&wanted, Need::Now, at(now)).unwrap();
+            finish(broker.store_ledger(&wanted.config)).unwrap();
+            let _ = broker.settle(&wanted, reservation, &kept, at(now));
+            finish(broker.clone().finish(wanted.clone(), Some(lease)));
+            assert!(!broker.instance.lacks_saved_ledger());
+            match broker.admit(&wanted, Need::Now, at(now)) {
+                Err(Error::Unavailable { retry_after, .. }) => retry_after.as_secs(),
+                other => panic!("{other:?} at {now} s"),
+            }
+        };
+        let failure = || Err(Failure::Unavailable(Cause::ServerError, None));
+        assert!((5..=6).contains(&play(0, failure())));
+        assert!((10..=12).contains(&play(100, failure())));
+        assert!((20..=24).contains(&play(200, failure())));
+        // OfficeRnD grants a token, though one that is about to expire.
+        let reservation = {
+            ports.0.seconds.set(300);
+            broker.reserve(&wanted, Need::Now, at(300)).unwrap()
+        };
+        finish(broker.store_ledger(&wanted.config)).unwrap();
+        let expiring = Err(Error::unavailable(Cause::TokenExpiring, Duration::ZERO));
+        let _ = broker.settle(&wanted, reservation, &Ok(expiring), at(300));
+        finish(broker.load_ledger(&wanted.config)).unwrap();
+        finish(broker.store_ledger(&wanted.config)).unwrap();
+        assert!((5..=6).contains(&play(400, failure())), "a success starts the count again");
     }
 }

@@ -36,6 +36,9 @@ pub struct Instance {
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
     /// Ledger as last read or written, merged with `unsaved_ledger`.
     pub(super) ledger: RefCell<Ledger>,
+    /// Number of reads and writes of the ledger so far, and of the latest whose outcome `ledger` has.
+    pub(super) ledger_operations: Cell<u64>,
+    pub(super) ledger_known: Cell<u64>,
     /// Changes since the store last accepted the ledger. The store can lack them, even if it
     /// can be read.
     pub(super) unsaved_ledger: RefCell<Ledger>,
@@ -79,6 +82,8 @@ impl Instance {
             tokens: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
+            ledger_operations: Cell::default(),
+            ledger_known: Cell::default(),
             unsaved_ledger: RefCell::default(),
             warned_of_clock_at: Cell::default(),
             store: StoreMemory::default(),
@@ -145,8 +150,11 @@ impl Instance {
 
     /// Changes the ledger, and notes the change as unsaved until the store accepts it.
     pub(super) fn update_ledger<T>(&self, change: impl Fn(&mut Ledger) -> T) -> T {
-        change(&mut self.unsaved_ledger.borrow_mut());
-        change(&mut self.ledger.borrow_mut())
+        let (mut unsaved, mut ledger) = (self.unsaved_ledger.borrow_mut(), self.ledger.borrow_mut());
+        change(&mut unsaved);
+        let outcome = change(&mut ledger);
+        unsaved.take_pauses_of(&ledger);
+        outcome
     }
 
     pub(super) fn flight(&self, key: Key) -> Option<Rc<Flight>> {

@@ -52,9 +52,13 @@ impl<P: Ports> Broker<P> {
     /// Replaces the ledger in memory with the store's, plus the changes that the store lacks. A
     /// missing or unreadable ledger changes nothing.
     pub(super) async fn load_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
+        let number = self.number_operation();
         if let Some(bytes) = self.get(&ledger_key(&config.identity)).await? {
             match Ledger::decode(&bytes) {
+                // A slow read must not replace what a later operation has brought.
+                Some(_) if number < self.instance.ledger_known.get() => {}
                 Some(mut ledger) => {
+                    self.instance.ledger_known.set(number);
                     let now = self.ports.now();
                     if ledger.is_from_the_future(now) {
                         self.warn_of_clock(now);
@@ -77,7 +81,14 @@ impl<P: Ports> Broker<P> {
         let written = self.instance.unsaved_ledger.borrow().clone();
         self.set(&ledger_key(&config.identity), &bytes).await?;
         self.instance.unsaved_ledger.borrow_mut().forget(&written);
+        self.instance.ledger_known.set(self.number_operation());
         Ok(())
+    }
+
+    fn number_operation(&self) -> u64 {
+        let number = self.instance.ledger_operations.get() + 1;
+        self.instance.ledger_operations.set(number);
+        number
     }
 }
 

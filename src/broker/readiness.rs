@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join;
-
 use super::config_memory::Turn;
 use super::instance::Broker;
 use super::ports::Ports;
@@ -13,6 +11,9 @@ use crate::time::is_recent;
 /// How long the outcome of a check of the store is remembered, so that a stranger who asks often
 /// costs the store nothing. It is longer than an instance remembers the store's failures.
 const CHECK_MEMORY: Duration = Duration::from_secs(5);
+
+/// Pause of a request that waits for the first check of its instance.
+const CHECK_POLL: Duration = Duration::from_millis(50);
 
 impl<P: Ports> Broker<P> {
     /// The problem that `/readyz` reports if there is a configuration: it has a mistake, the
@@ -33,18 +34,23 @@ impl<P: Ports> Broker<P> {
     /// Whether the store answers a read and accepts a write. One request of the instance asks it
     /// for all.
     async fn store_works(&self, config: &Config) -> bool {
-        let now = self.ports.now();
-        let last = self.instance.store_checked.get();
-        let turn = Turn::take(&self.instance.is_checking_store);
-        match last {
-            Some((at, works)) if turn.is_none() || is_recent(at, now, CHECK_MEMORY) => works,
-            _ => {
-                let key = ["readiness.", config.identity.id()].concat();
-                let (read, written) =
-                    join(self.load_ledger(config), self.set(&key, &now.unix_ms().to_be_bytes())).await;
-                let works = read.is_ok() && written.is_ok();
-                self.instance.store_checked.set(Some((self.ports.now(), works)));
-                works
+        loop {
+            let (now, last) = (self.ports.now(), self.instance.store_checked.get());
+            let turn = Turn::take(&self.instance.is_checking_store);
+            match last {
+                Some((at, works)) if turn.is_none() || is_recent(at, now, CHECK_MEMORY) => return works,
+                _ if turn.is_some() => {
+                    // If the host drops this request, the next one waits as long as after a check.
+                    self.instance.store_checked.set(last.map(|(_, works)| (now, works)));
+                    let key = ["readiness.", config.identity.id()].concat();
+                    // One after the other: a failed read would let the write fail untried.
+                    let works = self.load_ledger(config).await.is_ok()
+                        && self.set(&key, &now.unix_ms().to_be_bytes()).await.is_ok();
+                    self.instance.store_checked.set(Some((self.ports.now(), works)));
+                    return works;
+                }
+                // The first check of this instance is in progress.
+                _ => self.ports.sleep(CHECK_POLL).await,
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::application::{Application, Credential};
 use crate::config::caller::Caller;
 use crate::error::{Cause, Error};
-use crate::gate::Need;
+use crate::gate::{Need, Refusal};
 use crate::scope::Scopes;
 use crate::time::{Timestamp, is_recent};
 use crate::token::{Index, Key, Token};
@@ -130,10 +130,16 @@ impl<P: Ports> Broker<P> {
             return Ok(Err(Error::unavailable(Cause::RevokedRecently, wait)));
         }
         let in_use = self.instance.ledger.borrow().credential_in_use(&wanted.application, now).clone();
-        if let Err(Error::Unavailable { retry_after, .. }) =
-            self.admit(&wanted.with_credential(&in_use), Need::Now, now)
-        {
+        let next = wanted.with_credential(&in_use);
+        if let Err(Error::Unavailable { retry_after, .. }) = self.admit(&next, Need::Now, now) {
             return Ok(Err(Error::unavailable(Cause::RevocationPostponed, retry_after)));
+        }
+        // OfficeRnD may have refused the scopes since it granted this token.
+        if !is_unsaved
+            && let Some(bytes) = self.get(&next.key().of_refusal()).await?
+            && let Some(remaining) = Refusal::decode(&bytes).and_then(|refusal| refusal.remaining(now))
+        {
+            return Ok(Err(Error::unavailable(Cause::RevocationPostponed, remaining)));
         }
         let token = record.access_token.clone();
         let revoked = Rc::new(record.revoked(now));

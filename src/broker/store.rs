@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 
 use super::instance::Broker;
 use super::ports::Ports;
-use super::store_failures::{StoreFailures, StoreMemory};
+use super::store_failures::{LONGEST_GAP, StoreFailures, StoreMemory};
 use crate::mutation::{self, Rule};
 use crate::seal::NONCE_LENGTH;
 
@@ -24,9 +24,6 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(2);
 /// a second later: instances that judged at the same moment would all call.
 const DOWN_AFTER: Duration = Duration::from_secs(2);
 const DOWN_JITTER: Duration = Duration::from_secs(1);
-
-/// Failures further apart than this do not belong together: the store may have worked in between.
-const LONGEST_GAP: Duration = Duration::from_secs(10);
 
 /// A request that reads the token, fails, and then begins a fetch does so within this time.
 pub(super) const JUST_NOW: Duration = Duration::from_millis(100);
@@ -67,7 +64,7 @@ impl<P: Ports> Broker<P> {
 
     /// Whether reads or writes have failed, and none of that kind has succeeded since.
     pub(super) fn store_is_failing(&self) -> bool {
-        self.instance.store.failures().next().is_some()
+        self.instance.store.failures(self.ports.uptime()).next().is_some()
     }
 
     /// Whether reads or writes have done nothing but fail for [`DOWN_AFTER`], and this instance's
@@ -75,7 +72,7 @@ impl<P: Ports> Broker<P> {
     pub(super) fn store_is_down(&self) -> bool {
         let jitter = DOWN_JITTER * u32::from(self.instance.random as u8) / 255;
         let now = self.ports.uptime();
-        self.instance.store.failures().any(|failures| {
+        self.instance.store.failures(now).any(|failures| {
             let lasted = |until: Duration| until.saturating_sub(failures.began);
             lasted(failures.last) >= DOWN_AFTER && lasted(now) >= DOWN_AFTER + jitter
         })
@@ -83,7 +80,7 @@ impl<P: Ports> Broker<P> {
 
     /// Whether the store has failed, but not since `began`, an [uptime](Ports::uptime).
     pub(super) fn store_failed_only_before(&self, began: Duration) -> bool {
-        let last = self.instance.store.failures().map(|failures| failures.last).max();
+        let last = self.instance.store.failures(self.ports.uptime()).map(|failures| failures.last).max();
         last.is_some_and(|last| last + JUST_NOW < began)
     }
 

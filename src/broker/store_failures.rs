@@ -3,6 +3,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+/// Failures further apart than this do not belong together, and one that is older says nothing: the
+/// store may have worked in between, and nobody has tried.
+pub(super) const LONGEST_GAP: Duration = Duration::from_secs(10);
+
 /// Failures of reads or of writes since the last success, as far as the instance knows. Times are
 /// [`Ports::uptime`](super::ports::Ports::uptime), because a wall clock that steps would make a
 /// quick operation look like seconds of failure.
@@ -26,8 +30,9 @@ pub(super) struct StoreMemory {
 }
 
 impl StoreMemory {
-    /// The failures of reads and of writes that no success has followed.
-    pub(super) fn failures(&self) -> impl Iterator<Item = StoreFailures> {
-        [self.reads.get(), self.writes.get()].into_iter().flatten()
+    /// The recent failures of reads and of writes that no success has followed.
+    pub(super) fn failures(&self, uptime: Duration) -> impl Iterator<Item = StoreFailures> {
+        let is_recent = move |failures: &StoreFailures| uptime.saturating_sub(failures.last) < LONGEST_GAP;
+        [self.reads.get(), self.writes.get()].into_iter().flatten().filter(is_recent)
     }
 }

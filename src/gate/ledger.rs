@@ -57,6 +57,10 @@ pub struct Ledger {
     /// Reservations that are over, but that another copy of this ledger may still contain.
     #[serde(skip)]
     pub(super) over_ms: Vec<Timestamp>,
+    /// When a call showed that the pauses of all credentials, or of one, are over. Another copy may
+    /// still contain them.
+    #[serde(skip)]
+    pub(super) ended: Vec<(Option<String>, Timestamp)>,
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
@@ -146,6 +150,7 @@ impl Ledger {
     pub fn reserve(&mut self, now: Timestamp) -> Reservation {
         self.calls_ms = self.calls(now).collect();
         self.over_ms.retain(|call| *call + WINDOW > now);
+        self.ended.retain(|(_, at)| *at + WINDOW > now);
         let reservation = Reservation(now + CALL_LIMIT);
         self.insert(reservation.0);
         reservation
@@ -160,8 +165,8 @@ impl Ledger {
     /// credential.
     pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
         self.settle(reservation, now);
-        self.pause = None;
-        self.end_pause_for(credential);
+        self.end_pause(None, now);
+        self.end_pause(Some(credential.to_hex()), now);
     }
 
     /// Records that a reserved call failed, and returns the error for the requests that wait
@@ -208,8 +213,8 @@ impl Ledger {
         if cause.is_temporary() {
             self.pause = Some(pause);
         } else {
-            self.pause = None;
-            self.end_pause_for(credential);
+            self.end_pause(None, now);
+            self.pauses_by_credential.retain(|(other, _)| *other != credential.to_hex());
             self.pauses_by_credential.push((credential.to_hex(), pause));
         }
         Error::unavailable(cause, length)
@@ -225,22 +230,9 @@ impl Ledger {
         self.calls_ms.insert(place, call);
     }
 
-    /// Removes a reservation, or notes that the copy which contains it must remove it.
-    pub(super) fn remove(&mut self, reservation: Timestamp) {
-        match self.calls_ms.iter().position(|call| *call == reservation) {
-            Some(place) => drop(self.calls_ms.remove(place)),
-            None => self.over_ms.push(reservation),
-        }
-    }
-
     fn pause_for(&self, credential: &Fingerprint) -> Option<Pause> {
         let name = credential.to_hex();
         self.pauses_by_credential.iter().find(|(other, _)| *other == name).map(|(_, pause)| *pause)
-    }
-
-    fn end_pause_for(&mut self, credential: &Fingerprint) {
-        let name = credential.to_hex();
-        self.pauses_by_credential.retain(|(other, _)| *other != name);
     }
 
     /// Replaces a reservation: the call has ended, so it reached OfficeRnD no later than now.

@@ -4,12 +4,38 @@ use super::ledger::Ledger;
 use crate::time::Timestamp;
 
 impl Ledger {
+    /// Removes a reservation, or notes that the copy which contains it must remove it.
+    pub(super) fn remove(&mut self, reservation: Timestamp) {
+        match self.calls_ms.iter().position(|call| *call == reservation) {
+            Some(place) => drop(self.calls_ms.remove(place)),
+            None => self.over_ms.push(reservation),
+        }
+    }
+
+    /// Ends the pause of all credentials, or of one.
+    pub(super) fn end_pause(&mut self, credential: Option<String>, now: Timestamp) {
+        match &credential {
+            None => self.pause = None,
+            Some(name) => self.pauses_by_credential.retain(|(other, _)| other != name),
+        }
+        self.ended.push((credential, now));
+    }
+
     /// Merges the calls and pauses that the store does not know yet.
     pub fn absorb(&mut self, unsaved: &Self) {
         // The store still has the reservation of a call that ended since it was written. Counted
         // as well as the call, it would use up two calls of the quota.
         unsaved.over_ms.iter().for_each(|reservation| self.remove(*reservation));
         self.over_ms.clear();
+        // No call was made during a pause, so a pause that was in force then is a later one.
+        for (credential, at) in &unsaved.ended {
+            match credential {
+                None => self.pause = self.pause.filter(|pause| pause.until_ms > *at),
+                Some(name) => {
+                    self.pauses_by_credential.retain(|(other, pause)| other != name || pause.until_ms > *at);
+                }
+            }
+        }
         for call in &unsaved.calls_ms {
             // Two calls of one millisecond are two calls.
             let count = |calls: &[Timestamp]| calls.iter().filter(|other| *other == call).count();
@@ -29,13 +55,23 @@ impl Ledger {
         }
     }
 
+    /// Takes over the lengths of the pauses that both have: only the whole ledger knows how many
+    /// failures came before.
+    pub fn take_pauses_of(&mut self, whole: &Self) {
+        self.pause = self.pause.and(whole.pause);
+        for (credential, pause) in &mut self.pauses_by_credential {
+            let known = whole.pauses_by_credential.iter().find(|(other, _)| other == credential);
+            *pause = known.map_or(*pause, |(_, known)| *known);
+        }
+    }
+
     /// Removes the calls and pauses that `saved` has as well.
     pub fn forget(&mut self, saved: &Self) {
         for call in &saved.calls_ms {
-            if let Some(place) = self.calls_ms.iter().position(|other| other == call) {
-                self.calls_ms.remove(place);
-            }
+            // A call that ended during the write: the store has its reservation now.
+            self.remove(*call);
         }
+        self.ended.retain(|ended| !saved.ended.contains(ended));
         self.over_ms.retain(|reservation| !saved.over_ms.contains(reservation));
         if self.pause == saved.pause {
             self.pause = None;

@@ -45,11 +45,16 @@ impl Refusal {
 
     /// The error of a request for these scopes; `None` if the refusal is over.
     pub fn error(&self, now: Timestamp) -> Option<Error> {
-        let error = match self.is_named {
+        let remaining = self.remaining(now)?;
+        Some(match self.is_named {
             true => Error::InvalidScope(ScopeRefusal::NotGranted),
-            false => Error::unavailable(Cause::ClientError, self.until_ms.since(now)),
-        };
-        is_pending(self.until_ms, now, NOT_GRANTED_LIFE).then_some(error)
+            false => Error::unavailable(Cause::ClientError, remaining),
+        })
+    }
+
+    /// How long no call is made for these scopes; `None` if the refusal is over.
+    pub fn remaining(&self, now: Timestamp) -> Option<Duration> {
+        is_pending(self.until_ms, now, NOT_GRANTED_LIFE).then(|| self.until_ms.since(now))
     }
 }
 
