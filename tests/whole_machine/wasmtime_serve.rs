@@ -89,7 +89,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
             "beneath::instances::instances_that_live_briefly_or_long_get_the_answers_of_faults_md",
             "gate::cold_crowd_in_one_instance_costs_the_store_one_fetch",
             "gate::hundred_cold_requests_in_an_instance_each_make_one_call",
-            "gate::thousand_cold_requests_cost_the_store_few_operations",
+            "gate::five_hundred_cold_requests_cost_the_store_few_operations",
             "gate::two_hundred_cold_requests_make_one_call",
             "audit::audit_lines_match_their_schema_and_page",
             "token::sixteen_requests_in_one_instance_make_one_call",
