@@ -79,7 +79,7 @@ fn ledger(bytes: &[u8], config: &Config) {
                 let officernd_token_broker::error::Error::Unavailable { retry_after, .. } = error else {
                     panic!("{error}")
                 };
-                assert!(!retry_after.is_zero() && retry_after <= Duration::from_secs(15 * 60), "{retry_after:?}");
+                assert!(!retry_after.is_zero() && retry_after <= Duration::from_secs(5 * 60), "{retry_after:?}");
                 break;
             }
         };
@@ -88,7 +88,9 @@ fn ledger(bytes: &[u8], config: &Config) {
     assert!(calls <= 5);
     let reservation = ledger.reserve(NOW);
     ledger.settle_success(reservation, NOW, &credential);
-    assert_eq!(Ledger::decode(&ledger.encode()).as_ref(), Some(&ledger));
+    // What it notes for other copies is not stored.
+    let stored = ledger.encode();
+    assert_eq!(Ledger::decode(&stored).map(|again| again.encode()), Some(stored));
 }
 
 fn index(bytes: &[u8]) {
