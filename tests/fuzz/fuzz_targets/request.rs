@@ -49,7 +49,7 @@ fn check(input: &[u8]) -> Option<()> {
     assert!(granted.iter().all(|scope| permits(entries, scope)), "{granted:?} is more than {entries:?}");
     let requested = parameter(body, "scope");
     if let Some(requested) = &requested {
-        let requested: BTreeSet<_> = requested.split(' ').collect();
+        let requested: BTreeSet<_> = requested.split_ascii_whitespace().collect();
         assert!(granted.is_subset(&requested), "{granted:?} is more than {requested:?}");
         // Order and repetition change nothing.
         let scope = requested.iter().rev().chain(&requested).copied().collect::<Vec<_>>().join(" ");
