@@ -114,7 +114,7 @@ fn ask(head: &Request<()>, upstream: &[u8], body: &[u8]) -> (StatusCode, Value) 
 
 /// Returns the scopes that the caller of this request may have, if its credentials are valid.
 fn authenticated(head: &Request<()>, body: &[u8]) -> Option<&'static [&'static str]> {
-    let (id, secret) = match head.headers().get(AUTHORIZATION) {
+    let (id, secret) = match head.headers().get_all(AUTHORIZATION).iter().find(|value| !value.is_empty()) {
         Some(authorization) => {
             let encoded = authorization.to_str().ok()?.get("basic ".len()..)?.trim();
             let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
