@@ -98,7 +98,7 @@ fn ask(head: &Request<()>, upstream: &[u8], body: &[u8]) -> (StatusCode, Value) 
 
     let length = response.body().len().to_string();
     assert!(*head.method() == Method::HEAD || response.headers()[CONTENT_LENGTH] == length, "{response:?}");
-    assert!(matches!(response.status().as_u16(), 200 | 400 | 401 | 404 | 405 | 413 | 502 | 503), "{response:?}");
+    assert!(matches!(response.status().as_u16(), 200 | 400 | 401 | 404 | 405 | 413 | 500 | 502 | 503), "{response:?}");
     let [line] = &log[..] else { panic!("not one line: {log:?}") };
     assert_eq!(line.find('\n'), Some(line.len() - 1), "{line:?}");
     let line: Value = serde_json::from_str(line).expect("a line of the log is JSON");
