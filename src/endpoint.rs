@@ -120,8 +120,7 @@ fn authorize_and_issue<P: Ports>(
     let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
         let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
-        let min_remaining = caller.min_remaining.unwrap_or(config.min_remaining);
-        Ok(broker.issue(&config, application, scopes, min_remaining, audit.time))
+        Ok(broker.issue(&config, caller, application, scopes, audit.time))
     });
     outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }

@@ -86,6 +86,8 @@ pub enum Cause {
     RevocationPostponed,
     /// OfficeRnD answered 4xx, and did not say that it means the credential or the scopes.
     ClientError,
+    /// The caller has used up its share of the call quota, and the policy has other callers.
+    ShareUsedUp,
 }
 
 impl Error {
@@ -135,7 +137,7 @@ impl Cause {
     pub fn is_temporary(self) -> bool {
         match self {
             Self::RateLimited | Self::ServerError | Self::TimedOut | Self::Unreachable => true,
-            Self::QuotaUsedUp | Self::StillFetching | Self::TokenExpiring => true,
+            Self::QuotaUsedUp | Self::ShareUsedUp | Self::StillFetching | Self::TokenExpiring => true,
             Self::RevokedRecently | Self::StoreUnavailable | Self::VariablesUnreadable | Self::RevocationPostponed => {
                 true
             }
@@ -154,6 +156,7 @@ impl Cause {
             Self::TimedOut => "upstream_timed_out",
             Self::Unreachable => "upstream_unreachable",
             Self::QuotaUsedUp => "budget_spent",
+            Self::ShareUsedUp => "share_used_up",
             Self::StillFetching => "still_fetching",
             Self::TokenExpiring => "token_expiring",
             Self::RevokedRecently => "revoked_lately",

@@ -4,12 +4,14 @@
 //! Nothing here does I/O. `broker/lease.rs`, `broker/ledger.rs` and `broker/cache.rs` read and
 //! write the three records.
 
+mod calls;
 mod lease;
 mod ledger;
 mod merge;
 mod pause;
 mod refusal;
 
+pub use calls::{CallerTag, Need, Quota};
 pub use lease::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
-pub use ledger::{Ledger, Need, Reservation, ledger_key};
+pub use ledger::{Ledger, Reservation, ledger_key};
 pub use refusal::Refusal;

@@ -18,6 +18,9 @@ pub const NONCE_LENGTH: usize = 24;
 /// 3.2).
 const LABEL: &[u8] = b"officernd-token-broker/token";
 
+/// Label of the tags of callers, before the name.
+const TAG_LABEL: &[u8] = b"officernd-token-broker/caller/";
+
 /// Encrypts and decrypts with a key derived from a client secret, so that no other key has to
 /// be configured or kept.
 #[derive(Clone)]
@@ -51,6 +54,16 @@ impl Seal {
         let payload = Payload { msg: plain, aad: place.as_bytes() };
         let sealed = self.cipher().encrypt(&nonce.into(), payload).expect("a value is shorter than 256 GB");
         [&nonce[..], &sealed].concat()
+    }
+
+    /// A short tag of a caller's name, for a record that the store's readers can read. Without the
+    /// client secret, they cannot find the name by computing the tags of likely ones.
+    pub fn tag(&self, name: &str) -> u32 {
+        let mut tag = [0; 4];
+        Hkdf::<Sha256>::new(None, self.client_secret.expose().as_bytes())
+            .expand_multi_info(&[TAG_LABEL, name.as_bytes()], &mut tag)
+            .expect("4 bytes are less than 255 digests");
+        u32::from_be_bytes(tag)
     }
 
     /// Decrypts bytes that were sealed for `place`; `None` if they were not, or with another
@@ -87,6 +100,14 @@ mod tests {
             assert_eq!(seal.open(&sealed[..place], "token/1"), None, "{place} bytes of it");
         }
         assert_eq!(seal.open(&[&sealed[..], &[0]].concat(), "token/1"), None, "a byte too many");
+    }
+
+    #[test]
+    fn tag_depends_on_name_and_secret() {
+        let tag = |secret: &str, name: &str| Seal::of(&ClientSecret::new(secret)).tag(name);
+        assert_eq!(tag("s", "nightly"), tag("s", "nightly"));
+        assert_ne!(tag("s", "nightly"), tag("s", "door"));
+        assert_ne!(tag("s", "nightly"), tag("t", "nightly"));
     }
 
     #[test]

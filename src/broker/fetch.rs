@@ -81,7 +81,7 @@ impl<P: Ports> Broker<P> {
                 return Err(STORE_FAILED);
             }
             // The call that used up the quota may be fetching this very token.
-            Some(Err(Error::Unavailable { cause: Cause::QuotaUsedUp, retry_after })) => {
+            Some(Err(Error::Unavailable { cause: cause @ (Cause::QuotaUsedUp | Cause::ShareUsedUp), retry_after })) => {
                 if let Ok(Some(remaining)) = self.remaining_lease(config, watch).await {
                     return Err((Cause::StillFetching, remaining.max(retry_after)));
                 }
@@ -89,7 +89,7 @@ impl<P: Ports> Broker<P> {
                 let loaded = self.load(wanted).await;
                 let is_news = |token: &Token| known.is_none_or(|known| token.expires_at > known.expires_at);
                 let is_good = |token: &Rc<Token>| token.remaining(loaded.at) >= LEAST_REMAINING && is_news(token);
-                let refused = Error::unavailable(Cause::QuotaUsedUp, retry_after);
+                let refused = Error::unavailable(cause, retry_after);
                 return Ok(Fetched::without_call(loaded.token.filter(is_good).ok_or(refused)));
             }
             Some(settled) => return Ok(Fetched::without_call(settled)),

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::config::caller::Caller;
 use crate::error::Error;
 use crate::gate::Need;
 use crate::token::{Key, Token};
@@ -12,6 +13,8 @@ use crate::token::{Key, Token};
 pub(super) struct Flight {
     pub(super) key: Key,
     pub(super) need: Need,
+    /// The caller whose request leads it.
+    pub(super) caller: Rc<Caller>,
     pub(super) landed: RefCell<Option<Landing>>,
 }
 

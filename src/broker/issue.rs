@@ -16,6 +16,7 @@ use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::config::Config;
 use crate::config::application::Application;
+use crate::config::caller::Caller;
 use crate::error::{Cause, Error};
 use crate::gate::Need;
 use crate::scope::Scopes;
@@ -79,22 +80,23 @@ impl Source {
 }
 
 impl<P: Ports> Broker<P> {
-    /// Finds a token of `scopes` of `application`, and tries to renew one that has less than
-    /// `min_remaining` left. The request arrived at `arrived`, from which its longest wait counts.
+    /// Finds a token of `scopes` of `application` for a caller, and tries to renew one whose
+    /// remaining lifetime is too short for it. The request arrived at `arrived`, from which its
+    /// longest wait counts.
     ///
     /// The function must be called only after authentication and authorization: nothing below
     /// checks them again.
     pub fn issue(
         &self,
         config: &Rc<Config>,
+        caller: Rc<Caller>,
         application: &Rc<Application>,
         scopes: Scopes,
-        min_remaining: Duration,
         arrived: Timestamp,
     ) -> TokenFuture {
         let application = application.clone();
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
-        let wanted = Wanted { min_remaining, ..Wanted::new(config.clone(), application, credential, scopes) };
+        let wanted = Wanted::new(config.clone(), caller, application, credential, scopes);
         let now = self.ports.now();
         let recent = self.recent_in_memory(&wanted, now);
         match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
@@ -144,7 +146,7 @@ impl<P: Ports> Broker<P> {
             Stage::Aging if !in_flight() && self.may_renew(wanted, token, Need::Early, now) => {
                 // Register the flight now rather than when the follow-up starts, so that
                 // requests arriving in between do not start a second renewal.
-                let lead = Lead::start(self.instance.clone(), wanted.key(), Need::Early);
+                let lead = Lead::start(self.instance.clone(), wanted, Need::Early);
                 let (broker, wanted) = (self.clone(), wanted.clone());
                 let followup = async move {
                     let Fetched { outcome, rest } = broker.fetch(&wanted, Need::Early).await;

@@ -10,8 +10,8 @@ use super::flight::{FetchOutcome, Flight, Landing};
 use super::instance::{Broker, Instance};
 use super::ports::Ports;
 use super::wanted::Wanted;
+use crate::error::{Cause, Error};
 use crate::gate::Need;
-use crate::token::Key;
 
 /// First and longest time between two looks at the fetch that a request waits for.
 const FLIGHT_POLL_FIRST: Duration = Duration::from_millis(10);
@@ -25,8 +25,9 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    pub(super) fn start(instance: Rc<Instance>, key: Key, need: Need) -> Self {
-        let flight = Rc::new(Flight { key, need, landed: RefCell::new(None) });
+    pub(super) fn start(instance: Rc<Instance>, wanted: &Wanted, need: Need) -> Self {
+        let (key, caller) = (wanted.key(), wanted.caller.clone());
+        let flight = Rc::new(Flight { key, need, caller, landed: RefCell::new(None) });
         instance.flights.borrow_mut().push(flight.clone());
         Self { instance, flight }
     }
@@ -49,7 +50,7 @@ impl<P: Ports> Broker<P> {
         let mut poll = FLIGHT_POLL_FIRST;
         loop {
             let Some(flight) = self.instance.flight(wanted.key()) else {
-                let lead = Lead::start(self.instance.clone(), wanted.key(), need);
+                let lead = Lead::start(self.instance.clone(), &wanted, need);
                 leads.set(true);
                 let fetched = self.fetch(&wanted, need).await;
                 lead.land(fetched.outcome.clone());
@@ -62,13 +63,23 @@ impl<P: Ports> Broker<P> {
                         self.ports.sleep(poll).await;
                         poll = (poll * 2).min(FLIGHT_POLL_LONGEST);
                     }
-                    // That fetch gave up early because it needed the token less. This request
+                    // That fetch gave up for a reason that does not concern this request, which
                     // tries again.
-                    Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
+                    Some(Landing::Ended(FetchOutcome { token: Err(error), .. }))
+                        if flight.need < need
+                            || (is_about_share(&error) && flight.caller.name != wanted.caller.name) =>
+                    {
+                        break;
+                    }
                     Some(Landing::Ended(outcome)) => return Fetched::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,
                 }
             }
         }
     }
+}
+
+/// Whether the caller that led a fetch has used up its share of the call quota.
+fn is_about_share(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { cause: Cause::ShareUsedUp, .. })
 }

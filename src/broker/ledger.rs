@@ -18,14 +18,15 @@ impl<P: Ports> Broker<P> {
     /// Whether the ledger, as this instance knows it, admits a call.
     pub(super) fn admit(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<(), Error> {
         let ledger = self.instance.ledger.borrow();
-        ledger.admit(now, wanted.config.calls_per_minute, need, &wanted.credential.fingerprint)
+        ledger.admit(now, wanted.quota(need), need, &wanted.credential.fingerprint)
     }
 
     /// Records a call if the ledger admits it. No await lies between the decision and the
     /// record: without a store, only this record in memory keeps the quota.
     pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
         self.admit(wanted, need, now)?;
-        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now)))
+        let caller = wanted.caller_tag();
+        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller)))
     }
 
     /// Switches to the credential in use. During a rotation, another instance may have found
@@ -96,6 +97,7 @@ impl<P: Ports> Broker<P> {
 mod tests {
     use super::super::testing::{TestPorts, at, finish, wanted};
     use super::*;
+    use crate::gate::CallerTag;
 
     #[test]
     fn change_during_a_write_of_the_ledger_stays_unsaved() {
@@ -104,12 +106,12 @@ mod tests {
         broker.reserve(&wanted, Need::Now, at(0)).unwrap();
         let other = broker.clone();
         ports.0.during_set.replace(Some(Box::new(move || {
-            other.instance.update_ledger(|ledger| ledger.reserve(at(1)));
+            other.instance.update_ledger(|ledger| ledger.reserve(at(1), CallerTag(1)));
         })));
         finish(broker.store_ledger(&wanted.config)).unwrap();
         let unsaved = broker.instance.unsaved_ledger.borrow();
         let mut expected = Ledger::default();
-        expected.reserve(at(1));
+        expected.reserve(at(1), CallerTag(1));
         assert_eq!(*unsaved, expected);
     }
 }

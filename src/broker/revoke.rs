@@ -44,14 +44,14 @@ impl<P: Ports> Broker<P> {
     pub async fn revoke(
         &self,
         config: &Rc<Config>,
-        caller: &Caller,
+        caller: &Rc<Caller>,
         token: &str,
         arrived: Timestamp,
     ) -> Result<(), Error> {
         let application = config.application(caller).ok_or(Error::DisabledApplication)?;
         let revocation = async {
             let candidate = |credential: &Rc<Credential>, scopes| {
-                Wanted::new(config.clone(), application.clone(), credential.clone(), scopes)
+                Wanted::new(config.clone(), caller.clone(), application.clone(), credential.clone(), scopes)
             };
             let found = match self.find_unsaved(application, token, candidate) {
                 Some(found) => Some(found),

@@ -79,7 +79,8 @@ pub(super) fn wanted() -> Wanted {
     let config = Rc::new(config.unwrap());
     let application = config.applications[0].clone();
     let credential = application.current.clone();
-    Wanted::new(config, application, credential, Scopes::parse("a b").unwrap())
+    let caller = config.callers.find("a").unwrap().clone();
+    Wanted::new(config, caller, application, credential, Scopes::parse("a b").unwrap())
 }
 
 impl Ports for TestPorts {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::application::{Application, Credential};
+use crate::config::caller::Caller;
 use crate::digest::in_memory_hash;
+use crate::gate::{CallerTag, Need, Quota};
 use crate::scope::Scopes;
 use crate::token::Key;
 
@@ -14,6 +16,8 @@ use crate::token::Key;
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) config: Rc<Config>,
+    /// The caller that asks, or for which a renewal was begun.
+    pub(super) caller: Rc<Caller>,
     pub(super) application: Rc<Application>,
     /// Credential that a fetch would use.
     pub(super) credential: Rc<Credential>,
@@ -23,29 +27,53 @@ pub(super) struct Wanted {
     /// Hash of application, credential and scopes, as in `Remembered`.
     pub(super) hash: u64,
     pub(super) key: OnceCell<Key>,
+    /// Computed only if a call may be necessary.
+    pub(super) caller_tag: OnceCell<CallerTag>,
 }
 
 impl Wanted {
     pub(super) fn new(
         config: Rc<Config>,
+        caller: Rc<Caller>,
         application: Rc<Application>,
         credential: Rc<Credential>,
         scopes: Scopes,
     ) -> Self {
         let hash = in_memory_hash((&application.name, &credential.fingerprint, &scopes));
-        let min_remaining = config.min_remaining;
-        Self { config, application, credential, scopes, min_remaining, hash, key: OnceCell::new() }
+        let min_remaining = caller.min_remaining.unwrap_or(config.min_remaining);
+        Self {
+            config,
+            caller,
+            application,
+            credential,
+            scopes,
+            min_remaining,
+            hash,
+            key: OnceCell::new(),
+            caller_tag: OnceCell::new(),
+        }
     }
 
     pub(super) fn key(&self) -> Key {
         *self.key.get_or_init(|| Key::of(&self.application, &self.credential, &self.scopes))
     }
 
+    /// The caller's name in the ledger. It does not change when a fetch uses the next credential.
+    pub(super) fn caller_tag(&self) -> CallerTag {
+        *self.caller_tag.get_or_init(|| CallerTag(self.application.current.seal.tag(&self.caller.name)))
+    }
+
+    /// The call quota for a need. Renewals leave calls to others in any case.
+    pub(super) fn quota(&self, need: Need) -> Quota {
+        let is_shared = need == Need::Now && self.config.callers.count() > 1;
+        Quota { calls: self.config.calls_per_minute, shared_by: is_shared.then(|| self.caller_tag()) }
+    }
+
     /// The same scopes and application with another credential.
     pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
-        let (config, application) = (self.config.clone(), self.application.clone());
-        let min_remaining = self.min_remaining;
-        Self { min_remaining, ..Self::new(config, application, credential.clone(), self.scopes.clone()) }
+        let (config, caller, application) = (self.config.clone(), self.caller.clone(), self.application.clone());
+        let wanted = Self::new(config, caller, application, credential.clone(), self.scopes.clone());
+        Self { caller_tag: self.caller_tag.clone(), ..wanted }
     }
 
     /// The same with the application's other credential, if a rotation is in progress.

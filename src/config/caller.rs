@@ -120,6 +120,11 @@ impl Callers {
         }
     }
 
+    /// Number of callers, those with a mistake included.
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// Finds a caller by name, without authentication.
     pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let hash = in_memory_hash(name);

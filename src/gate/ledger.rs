@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::calls::{Call, CallerTag, Need, Quota, WINDOW};
 use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, SCOPES_PAUSE, pause_after};
 use crate::config::Origin;
 use crate::config::application::{Application, Credential, Fingerprint};
@@ -21,42 +22,23 @@ pub fn ledger_key(identity: &Origin) -> String {
     ["ledger.", identity.id()].concat()
 }
 
-/// Window of OfficeRnD's call quota: a minute. A call counts for longer, because the clock that
-/// recorded it may be behind by [`CLOCK_SKEW`].
-const WINDOW: Duration = Duration::from_secs(60).saturating_add(CLOCK_SKEW);
-
-/// Calls of a window that are reserved for requests without a usable token.
-const CALLS_LEFT_BY_RENEWALS: usize = 2;
-
 /// How long a credential's failure is remembered after its pause. Its next failure then pauses
 /// longer, and a refused credential is not tried again while the other one works.
 const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// How urgently a call is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Need {
-    /// The token is aging: call only if the gate is free right now.
-    Early,
-    /// The token is late, but still usable.
-    Late,
-    /// No usable token.
-    Now,
-}
 
 /// What all instances know about OfficeRnD. Only holders of the lease write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     version: u32,
-    /// Latest time at which each call of the last [`WINDOW`] can have reached OfficeRnD, oldest
-    /// first.
-    pub(super) calls_ms: Vec<Timestamp>,
+    /// The calls of the last [`WINDOW`], the oldest first.
+    pub(super) calls: Vec<Call>,
     /// Last pause of all credentials, whether or not it has ended.
     pub(super) pause: Option<Pause>,
     /// Last pause of each failed credential, by fingerprint.
     pub(super) pauses_by_credential: Vec<(String, Pause)>,
     /// Reservations that are over, but that another copy of this ledger may still contain.
     #[serde(skip)]
-    pub(super) over_ms: Vec<Timestamp>,
+    pub(super) over: Vec<Call>,
     /// When a call showed that the pauses of all credentials, or of one, are over. Another copy may
     /// still contain them.
     #[serde(skip)]
@@ -64,11 +46,11 @@ pub struct Ledger {
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
-const LEDGER_VERSION: u32 = 1;
+const LEDGER_VERSION: u32 = 2;
 
 /// A call that is recorded, but has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reservation(Timestamp);
+pub struct Reservation(Call);
 
 impl Ledger {
     /// Decodes a ledger; `None` if the bytes are unreadable or of another version.
@@ -102,56 +84,48 @@ impl Ledger {
         pause.is_some_and(|pause| pause.cause == Cause::CredentialRefused && pause.is_active(now))
     }
 
-    /// Whether a call may be made now. `limit` is the call quota.
+    /// Whether a call may be made now.
     ///
     /// # Errors
     /// Why not, and the time after which it may be made.
-    pub fn admit(&self, now: Timestamp, limit: usize, need: Need, credential: &Fingerprint) -> Result<(), Error> {
+    pub fn admit(&self, now: Timestamp, quota: Quota, need: Need, credential: &Fingerprint) -> Result<(), Error> {
         if !mutation::holds(Rule::Ledger) {
             return Ok(());
         }
-        let quota_wait = self.wait_for_quota(now, limit, need);
+        let calls: Vec<_> = self.calls(now).collect();
+        let share_wait = quota.wait_for_share(&calls, now);
+        // A caller that returns when told must find a call available.
+        let quota_wait = quota.wait_for_all(&calls, now, need).max(share_wait);
         let pauses = [self.pause_for(credential), self.pause];
         let pause = pauses.into_iter().flatten().find(|pause| pause.is_active(now));
         match pause {
-            // Report the longer of the pause and the wait for the quota: a caller that returns
-            // when told must find a call available.
             Some(pause) => {
                 Err(Error::unavailable(pause.cause, pause.until_ms.since(now).min(LONGEST_PAUSE).max(quota_wait)))
             }
             None if quota_wait.is_zero() => Ok(()),
-            None => Err(Error::unavailable(Cause::QuotaUsedUp, quota_wait)),
-        }
-    }
-
-    /// Time until the window has room for a call; zero if it has room now.
-    fn wait_for_quota(&self, now: Timestamp, limit: usize, need: Need) -> Duration {
-        let usable = if need == Need::Now { limit } else { limit.saturating_sub(CALLS_LEFT_BY_RENEWALS) };
-        let calls: Vec<_> = self.calls(now).collect();
-        match calls.len().checked_sub(usable) {
-            None => Duration::ZERO,
-            // Once this call and all before it have left the window, one fewer than `usable`
-            // are in it.
-            Some(surplus) => calls.get(surplus).map_or(WINDOW, |call| (*call + WINDOW).since(now)),
+            None => {
+                let cause = if share_wait.is_zero() { Cause::QuotaUsedUp } else { Cause::ShareUsedUp };
+                Err(Error::unavailable(cause, quota_wait))
+            }
         }
     }
 
     /// The calls that still count, oldest first. Calls far in the future were recorded by a
     /// wrong clock and do not count.
-    fn calls(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+    fn calls(&self, now: Timestamp) -> impl Iterator<Item = Call> {
         let latest = now + CALL_LIMIT;
         let window = if mutation::holds(Rule::ClockSkew) { WINDOW } else { WINDOW - CLOCK_SKEW };
-        let counts = move |call: &Timestamp| *call + window > now && call.since(latest) <= FUTURE_LIMIT;
-        self.calls_ms.iter().copied().filter(counts).map(move |call| call.min(latest))
+        let counts = move |call: &Call| call.at_ms + window > now && call.at_ms.since(latest) <= FUTURE_LIMIT;
+        self.calls.iter().copied().filter(counts).map(move |call| Call { at_ms: call.at_ms.min(latest), ..call })
     }
 
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
     /// time at which it could still reach OfficeRnD, so the call of a holder that dies counts.
-    pub fn reserve(&mut self, now: Timestamp) -> Reservation {
-        self.calls_ms = self.calls(now).collect();
-        self.over_ms.retain(|call| *call + WINDOW > now);
+    pub fn reserve(&mut self, now: Timestamp, caller: CallerTag) -> Reservation {
+        self.calls = self.calls(now).collect();
+        self.over.retain(|call| call.at_ms + WINDOW > now);
         self.ended.retain(|(_, at)| *at + WINDOW > now);
-        let reservation = Reservation(now + CALL_LIMIT);
+        let reservation = Reservation(Call { at_ms: now + CALL_LIMIT, caller });
         self.insert(reservation.0);
         reservation
     }
@@ -222,12 +196,12 @@ impl Ledger {
 
     /// Whether a call was recorded by a clock that is ahead by more than [`CLOCK_SKEW`].
     pub fn is_from_the_future(&self, now: Timestamp) -> bool {
-        self.calls_ms.last().is_some_and(|call| *call > now + CALL_LIMIT + CLOCK_SKEW)
+        self.calls.last().is_some_and(|call| call.at_ms > now + CALL_LIMIT + CLOCK_SKEW)
     }
 
-    pub(super) fn insert(&mut self, call: Timestamp) {
-        let place = self.calls_ms.partition_point(|other| *other <= call);
-        self.calls_ms.insert(place, call);
+    pub(super) fn insert(&mut self, call: Call) {
+        let place = self.calls.partition_point(|other| *other <= call);
+        self.calls.insert(place, call);
     }
 
     fn pause_for(&self, credential: &Fingerprint) -> Option<Pause> {
@@ -238,7 +212,7 @@ impl Ledger {
     /// Replaces a reservation: the call has ended, so it reached OfficeRnD no later than now.
     fn settle(&mut self, reservation: Reservation, now: Timestamp) {
         self.remove(reservation.0);
-        self.insert(now.min(reservation.0));
+        self.insert(Call { at_ms: now.min(reservation.0.at_ms), ..reservation.0 });
         self.pauses_by_credential.retain(|(_, pause)| pause.until_ms + FAILURE_MEMORY > now);
     }
 }
@@ -248,7 +222,8 @@ mod tests {
     use super::*;
     use crate::secret::ClientSecret;
 
-    const LIMIT: usize = 5;
+    const QUOTA: Quota = Quota { calls: 5, shared_by: None };
+    const TAG: CallerTag = CallerTag(1);
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_unix_ms(1_800_000_000_000 + seconds * 1000)
@@ -259,11 +234,15 @@ mod tests {
         Fingerprint::of(&identity, "id", &ClientSecret::new(secret))
     }
 
+    fn reserved(seconds: u64) -> Reservation {
+        Reservation(Call { at_ms: at(seconds), caller: TAG })
+    }
+
     /// A ledger of calls that took no time.
     fn after_calls(seconds: &[u64]) -> Ledger {
         let mut ledger = Ledger::default();
         for &second in seconds {
-            let reservation = ledger.reserve(at(second));
+            let reservation = ledger.reserve(at(second), TAG);
             ledger.settle_success(reservation, at(second), &credential("s"));
         }
         ledger
@@ -271,7 +250,7 @@ mod tests {
 
     /// How long the ledger says to wait, in seconds; zero if a call may be made.
     fn wait(ledger: &Ledger, now: u64, need: Need, secret: &str) -> u64 {
-        match ledger.admit(at(now), LIMIT, need, &credential(secret)) {
+        match ledger.admit(at(now), QUOTA, need, &credential(secret)) {
             Ok(()) => 0,
             Err(Error::Unavailable { retry_after, .. }) => crate::time::retry_after_seconds(retry_after),
             Err(other) => panic!("{other}"),
@@ -279,35 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn quota_counts_a_rolling_minute_and_tells_the_exact_wait() {
-        let check = |calls: &[u64], now: u64, need: Need, expected: u64| {
-            assert_eq!(wait(&after_calls(calls), now, need, "s"), expected, "{calls:?} at {now} for {need:?}");
+    fn caller_that_has_used_up_its_share_gets_a_reason_of_its_own() {
+        let ledger = after_calls(&[0, 1, 2]);
+        let refusal = |caller| {
+            let quota = Quota { shared_by: Some(CallerTag(caller)), ..QUOTA };
+            ledger.admit(at(3), quota, Need::Now, &credential("s")).map_err(|error| error.reason())
         };
-        check(&[], 0, Need::Now, 0);
-        check(&[0, 1, 2, 3], 4, Need::Now, 0);
-        check(&[0, 1, 2, 3, 4], 4, Need::Now, 61);
-        check(&[0, 1, 2, 3, 4], 64, Need::Now, 1);
-        check(&[0, 1, 2, 3, 4], 65, Need::Now, 0);
-        check(&[0, 30, 30, 30, 30, 30], 31, Need::Now, 64);
-        for need in [Need::Early, Need::Late] {
-            check(&[0, 1], 2, need, 0);
-            check(&[0, 1, 2], 3, need, 62);
-            check(&[0, 1, 2, 3, 4], 4, need, 63);
-        }
-    }
-
-    #[test]
-    fn quota_of_two_is_reserved_for_requests_without_a_token() {
-        let admitted = |need| Ledger::default().admit(at(0), 2, need, &credential("s")).is_ok();
-        assert!(admitted(Need::Now));
-        assert!(!admitted(Need::Late));
-        assert!(!admitted(Need::Early));
+        assert_eq!(refusal(1), Err("share_used_up"));
+        assert_eq!(refusal(2), Ok(()));
     }
 
     #[test]
     fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
-        let reservation = ledger.reserve(at(0));
+        let reservation = ledger.reserve(at(0), TAG);
         assert_eq!(ledger.calls(at(72)).count(), 1, "its holder may have died");
         assert_eq!(ledger.calls(at(73)).count(), 0);
         ledger.settle_success(reservation, at(3), &credential("s"));
@@ -322,7 +286,7 @@ mod tests {
         assert_eq!(wait(&ledger, 100_000 - 35, Need::Now, "s"), 73, "but a clock may be a little ahead");
         let mut ledger = Ledger::default();
         let failure = Failure::Unavailable(Cause::RateLimited, None);
-        let _ = ledger.settle_failure(Reservation(at(100_000)), at(100_000), failure, &credential("s"), 0);
+        let _ = ledger.settle_failure(reserved(100_000), at(100_000), failure, &credential("s"), 0);
         assert_eq!(wait(&ledger, 0, Need::Now, "s"), 0);
     }
 
@@ -331,7 +295,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [5, 10, 20, 40, 60, 60] {
-            let reservation = ledger.reserve(at(now));
+            let reservation = ledger.reserve(at(now), TAG);
             let failure = Failure::Unavailable(Cause::ServerError, None);
             let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
             let told = wait(&ledger, now, Need::Now, "another");
@@ -339,9 +303,9 @@ mod tests {
             now += 100;
             assert_eq!(wait(&ledger, now, Need::Now, "another"), 0, "after {expected} s");
         }
-        ledger.settle_success(Reservation(at(now)), at(now), &credential("s"));
+        ledger.settle_success(reserved(now), at(now), &credential("s"));
         let _ = ledger.settle_failure(
-            Reservation(at(now)),
+            reserved(now),
             at(now),
             Failure::Unavailable(Cause::TimedOut, None),
             &credential("s"),
@@ -355,7 +319,7 @@ mod tests {
         let check = |asked_for: Option<u64>, expected: u64| {
             let mut ledger = Ledger::default();
             let failure = Failure::Unavailable(Cause::RateLimited, asked_for.map(Duration::from_secs));
-            let _ = ledger.settle_failure(Reservation(at(0)), at(0), failure, &credential("s"), 255);
+            let _ = ledger.settle_failure(reserved(0), at(0), failure, &credential("s"), 255);
             assert_eq!(wait(&ledger, 0, Need::Now, "s"), expected, "{asked_for:?}");
         };
         check(None, 60);
@@ -371,7 +335,7 @@ mod tests {
         let mut now = 0;
         for expected in [30, 60, 120, 240, 300, 300] {
             let failure = Failure::Unavailable(Cause::CredentialRefused, None);
-            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("old"), 0);
+            let _ = ledger.settle_failure(reserved(now), at(now), failure, &credential("old"), 0);
             assert_eq!(wait(&ledger, now, Need::Now, "old"), expected);
             assert_eq!(wait(&ledger, now, Need::Now, "new"), 0, "a new secret opens it at once");
             now += 1000;
@@ -387,7 +351,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let failure = Failure::Unavailable(Cause::BroaderScope, None);
         for (now, expected) in [(0, 5), (100, 10)] {
-            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential("a"), 0);
+            let _ = ledger.settle_failure(reserved(now), at(now), failure, &credential("a"), 0);
             assert_eq!(wait(&ledger, now, Need::Now, "a"), expected);
             assert_eq!(wait(&ledger, now, Need::Now, "b"), 0);
         }
@@ -400,7 +364,7 @@ mod tests {
         let rotating = Application::new("default", "id", "old", "new", &identity);
         let fail = |ledger: &mut Ledger, now: u64, secret: &str, cause| {
             let failure = Failure::Unavailable(cause, None);
-            let _ = ledger.settle_failure(Reservation(at(now)), at(now), failure, &credential(secret), 0);
+            let _ = ledger.settle_failure(reserved(now), at(now), failure, &credential(secret), 0);
         };
         let check = |ledger: &Ledger, now: u64, expected: &str| {
             assert_eq!(ledger.credential_in_use(&alone, at(now)).client_secret.expose(), "old");
@@ -414,7 +378,7 @@ mod tests {
         check(&ledger, 1, "new");
         assert!(ledger.has_refused(&alone, at(1)) && !ledger.has_refused(&rotating, at(1)));
         // The working credential is remembered for longer than a pause lasts.
-        ledger.settle_success(Reservation(at(2)), at(2), &credential("new"));
+        ledger.settle_success(reserved(2), at(2), &credential("new"));
         check(&ledger, 6 * 24 * 3600, "new");
         // Both are refused: each is tried again after its own pause.
         fail(&mut ledger, 100, "new", Cause::CredentialRefused);
@@ -422,7 +386,7 @@ mod tests {
         assert!(ledger.has_refused(&alone, at(20)));
         check(&ledger, 130, "new");
         // The current one works again.
-        ledger.settle_success(Reservation(at(200)), at(200), &credential("old"));
+        ledger.settle_success(reserved(200), at(200), &credential("old"));
         check(&ledger, 200, "old");
     }
 
@@ -431,7 +395,7 @@ mod tests {
         let mut known = after_calls(&[0, 1]);
         let mut unsaved = after_calls(&[1, 2, 3]);
         let failure = Failure::Unavailable(Cause::ServerError, None);
-        let _ = unsaved.settle_failure(Reservation(at(9)), at(4), failure, &credential("s"), 0);
+        let _ = unsaved.settle_failure(reserved(9), at(4), failure, &credential("s"), 0);
         for _ in 0..2 {
             known.absorb(&unsaved);
             assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");

@@ -1,14 +1,15 @@
 //! Merges a ledger with changes that the store lacks, and forgets those that it has accepted.
 
+use super::calls::Call;
 use super::ledger::Ledger;
 use crate::time::Timestamp;
 
 impl Ledger {
     /// Removes a reservation, or notes that the copy which contains it must remove it.
-    pub(super) fn remove(&mut self, reservation: Timestamp) {
-        match self.calls_ms.iter().position(|call| *call == reservation) {
-            Some(place) => drop(self.calls_ms.remove(place)),
-            None => self.over_ms.push(reservation),
+    pub(super) fn remove(&mut self, reservation: Call) {
+        match self.calls.iter().position(|call| *call == reservation) {
+            Some(place) => drop(self.calls.remove(place)),
+            None => self.over.push(reservation),
         }
     }
 
@@ -25,8 +26,8 @@ impl Ledger {
     pub fn absorb(&mut self, unsaved: &Self) {
         // The store still has the reservation of a call that ended since it was written. Counted
         // as well as the call, it would use up two calls of the quota.
-        unsaved.over_ms.iter().for_each(|reservation| self.remove(*reservation));
-        self.over_ms.clear();
+        unsaved.over.iter().for_each(|reservation| self.remove(*reservation));
+        self.over.clear();
         // No call was made during a pause, so a pause that was in force then is a later one.
         for (credential, at) in &unsaved.ended {
             match credential {
@@ -36,10 +37,10 @@ impl Ledger {
                 }
             }
         }
-        for call in &unsaved.calls_ms {
+        for call in &unsaved.calls {
             // Two calls of one millisecond are two calls.
-            let count = |calls: &[Timestamp]| calls.iter().filter(|other| *other == call).count();
-            if count(&self.calls_ms) < count(&unsaved.calls_ms) {
+            let count = |calls: &[Call]| calls.iter().filter(|other| *other == call).count();
+            if count(&self.calls) < count(&unsaved.calls) {
                 self.insert(*call);
             }
         }
@@ -67,12 +68,12 @@ impl Ledger {
 
     /// Removes the calls and pauses that `saved` has as well.
     pub fn forget(&mut self, saved: &Self) {
-        for call in &saved.calls_ms {
+        for call in &saved.calls {
             // A call that ended during the write: the store has its reservation now.
             self.remove(*call);
         }
         self.ended.retain(|ended| !saved.ended.contains(ended));
-        self.over_ms.retain(|reservation| !saved.over_ms.contains(reservation));
+        self.over.retain(|reservation| !saved.over.contains(reservation));
         if self.pause == saved.pause {
             self.pause = None;
         }
@@ -82,18 +83,21 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::CallerTag;
     use super::*;
     use crate::config::Origin;
     use crate::config::application::Fingerprint;
     use crate::secret::ClientSecret;
 
+    const TAG: CallerTag = CallerTag(1);
+
     #[test]
     fn two_calls_of_one_millisecond_are_merged_and_forgotten_as_two() {
         let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
-        unsaved.reserve(now);
+        unsaved.reserve(now, TAG);
         let saved = unsaved.clone();
-        unsaved.reserve(now);
+        unsaved.reserve(now, TAG);
         stored.absorb(&unsaved);
         assert_eq!(stored, unsaved);
         unsaved.forget(&saved);
@@ -106,10 +110,10 @@ mod tests {
         let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
         let identity = Origin::parse("https://identity.example").unwrap();
         let credential = Fingerprint::of(&identity, "id", &ClientSecret::new("s"));
-        let reservation = stored.reserve(now);
+        let reservation = stored.reserve(now, TAG);
         unsaved.settle_success(reservation, now, &credential);
         stored.absorb(&unsaved);
-        assert_eq!(stored.calls_ms, [now]);
+        assert_eq!(stored.calls, [Call { at_ms: now, caller: TAG }]);
         let saved = unsaved.clone();
         unsaved.forget(&saved);
         assert_eq!(unsaved, Ledger::default());

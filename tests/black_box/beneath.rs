@@ -4,6 +4,7 @@
 mod clocks;
 mod instances;
 mod revocations;
+mod share;
 mod stores;
 mod variables;
 

@@ -133,6 +133,7 @@ async fn two_hosts_on_one_redis_make_one_call() {
 async fn sixth_scope_set_in_a_minute_gets_503_with_retry_after() {
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };
     let scopes = setup.with_scopes(7);
+    setup.without_door();
     let broker = setup.start().await;
     for scope in &scopes[..5] {
         broker.nightly(scope).await.token();
@@ -160,6 +161,7 @@ async fn crowds_for_seven_scope_sets_make_five_calls_and_the_rest_get_503() {
     let _alone = crowd().await;
     let mut setup = Setup { sandbox: generous(), ..Setup::default() };
     let scopes = setup.with_scopes(7);
+    setup.without_door();
     let broker = setup.start().await;
     broker.sandbox.answer_always(Upstream::Late(Duration::from_millis(300)));
     let answers =
@@ -264,6 +266,7 @@ async fn failing_or_slow_store_still_serves_tokens() {
 async fn instance_without_store_keeps_the_call_quota() {
     let mut setup = Setup { sandbox: generous(), ..Setup::in_one_instance() };
     let scopes = setup.with_scopes(8);
+    setup.without_door();
     let broker = setup.start().await;
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     for (index, scope) in scopes.iter().enumerate() {

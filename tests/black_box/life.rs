@@ -101,6 +101,7 @@ async fn renewal_of_usable_token_leaves_two_calls_of_the_quota() {
     for remaining in [AGING, LATE] {
         let mut setup = Setup::in_one_instance();
         let scopes = setup.with_scopes(6);
+        setup.without_door();
         let broker = setup.start().await;
         let token = broker.store_token(MEMBERS, remaining).await;
         for scope in &scopes[..3] {

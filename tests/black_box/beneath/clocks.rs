@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broker_host::Clock;
 use broker_host::sandbox::Answer as Upstream;
-use officernd_token_broker::gate::{Ledger, ledger_key};
+use officernd_token_broker::gate::{CallerTag, Ledger, ledger_key};
 use officernd_token_broker::time::Timestamp;
 use tests::{Answer, Broker, Setup, most_in_a_minute};
 use tokio::time::sleep;
@@ -15,6 +15,7 @@ use super::{Row, check, check_sound, in_words, many_instances, summary, timed};
 async fn two_hosts(ahead: Duration) -> (Broker, Broker, Vec<String>) {
     let mut setup = many_instances();
     let scopes = setup.with_scopes(7);
+    setup.without_door();
     let right = setup.start().await;
     let fast = right.beside_as(Setup { clock: Clock::ahead(ahead), ..right.setup.clone() }).await;
     (right, fast, scopes)
@@ -60,7 +61,7 @@ async fn sixth_call_by_a_fast_clock() -> Row {
     let begin = Instant::now();
     let mut ledger = Ledger::default();
     for _ in 0..5 {
-        let reservation = ledger.reserve(called_at);
+        let reservation = ledger.reserve(called_at, CallerTag(1));
         ledger.settle_success(reservation, called_at, &config.applications[0].current.fingerprint);
     }
     right.store(&ledger_key(&config.identity), ledger.encode()).await;

@@ -50,6 +50,7 @@ async fn officernd_is_down() -> Row {
 async fn quota_is_used_up() -> Row {
     let mut setup = many_instances();
     let scopes = setup.with_scopes(4);
+    setup.without_door();
     let broker = setup.start().await;
     let token = broker.nightly(MEMBERS).await.token();
     for scope in &scopes {

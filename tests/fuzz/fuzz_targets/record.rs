@@ -14,7 +14,7 @@ use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
 use officernd_token_broker::config::Config;
-use officernd_token_broker::gate::{LEASE_LIFE, Lease, Ledger, Need};
+use officernd_token_broker::gate::{CallerTag, LEASE_LIFE, Lease, Ledger, Need, Quota};
 use officernd_token_broker::scope::Scopes;
 use officernd_token_broker::seal::NONCE_LENGTH;
 use officernd_token_broker::time::CLOCK_SKEW;
@@ -69,24 +69,28 @@ fn ledger(bytes: &[u8], config: &Config) {
     let mut alone = Ledger::default();
     alone.absorb(&ledger);
     ledger.absorb(&alone);
-    // The ledger admits at most the call quota, and its `Retry-After` is at most the longest
-    // pause.
-    let mut calls = 0;
-    while calls < 6 {
-        match ledger.admit(NOW, 5, Need::Now, &credential) {
-            Ok(()) => ledger.reserve(NOW),
+    // The ledger admits at most the call quota, and three of five calls to one caller. Its
+    // `Retry-After` is at most the longest pause.
+    let callers = [CallerTag(1), CallerTag(2)];
+    let mut calls = [0; 2];
+    for turn in 0..12 {
+        let caller = turn / 6;
+        let quota = Quota { calls: 5, shared_by: Some(callers[caller]) };
+        match ledger.admit(NOW, quota, Need::Now, &credential) {
+            Ok(()) => {
+                ledger.reserve(NOW, callers[caller]);
+                calls[caller] += 1;
+            }
             Err(error) => {
                 let officernd_token_broker::error::Error::Unavailable { retry_after, .. } = error else {
                     panic!("{error}")
                 };
                 assert!(!retry_after.is_zero() && retry_after <= Duration::from_secs(5 * 60), "{retry_after:?}");
-                break;
             }
         };
-        calls += 1;
     }
-    assert!(calls <= 5);
-    let reservation = ledger.reserve(NOW);
+    assert!(calls.iter().all(|calls| *calls <= 3) && calls.iter().sum::<u32>() <= 5, "{calls:?}");
+    let reservation = ledger.reserve(NOW, callers[0]);
     ledger.settle_success(reservation, NOW, &credential);
     // What it notes for other copies is not stored.
     let stored = ledger.encode();
