@@ -25,6 +25,10 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(2);
 const DOWN_AFTER: Duration = Duration::from_secs(2);
 const DOWN_JITTER: Duration = Duration::from_secs(1);
 
+/// A deadline that ends an operation this late says that the host is overloaded, not that the
+/// store is down. Its instances must not all call.
+const STARVED: Duration = Duration::from_millis(250);
+
 /// A request that reads the token, fails, and then begins a fetch does so within this time.
 pub(super) const JUST_NOW: Duration = Duration::from_millis(100);
 
@@ -132,11 +136,14 @@ impl<P: Ports> Broker<P> {
             }
         };
         let last = self.ports.uptime();
+        // The deadline itself came late: this host has no time to read what the store answers.
+        let is_starved = !was_blocked && last.saturating_sub(began) >= STORE_LIMIT + STARVED;
         if was_blocked {
             // Each further operation, of any kind, would block the instance again.
             self.instance.store.blocked.set(Some(last));
         }
         let began = match failures.get() {
+            _ if is_starved => last,
             Some(failures) if began.saturating_sub(failures.last) < LONGEST_GAP => failures.began.min(began),
             _ => began,
         };
@@ -150,6 +157,27 @@ impl<P: Ports> Broker<P> {
         match select(pin!(future), pin!(self.ports.sleep(limit))).await {
             Either::Left((output, _)) => Some(output),
             Either::Right(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, finish};
+
+    #[test]
+    fn store_is_down_after_seconds_of_failures_unless_the_host_is_overloaded() {
+        for (late, is_down) in [(0, true), (1, false)] {
+            let ports = TestPorts::default();
+            ports.0.hangs.set(true);
+            ports.0.sleep_takes_time.set(true);
+            ports.0.late.set(late);
+            let broker = ports.broker();
+            for _ in 0..4 {
+                assert!(finish(broker.get_now("key")).is_err());
+            }
+            assert!(broker.store_is_failing());
+            assert_eq!(broker.store_is_down(), is_down, "deadlines end {late} s late");
         }
     }
 }

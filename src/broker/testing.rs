@@ -24,6 +24,10 @@ pub(super) struct State {
     pub(super) seconds: Cell<u64>,
     /// Whether a sleep moves the clock; otherwise only the test does.
     pub(super) sleep_takes_time: Cell<bool>,
+    /// Seconds by which a sleep that moves the clock ends late.
+    pub(super) late: Cell<u64>,
+    /// Whether a read never ends.
+    pub(super) hangs: Cell<bool>,
     /// Part of a second that was slept.
     slept: Cell<Duration>,
     pub(super) store: RefCell<BTreeMap<String, Vec<u8>>>,
@@ -100,7 +104,7 @@ impl Ports for TestPorts {
         // The deadline of an operation is no sleep: it is not awaited to its end.
         if self.0.sleep_takes_time.get() {
             let slept = self.0.slept.get() + duration;
-            self.0.seconds.set(self.0.seconds.get() + slept.as_secs());
+            self.0.seconds.set(self.0.seconds.get() + slept.as_secs() + self.0.late.get());
             self.0.slept.set(slept - Duration::from_secs(slept.as_secs()));
         }
         if duration >= LEASE_WAIT
@@ -122,6 +126,9 @@ impl Ports for TestPorts {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        if self.0.hangs.get() {
+            std::future::pending::<()>().await;
+        }
         self.outcome(self.0.store.borrow().get(key).cloned())
     }
 
