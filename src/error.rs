@@ -35,7 +35,7 @@ pub enum Error {
     Configuration(Vec<Mistake>),
     /// The entry of the caller's application has a mistake.
     DisabledApplication,
-    /// The metadata would send clients to `http`, because `public_url` is not set.
+    /// The metadata would send clients to `http` or to no valid origin, because `public_url` is not set.
     NoPublicUrl,
 }
 
@@ -110,7 +110,7 @@ impl Error {
             Self::Unavailable { .. } => "the identity provider did not issue a token",
             Self::Configuration(_) | Self::DisabledApplication => "the broker is not configured correctly",
             Self::NoPublicUrl => {
-                "the request came over http: behind a proxy that ends TLS, the variable public_url must be set"
+                "the request tells no https origin: behind a proxy that ends TLS, the variable public_url must be set"
             }
         }
     }

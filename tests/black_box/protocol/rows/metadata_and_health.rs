@@ -36,7 +36,7 @@ pub(super) static ROWS: &[Row] = &[
         Answer::Error(
             500,
             "server_error",
-            "the request came over http: behind a proxy that ends TLS, the variable public_url must be set",
+            "the request tells no https origin: behind a proxy that ends TLS, the variable public_url must be set",
         ),
     ),
     row(
