@@ -36,7 +36,7 @@ impl<P: Ports> Broker<P> {
             }
             self.release_lease_patiently(config, lease).await;
         }
-        let watch = Watch::begin(self.ports.uptime());
+        let watch = Watch::begin_after(lease, self.ports.uptime());
         while self.lacks_saved(&wanted) && watch.lasts(self.ports.uptime()) < SAVE_LIMIT {
             match self.acquire_lease(config, &watch).await {
                 LeaseAttempt::Won(lease) => {
@@ -118,6 +118,30 @@ mod tests {
         both.reserve(at(0), wanted.caller_tag());
         both.reserve(at(1), wanted.caller_tag());
         assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());
+    }
+
+    #[test]
+    fn lease_is_kept_while_a_write_of_the_ledger_that_was_given_up_may_land() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.sleep_takes_time.set(true);
+        let (broker, key) = (ports.broker(), lease_key(&wanted.config.identity));
+        let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
+        ports.0.store.borrow_mut().insert(key.clone(), lease.encode());
+        broker.reserve(&wanted, Need::Now, at(0)).unwrap();
+        ports.0.unanswered_sets.set(1);
+        finish(broker.clone().finish(wanted.clone(), Some(lease)));
+        // This request did not need to wait for its own lease.
+        assert!(!broker.instance.lacks_saved_ledger());
+        assert!((1..=6).contains(&ports.0.seconds.get()), "{} s", ports.0.seconds.get());
+        let held = Lease::decode(&ports.0.store.borrow()[&key]).unwrap();
+        assert_ne!(held, lease);
+        ports.0.seconds.set(12);
+        finish(broker.release_lease(&wanted.config, Lease { until_ms: at(30), ..held })).unwrap();
+        assert_eq!(Lease::decode(&ports.0.store.borrow()[&key]), Some(held), "another one's");
+        let later = Lease { until_ms: at(30), ..held };
+        ports.0.store.borrow_mut().insert(key.clone(), later.encode());
+        finish(broker.release_lease(&wanted.config, later)).unwrap();
+        assert_eq!(ports.0.store.borrow()[&key], b"");
     }
 
     #[test]

@@ -28,16 +28,16 @@ const RELEASE_TRIES: u32 = (LEASE_LIFE.as_millis() / RELEASE_PAUSE.as_millis()) 
 const READ_BACK_TRIES: usize = 3;
 
 /// Another request's lease, as a fetch has seen it. A lease that has not changed for its whole
-/// life is over, whatever the clocks of its holder and of this host say. Time is the sum of this
-/// fetch's pauses, because the clock may step.
+/// life is over, whatever the clocks of its holder and of this host say. Times are
+/// [uptimes](Ports::uptime), because the clock may step.
 pub(super) struct Watch {
-    /// When the fetch began, an [uptime](Ports::uptime).
+    /// When the fetch began.
     pub(super) started: Duration,
     seen: Cell<Option<(Lease, Duration)>>,
-    /// Lease that this fetch has written. If the store then failed, it is still there, and no
-    /// other request may take it.
-    own: Cell<Option<Lease>>,
-    waited: Cell<Duration>,
+    /// Holder of the leases that this fetch has written. If the store then failed, one is still
+    /// there, and no other request may take it.
+    own: Cell<Option<u64>>,
+    has_waited: Cell<bool>,
     next_pause: Cell<Duration>,
 }
 
@@ -47,13 +47,20 @@ impl Watch {
             started,
             seen: Cell::default(),
             own: Cell::default(),
-            waited: Cell::default(),
+            has_waited: Cell::default(),
             next_pause: Cell::new(POLL_FIRST),
         }
     }
 
+    /// The watch of a request that has held a lease, and goes on with its own ones.
+    pub(super) fn begin_after(lease: Option<Lease>, started: Duration) -> Self {
+        let watch = Self::begin(started);
+        watch.own.set(lease.map(|lease| lease.holder));
+        watch
+    }
+
     pub(super) fn has_not_waited(&self) -> bool {
-        self.waited.get().is_zero()
+        !self.has_waited.get()
     }
 
     /// How long the fetch has lasted at an [uptime](Ports::uptime).
@@ -61,25 +68,23 @@ impl Watch {
         uptime.saturating_sub(self.started)
     }
 
-    fn wait(&self, pause: Duration) {
-        self.waited.set(self.waited.get() + pause);
-    }
-
     fn lease(&self) -> Option<Lease> {
         self.seen.get().map(|(lease, _)| lease)
     }
 
     /// Time until a lease that was seen is over.
-    fn left(&self) -> Option<Duration> {
+    fn left(&self, uptime: Duration) -> Option<Duration> {
         let (_, since) = self.seen.get()?;
-        Some((since + LEASE_LIFE).saturating_sub(self.waited.get()))
+        Some((since + LEASE_LIFE).saturating_sub(uptime))
     }
 
-    fn is_over(&self, lease: Lease) -> bool {
+    /// Notes a lease that the store had at some time between two uptimes, and returns whether it is
+    /// over.
+    fn is_over(&self, lease: Lease, asked: Duration, answered: Duration) -> bool {
         if self.seen.get().is_none_or(|(seen, _)| seen != lease) {
-            self.seen.set(Some((lease, self.waited.get())));
+            self.seen.set(Some((lease, answered)));
         }
-        self.left().is_some_and(|left| left.is_zero()) && mutation::holds(Rule::LeaseDeadline)
+        self.left(asked).is_some_and(|left| left.is_zero()) && mutation::holds(Rule::LeaseDeadline)
     }
 }
 
@@ -107,20 +112,21 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn bid_for_lease(&self, config: &Config, watch: &Watch) -> Result<Lease, LeaseAttempt> {
         // A crowd that arrives at once must not write at once: the first write stops the others.
         self.ports.sleep(LONGEST_JITTER * u32::from(self.ports.random() as u8) / 255).await;
-        let started = self.ports.now();
+        let (began, started) = (self.ports.uptime(), self.ports.now());
         match self.remaining_lease(config, watch).await {
             Err(StoreFailed) => return Err(LeaseAttempt::NoStore),
             Ok(Some(remaining)) => return Err(LeaseAttempt::Lost(remaining)),
             Ok(None) => {}
         }
-        let lease = Lease { holder: self.ports.random(), until_ms: started + LEASE_LIFE };
-        watch.own.set(Some(lease));
+        let holder = watch.own.get().unwrap_or_else(|| self.ports.random());
+        watch.own.set(Some(holder));
+        let lease = Lease { holder, until_ms: started + LEASE_LIFE };
         if self.set(&lease_key(&config.identity), &lease.encode()).await.is_err() {
             return Err(LeaseAttempt::NoStore);
         }
         // A store that is slow for this request is slow for others as well: wait until their
         // writes have landed.
-        let took = self.ports.now().since(started).min(2 * STORE_LIMIT);
+        let took = self.ports.uptime().saturating_sub(began).min(2 * STORE_LIMIT);
         self.ports.sleep(LEASE_WAIT.max(took * 2)).await;
         Ok(lease)
     }
@@ -138,8 +144,8 @@ impl<P: Ports> Broker<P> {
             match self.get_now(&lease_key(&config.identity)).await {
                 Ok(Some(found)) if found == bytes => return LeaseAttempt::Won(lease),
                 Ok(found) => {
-                    let winner = found.and_then(|found| Lease::decode(&found));
-                    let _ = winner.is_some_and(|winner| watch.is_over(winner));
+                    let (winner, uptime) = (found.and_then(|found| Lease::decode(&found)), self.ports.uptime());
+                    let _ = winner.is_some_and(|winner| watch.is_over(winner, uptime, uptime));
                     return LeaseAttempt::Lost(LEASE_LIFE);
                 }
                 Err(StoreFailed) if self.store_is_down() => break,
@@ -155,6 +161,7 @@ impl<P: Ports> Broker<P> {
         config: &Config,
         watch: &Watch,
     ) -> Result<Option<Duration>, StoreFailed> {
+        let asked = self.ports.uptime();
         let bytes = self.get(&lease_key(&config.identity)).await?.unwrap_or_default();
         if bytes.is_empty() {
             return Ok(None);
@@ -163,14 +170,14 @@ impl<P: Ports> Broker<P> {
             self.ports.warn("the store contains a lease that this version cannot read; it is treated as absent");
             return Ok(None);
         };
-        if watch.own.get() == Some(lease) {
+        if watch.own.get() == Some(lease.holder) {
             return Ok(None);
         }
         let now = self.ports.now();
         if lease.is_from_the_future(now) {
             self.warn_of_clock(now);
         }
-        Ok(lease.remaining(now).filter(|_| !watch.is_over(lease)))
+        Ok(lease.remaining(now).filter(|_| !watch.is_over(lease, asked, self.ports.uptime())))
     }
 
     /// Pauses, and goes on pausing while another request keeps the lease that the fetch has seen,
@@ -180,9 +187,9 @@ impl<P: Ports> Broker<P> {
         loop {
             let delay = watch.next_pause.get();
             let most = delay + delay * u32::from(self.ports.random() as u8) / 255;
-            let pause = watch.left().map_or(most, |left| left.clamp(POLL_SHORTEST, most));
-            self.ports.sleep(pause).await;
-            watch.wait(pause);
+            let left = watch.left(self.ports.uptime());
+            self.ports.sleep(left.map_or(most, |left| left.clamp(POLL_SHORTEST, most))).await;
+            watch.has_waited.set(true);
             watch.next_pause.set((delay * 2).min(POLL_LONGEST));
             let seen = watch.lease();
             if seen.is_none() || watch.lasts(self.ports.uptime()) >= longest {
@@ -201,14 +208,22 @@ impl<P: Ports> Broker<P> {
         Ok(!mutation::holds(Rule::ReadBack) || found.is_some_and(|found| found == lease.encode()))
     }
 
+    /// Whether a write of the ledger that was given up may still land. Under the lease of another
+    /// request it would erase the calls that this one has recorded.
+    fn ledger_may_still_land(&self) -> bool {
+        let is_recent = |at| self.ports.uptime().saturating_sub(at) < LEASE_LIFE;
+        self.instance.store.ledger_given_up.get().is_some_and(is_recent)
+    }
+
     /// Releases the lease, unless another request has it by now, or may have it before the write.
+    /// The lease also stays, and expires, if a write of the ledger may still land.
     ///
     /// # Errors
     /// When the store fails. If nobody tries again, the lease expires automatically.
     pub(super) async fn release_lease(&self, config: &Config, lease: Lease) -> Result<(), StoreFailed> {
         let key = lease_key(&config.identity);
         let is_held = self.get(&key).await?.is_some_and(|found| found == lease.encode());
-        if is_held && lease.permits_writes(self.ports.now()) {
+        if is_held && lease.permits_writes(self.ports.now()) && !self.ledger_may_still_land() {
             self.set(&key, &[]).await?;
         }
         Ok(())
@@ -218,7 +233,10 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn release_lease_patiently(&self, config: &Config, lease: Lease) {
         // Counted as well, because the clock may step back.
         for _ in 0..RELEASE_TRIES {
-            if !lease.permits_writes(self.ports.now()) || self.release_lease(config, lease).await.is_ok() {
+            if self.ledger_may_still_land()
+                || !lease.permits_writes(self.ports.now())
+                || self.release_lease(config, lease).await.is_ok()
+            {
                 return;
             }
             self.ports.sleep(RELEASE_PAUSE).await;
@@ -277,11 +295,21 @@ mod tests {
             finish(ports.broker().remaining_lease(&config, &watch)).unwrap().is_some()
         };
         assert!(remaining(lease_until(11)));
-        watch.wait(LEASE_LIFE - Duration::from_millis(1));
+        ports.0.seconds.set(10);
         assert!(remaining(lease_until(11)));
-        watch.wait(Duration::from_millis(1));
+        ports.0.seconds.set(11);
         assert!(!remaining(lease_until(11)));
         assert!(remaining(lease_until(12)), "another one");
+    }
+
+    #[test]
+    fn wall_clock_that_steps_makes_no_store_look_slow() {
+        let (ports, config) = (TestPorts::default(), wanted().config);
+        ports.0.sleep_takes_time.set(true);
+        let stepping = ports.clone();
+        ports.0.during_set.replace(Some(Box::new(move || stepping.0.clock_ahead.set(5))));
+        assert!(finish(ports.broker().bid_for_lease(&config, &Watch::begin(Duration::ZERO))).is_ok());
+        assert_eq!(ports.0.seconds.get(), 0, "seconds waited");
     }
 
     #[test]

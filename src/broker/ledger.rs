@@ -80,7 +80,12 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn store_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
         let bytes = self.instance.ledger.borrow().encode();
         let written = self.instance.unsaved_ledger.borrow().clone();
-        self.set(&ledger_key(&config.identity), &bytes).await?;
+        let began = self.ports.uptime();
+        let outcome = self.set(&ledger_key(&config.identity), &bytes).await;
+        if outcome.is_err() && self.was_given_up(began) {
+            self.instance.store.ledger_given_up.set(Some(self.ports.uptime()));
+        }
+        outcome?;
         self.instance.unsaved_ledger.borrow_mut().forget(&written);
         self.instance.ledger_known.set(self.number_operation());
         Ok(())

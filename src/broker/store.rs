@@ -119,7 +119,9 @@ impl<P: Ports> Broker<P> {
         let mut is_retry = false;
         let mut was_blocked = false;
         let (outcome, problem) = loop {
-            let outcome = self.within(STORE_LIMIT, attempt()).await;
+            // Both tries together, because a request makes several operations within its 12 s.
+            let left = STORE_LIMIT.saturating_sub(self.ports.uptime().saturating_sub(began));
+            let outcome = self.within(left, attempt()).await;
             // A store may block the whole instance before it answers, as a locked SQLite file does
             // for 5 s. Then the deadline above cannot end the operation.
             let was_slow = self.ports.uptime().saturating_sub(began) >= STORE_LIMIT;
@@ -142,6 +144,9 @@ impl<P: Ports> Broker<P> {
             // Each further operation, of any kind, would block the instance again.
             self.instance.store.blocked.set(Some(last));
         }
+        // A late answer was no failure until it came: one lock of a few seconds is no store that is
+        // down.
+        let began = if outcome.is_ok() { last } else { began };
         let began = match failures.get() {
             _ if is_starved => last,
             Some(failures) if began.saturating_sub(failures.last) < LONGEST_GAP => failures.began.min(began),
@@ -150,6 +155,13 @@ impl<P: Ports> Broker<P> {
         failures.set(Some(StoreFailures { began, last, tried: last }));
         self.ports.warn(&format!("the store failed at {operation}: {problem}"));
         outcome
+    }
+
+    /// Whether an operation that began at `began`, an [uptime](Ports::uptime), and has failed was
+    /// given up without an answer.
+    pub(super) fn was_given_up(&self, began: Duration) -> bool {
+        let was_blocked = self.instance.store.blocked.get().is_some_and(|at| at >= began);
+        !was_blocked && self.ports.uptime().saturating_sub(began) >= STORE_LIMIT
     }
 
     /// Returns the future's output, or `None` after `limit`.
@@ -179,5 +191,24 @@ mod tests {
             assert!(broker.store_is_failing());
             assert_eq!(broker.store_is_down(), is_down, "deadlines end {late} s late");
         }
+    }
+
+    #[test]
+    fn store_that_answers_late_once_is_not_down() {
+        let ports = TestPorts::default();
+        let broker = ports.broker();
+        let set_that_blocks_for = |seconds: u64| {
+            let blocked = ports.clone();
+            let until = ports.0.seconds.get() + seconds;
+            ports.0.during_set.replace(Some(Box::new(move || blocked.0.seconds.set(until))));
+            finish(broker.set("key", b"value")).unwrap();
+        };
+        set_that_blocks_for(4);
+        assert!(broker.store_is_failing());
+        ports.0.seconds.set(8);
+        assert!(!broker.store_is_down());
+        set_that_blocks_for(4);
+        ports.0.seconds.set(13);
+        assert!(broker.store_is_down(), "it has done nothing in time for 8 s");
     }
 }

@@ -20,8 +20,9 @@ use crate::time::Timestamp;
 /// What the ports of several instances share.
 #[derive(Default)]
 pub(super) struct State {
-    /// Seconds since the tests' epoch.
+    /// Seconds since the tests' epoch, and those by which the wall clock is ahead.
     pub(super) seconds: Cell<u64>,
+    pub(super) clock_ahead: Cell<u64>,
     /// Whether a sleep moves the clock; otherwise only the test does.
     pub(super) sleep_takes_time: Cell<bool>,
     /// Seconds by which a sleep that moves the clock ends late.
@@ -33,6 +34,10 @@ pub(super) struct State {
     pub(super) store: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether each of the next store operations succeeds; all later ones do.
     pub(super) outcomes: RefCell<VecDeque<bool>>,
+    /// Number of the next writes that are never answered. They do not land either.
+    pub(super) unanswered_sets: Cell<usize>,
+    /// Status and body of OfficeRnD's answers; `None` if it is unreachable.
+    pub(super) answer: Cell<Option<(u16, &'static str)>>,
     /// What another instance writes to the store while this one waits for contenders.
     pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
     /// What another request of the instance does during the next write.
@@ -89,7 +94,7 @@ pub(super) fn wanted() -> Wanted {
 
 impl Ports for TestPorts {
     fn now(&self) -> Timestamp {
-        at(self.0.seconds.get())
+        at(self.0.seconds.get() + self.0.clock_ahead.get())
     }
 
     fn uptime(&self) -> Duration {
@@ -133,6 +138,10 @@ impl Ports for TestPorts {
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        if let Some(left) = self.0.unanswered_sets.get().checked_sub(1) {
+            self.0.unanswered_sets.set(left);
+            std::future::pending::<()>().await;
+        }
         self.outcome(())?;
         if let Some(act) = self.0.during_set.take() {
             act();
@@ -142,7 +151,8 @@ impl Ports for TestPorts {
     }
 
     async fn send(&self, _: Request<String>, _: usize) -> Result<Response<Vec<u8>>, SendError> {
-        Err(SendError::Unreachable)
+        let (status, body) = self.0.answer.get().ok_or(SendError::Unreachable)?;
+        Ok(Response::builder().status(status).body(body.as_bytes().to_vec()).expect("a valid status"))
     }
 
     fn audit(&self, _: Vec<u8>) {}
