@@ -66,6 +66,11 @@ impl Token {
         Self { access_token: AccessToken::new(""), expires_at: expired, stalled: false, revoked_at: Some(now), ..self }
     }
 
+    /// Whether what is known of the key says that this token was revoked after its fetch.
+    pub fn is_revoked_by(&self, known: &Self) -> bool {
+        known.revoked_at > self.revoked_at && known.revoked_at.is_some_and(|at| at >= self.fetched_at)
+    }
+
     /// Remaining lifetime.
     pub fn remaining(&self, now: Timestamp) -> Duration {
         self.expires_at.since(now)

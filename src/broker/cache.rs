@@ -7,7 +7,7 @@ use super::instance::{Broker, Remembered};
 use super::ports::Ports;
 use super::store::StoreFailed;
 use super::wanted::Wanted;
-use crate::gate::Refusal;
+use crate::gate::{Lease, Refusal};
 use crate::time::{FUTURE_LIMIT, Timestamp, is_recent};
 use crate::token::{Index, LEAST_REMAINING, Token};
 
@@ -62,10 +62,13 @@ impl<P: Ports> Broker<P> {
         let outcome = found.as_ref().map(|_| ()).map_err(|failed| *failed);
         let stored = found.map(|bytes| bytes.and_then(|bytes| self.open_record(&bytes, wanted, now)));
         let is_older = |token: &Token| remembered.as_ref().is_some_and(|ours| ours.fetched_at > token.fetched_at);
+        let is_revoked = |token: &Token| remembered.as_ref().is_some_and(|ours| token.is_revoked_by(ours));
         let (token, is_unsaved) = match stored {
             Err(StoreFailed) => (remembered, is_unsaved),
             Ok(None) if is_unsaved => (remembered, true),
             Ok(Some(token)) if is_unsaved && is_older(&token) => (remembered, true),
+            // A write of the token has landed after its revocation.
+            Ok(Some(token)) if is_revoked(&token) => (remembered, true),
             Ok(token) => (token.map(Rc::new), false),
         };
         self.instance.remember(wanted, now, token.clone(), is_unsaved);
@@ -84,29 +87,60 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Writes a token's place in the index, and then the token, so that no token is in the store
-    /// that cannot be revoked. Only a holder of the lease may call it, because only holders write
+    /// that cannot be revoked. Only the holder of `lease` may call it, because only holders write
     /// the index; `index` is the store's present one.
-    pub(super) async fn save_with_index(&self, wanted: &Wanted, token: &Rc<Token>, index: Option<Vec<u8>>) {
+    pub(super) async fn save_with_index(
+        &self,
+        wanted: &Wanted,
+        token: &Rc<Token>,
+        index: Option<Vec<u8>>,
+        lease: Lease,
+    ) {
         let now = self.ports.now();
+        if !lease.permits_writes(now) {
+            return;
+        }
+        // The index finds tokens that can be revoked; this is a revocation.
+        if token.access_token.expose().is_empty() {
+            let _ = self.save(wanted, token).await;
+            return;
+        }
         let mut index = Index::decode(index.unwrap_or_default());
         let most = 60 * wanted.config.calls_per_minute;
         index.insert(token.access_token.expose(), wanted.key(), token.expires_at, now, most);
-        if self.set(&Index::key(&wanted.config.identity), index.as_bytes()).await.is_ok() {
+        let is_in_index = self.set(&Index::key(&wanted.config.identity), index.as_bytes()).await.is_ok();
+        // That write may have taken the rest of the lease.
+        if is_in_index && lease.permits_writes(self.ports.now()) {
             let _ = self.save(wanted, token).await;
         }
     }
 
-    /// Writes a token to the store, and remembers that the store has it.
+    /// Writes a token to the store, and remembers that the store has it. If this instance has
+    /// revoked the token meanwhile, the store lacks the revocation.
     pub(super) async fn save(&self, wanted: &Wanted, token: &Rc<Token>) -> Result<(), StoreFailed> {
-        let sealed = token.seal(wanted.key(), &wanted.credential.seal, self.nonce());
+        let revocation = || self.instance.last_token(wanted).filter(|known| token.is_revoked_by(known));
+        let written = revocation().unwrap_or_else(|| token.clone());
+        let sealed = written.seal(wanted.key(), &wanted.credential.seal, self.nonce());
         self.set(&wanted.key().of_token(), &sealed).await?;
-        self.instance.remember(wanted, self.ports.now(), Some(token.clone()), false);
+        let (known, is_unsaved) = match revocation() {
+            Some(revoked) => {
+                let is_unsaved = written.revoked_at != revoked.revoked_at;
+                (revoked, is_unsaved)
+            }
+            None => (written, false),
+        };
+        self.instance.remember(wanted, self.ports.now(), Some(known), is_unsaved);
         Ok(())
     }
 
-    /// Remembers that OfficeRnD refused these scopes.
-    pub(super) async fn keep_refusal(&self, wanted: &Wanted, refusal: Refusal) {
-        let _ = self.set(&wanted.key().of_refusal(), &refusal.encode()).await;
+    /// Remembers that OfficeRnD refused these scopes, in the store as well unless the lease is
+    /// about to end.
+    pub(super) async fn keep_refusal(&self, wanted: &Wanted, refusal: Refusal, lease: Option<Lease>) {
+        let now = self.ports.now();
+        self.instance.remember_refusal(wanted, refusal, now);
+        if lease.is_none_or(|lease| lease.permits_writes(now)) {
+            let _ = self.set(&wanted.key().of_refusal(), &refusal.encode()).await;
+        }
     }
 }
 
@@ -162,6 +196,48 @@ mod tests {
         check(Some((old.clone(), true)), Some(new.clone()), &[], Some("new"));
         // 31 s ahead of the clock.
         check(None, Some(token("future", 131)), &[], None);
+    }
+
+    #[test]
+    fn revocation_during_or_after_a_write_of_the_token_outlasts_it() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.seconds.set(100);
+        let (broker, live) = (ports.broker(), token("live", 20));
+        let revoked = Rc::new(Token::clone(&live).revoked(at(100)));
+        let (other, of_wanted, revocation) = (broker.clone(), wanted.clone(), revoked.clone());
+        ports.0.during_set.replace(Some(Box::new(move || {
+            other.instance.remember(&of_wanted, at(100), Some(revocation.clone()), true);
+        })));
+        let is_revoked = |token: Option<Rc<Token>>| token.unwrap().revoked_at == Some(at(100));
+        finish(broker.save(&wanted, &live)).unwrap();
+        assert!(is_revoked(broker.instance.unsaved_token(&wanted)), "the store has the live token");
+        assert!(is_revoked(finish(broker.load(&wanted)).token));
+        // Another write of the same token, which began before the revocation.
+        finish(broker.save(&wanted, &live)).unwrap();
+        assert!(is_revoked(finish(ports.broker().load(&wanted)).token), "the store has the revocation");
+        assert!(broker.instance.unsaved_token(&wanted).is_none());
+        // A write that was given up lands.
+        finish(ports.broker().save(&wanted, &live)).unwrap();
+        assert!(is_revoked(finish(broker.load(&wanted)).token));
+        // A token that another instance has fetched since then counts.
+        finish(ports.broker().save(&wanted, &token("new", 101))).unwrap();
+        assert_eq!(finish(broker.load(&wanted)).token.unwrap().access_token.expose(), "new");
+    }
+
+    #[test]
+    fn token_is_not_written_if_the_index_took_the_rest_of_the_lease() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let lease = Lease { holder: 1, until_ms: at(11) };
+        for (seconds, is_written) in [(8, true), (9, false)] {
+            ports.0.store.borrow_mut().clear();
+            ports.0.seconds.set(seconds);
+            ports.0.clock_ahead.set(0);
+            let during_index = ports.clone();
+            ports.0.during_set.replace(Some(Box::new(move || during_index.0.clock_ahead.set(1))));
+            finish(ports.broker().save_with_index(&wanted, &token("t", 0), None, lease));
+            let keys = [Index::key(&wanted.config.identity), wanted.key().of_token()];
+            assert_eq!(keys.map(|key| ports.0.store.borrow().contains_key(&key)), [true, is_written]);
+        }
     }
 
     #[test]

@@ -69,8 +69,12 @@ impl<P: Ports> Broker<P> {
         // Without a lease the store is down, and `finish` writes later.
         let mut index = Err(StoreFailed);
         if lease.is_some() {
+            let index_key = Index::key(&wanted.config.identity);
             // Read again, because a caller may have revoked the token during the call.
-            (_, index) = join(self.load(wanted), self.get(&Index::key(&wanted.config.identity))).await;
+            let (loaded, beside) = join(self.load(wanted), self.get(&index_key)).await;
+            // After a failure one operation tries the store for all, and this one may have been
+            // beside it.
+            index = if loaded.outcome.is_ok() && beside.is_err() { self.get(&index_key).await } else { beside };
         }
         if let Some(previous) = self.instance.last_token(wanted) {
             if previous.expires_at >= token.expires_at {
@@ -86,10 +90,8 @@ impl<P: Ports> Broker<P> {
         // Before the write to the store, so that a request that arrives during the write is
         // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
-        if let (Some(lease), Ok(index)) = (lease, index)
-            && lease.permits_writes(self.ports.now())
-        {
-            self.save_with_index(wanted, &token, index).await;
+        if let (Some(lease), Ok(index)) = (lease, index) {
+            self.save_with_index(wanted, &token, index, lease).await;
         }
         if is_usable {
             Ok(token)
@@ -134,5 +136,31 @@ impl<P: Ports> Broker<P> {
             "{place}OfficeRnD refuses {variable}client_secret and accepts {variable}client_secret_next: swap the two, and \
              remove the old one after an hour",
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store_failures::StoreFailures;
+    use super::super::testing::{TestPorts, at, finish, wanted};
+    use super::*;
+    use crate::secret::AccessToken;
+
+    #[test]
+    fn granted_token_is_written_although_a_read_failed_before() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.seconds.set(5);
+        let broker = ports.broker();
+        let failed = StoreFailures { began: Duration::ZERO, last: Duration::ZERO, tried: Duration::ZERO };
+        broker.instance.store.reads.set(Some(failed));
+        let grant = upstream::Grant {
+            access_token: AccessToken::new("t"),
+            scopes: wanted.scopes.clone(),
+            expires_in: Duration::from_secs(3600),
+        };
+        let lease = Lease { holder: 1, until_ms: at(16) };
+        finish(broker.keep_grant(&wanted, grant, at(5), at(5), Some(lease))).unwrap();
+        assert!(broker.instance.unsaved_token(&wanted).is_none());
+        assert!(ports.0.store.borrow().contains_key(&wanted.key().of_token()));
     }
 }

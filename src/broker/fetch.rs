@@ -181,20 +181,24 @@ impl<P: Ports> Broker<P> {
         };
         let (answer, call) = self.call(wanted, limit).await;
         let ended = self.ports.now();
-        let kept = match answer {
-            Ok(grant) => Ok(self.keep_grant(wanted, grant, started, ended, lease).await),
+        let token = match answer {
+            Ok(grant) => {
+                let kept = self.keep_grant(wanted, grant, started, ended, lease).await;
+                if !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
+                    self.advise_to_swap_secrets(&wanted.application.name);
+                }
+                self.settle(wanted, reservation, &Ok(kept), ended)
+            }
             Err(failure) => {
                 self.warn_of_failure(wanted, failure);
+                // Before the write, during which the host may drop the request.
+                let token = self.settle(wanted, reservation, &Err(failure), ended);
                 if let Some(refusal) = Refusal::after(failure, ended) {
-                    self.keep_refusal(wanted, refusal).await;
+                    self.keep_refusal(wanted, refusal, lease).await;
                 }
-                Err(failure)
+                token
             }
         };
-        let token = self.settle(wanted, reservation, &kept, ended);
-        if kept.is_ok() && !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
-            self.advise_to_swap_secrets(&wanted.application.name);
-        }
         Ok(FetchOutcome { token, upstream: Some(call) })
     }
 
@@ -214,5 +218,37 @@ impl<P: Ports> Broker<P> {
             return Err(LOST);
         }
         Some(lease.time_to_call(self.ports.now())).filter(|limit| *limit >= SHORTEST_CALL).ok_or(LOST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, at, finish, wanted};
+    use super::*;
+    use crate::gate::Ledger;
+    use crate::upstream::Failure;
+
+    #[test]
+    fn refusal_is_settled_before_it_is_written_and_remembered_if_the_store_fails() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.answer.set(Some((400, r#"{"error":"invalid_scope"}"#)));
+        let broker = ports.broker();
+        let call = || finish(broker.call_once(&wanted, Need::Now, None, Look::none())).unwrap().token;
+        let mut settled = Ledger::default();
+        let reservation = settled.reserve(at(0));
+        settled.settle_failure(reservation, at(0), Failure::ScopeNotGranted, &wanted.credential.fingerprint, 0);
+        let other = broker.clone();
+        ports.0.during_set.replace(Some(Box::new(move || assert_eq!(*other.instance.ledger.borrow(), settled))));
+        assert_eq!(call().unwrap_err().reason(), "scope_not_granted");
+        assert!(ports.0.during_set.borrow().is_none(), "the refusal was written");
+
+        ports.0.store.borrow_mut().clear();
+        let reason_at = |seconds: u64| {
+            ports.0.seconds.set(seconds);
+            let settled = finish(broker.second_look(&wanted, Need::Now, None)).settled;
+            settled.map(|outcome| outcome.unwrap_err().reason())
+        };
+        assert_eq!(reason_at(299), Some("scope_not_granted"));
+        assert_eq!(reason_at(300), None);
     }
 }

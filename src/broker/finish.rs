@@ -71,10 +71,8 @@ impl<P: Ports> Broker<P> {
             let _ = self.store_ledger(config).await;
         }
         // Another instance may have fetched a later token meanwhile.
-        if let (Some(token), Ok(index)) = (self.instance.unsaved_token(wanted), index)
-            && lease.permits_writes(self.ports.now())
-        {
-            self.save_with_index(wanted, &token, index).await;
+        if let (Some(token), Ok(index)) = (self.instance.unsaved_token(wanted), index) {
+            self.save_with_index(wanted, &token, index, lease).await;
         }
     }
 

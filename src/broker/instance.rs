@@ -9,7 +9,7 @@ use super::store_failures::StoreMemory;
 use super::wanted::Wanted;
 use crate::config::Audited;
 use crate::config::application::{Application, Credential};
-use crate::gate::Ledger;
+use crate::gate::{Ledger, Refusal};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 use crate::token::{Key, Token};
@@ -33,6 +33,9 @@ pub struct Instance {
     pub(super) store_checked: Cell<Option<(Timestamp, bool)>>,
     /// A list: at this length, searching it takes less time and less code than a map.
     pub(super) tokens: RefCell<Vec<Remembered>>,
+    /// Refusals of scope sets that this instance has met and that are not over: the store may not
+    /// have accepted them.
+    refusals: RefCell<Vec<(Key, Refusal)>>,
     pub(super) flights: RefCell<Vec<Rc<Flight>>>,
     /// Ledger as last read or written, merged with `unsaved_ledger`.
     pub(super) ledger: RefCell<Ledger>,
@@ -80,6 +83,7 @@ impl Instance {
             is_checking_store: Cell::default(),
             store_checked: Cell::default(),
             tokens: RefCell::default(),
+            refusals: RefCell::default(),
             flights: RefCell::default(),
             ledger: RefCell::default(),
             ledger_operations: Cell::default(),
@@ -127,6 +131,19 @@ impl Instance {
     /// The remembered token, if the store did not accept it.
     pub(super) fn unsaved_token(&self, wanted: &Wanted) -> Option<Rc<Token>> {
         self.remembered(wanted, |remembered| remembered.token.clone().filter(|_| remembered.is_unsaved))?
+    }
+
+    /// Remembers a refusal, and forgets those that are over. A refusal costs a call, so the call
+    /// quota limits their number.
+    pub(super) fn remember_refusal(&self, wanted: &Wanted, refusal: Refusal, now: Timestamp) {
+        let mut refusals = self.refusals.borrow_mut();
+        refusals.retain(|(key, known)| *key != wanted.key() && known.remaining(now).is_some());
+        refusals.push((wanted.key(), refusal));
+    }
+
+    /// The last refusal of these scopes, whether or not it is over.
+    pub(super) fn refusal(&self, key: Key) -> Option<Refusal> {
+        self.refusals.borrow().iter().find(|(other, _)| *other == key).map(|(_, refusal)| *refusal)
     }
 
     /// The scopes for which this instance got `token` with a credential.

@@ -70,7 +70,8 @@ impl<P: Ports> Broker<P> {
             Ok(refusal) => (refusal, outcomes[0].and(outcomes[1])),
             Err(failed) => (None, Err(failed)),
         };
-        let refused = refusal.and_then(|bytes| Refusal::decode(&bytes)?.error(now));
+        let stored = refusal.and_then(|bytes| Refusal::decode(&bytes)?.error(now));
+        let refused = stored.or_else(|| self.instance.refusal(wanted.key())?.error(now));
         let settled = refused.or_else(|| self.admit(wanted, need, now).err()).map(Err);
         Look { settled, outcome }
     }

@@ -39,8 +39,8 @@ impl<P: Ports> Broker<P> {
     ///
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, no call could bring
-    /// another token now, or the store does not accept the revocation. Then nothing is erased
-    /// (RFC 7009 section 2.2.1).
+    /// another token now, or the store does not accept the revocation. Then the token still counts
+    /// as valid, and the caller can revoke it again (RFC 7009 section 2.2.1).
     pub async fn revoke(
         &self,
         config: &Rc<Config>,
@@ -135,25 +135,27 @@ impl<P: Ports> Broker<P> {
             return Ok(Err(Error::unavailable(Cause::RevocationPostponed, retry_after)));
         }
         // OfficeRnD may have refused the scopes since it granted this token.
-        if !is_unsaved
-            && let Some(bytes) = self.get(&next.key().of_refusal()).await?
-            && let Some(remaining) = Refusal::decode(&bytes).and_then(|refusal| refusal.remaining(now))
-        {
+        let stored = if is_unsaved { None } else { self.get(&next.key().of_refusal()).await? };
+        let refusals = [stored.and_then(|bytes| Refusal::decode(&bytes)), self.instance.refusal(next.key())];
+        if let Some(remaining) = refusals.into_iter().flatten().find_map(|refusal| refusal.remaining(now)) {
             return Ok(Err(Error::unavailable(Cause::RevocationPostponed, remaining)));
         }
         let token = record.access_token.clone();
         let revoked = Rc::new(record.revoked(now));
         if is_unsaved {
-            self.instance.remember(&wanted, now, Some(revoked), false);
+            // A write of the token may be in progress, or may have landed without an answer.
+            self.instance.remember(&wanted, now, Some(revoked.clone()), true);
+            let _ = self.save(&wanted, &revoked).await;
             return Ok(Ok(()));
         }
-        self.save(&wanted, &revoked).await?;
-        // During a rotation, both credentials may have brought the same token.
+        // During a rotation, both credentials may have brought the same token. The one that was found
+        // is erased last, so that the caller can try again if the store fails.
         if let Some(other) = wanted.with_other_credential()
             && self.load(&other).await.token.is_some_and(|known| known.access_token.expose() == token.expose())
         {
             self.save(&other, &revoked).await?;
         }
+        self.save(&wanted, &revoked).await?;
         Ok(Ok(()))
     }
 }
