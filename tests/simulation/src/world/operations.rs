@@ -6,11 +6,12 @@ use std::time::Duration;
 use officernd_token_broker::token::Token;
 use tokio::time::Instant;
 
+use super::seen::Outcome;
 use super::store::Kind;
 use crate::ports::Simulated;
 
 /// A store operation that takes longer has failed.
-const STORE_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const STORE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long an instance lets operations fail without trying the store after a failure.
 const FAILURE_MEMORY: Duration = Duration::from_secs(2);
@@ -184,7 +185,12 @@ impl Operation {
         if !is_success && !was_slow && !self.is_retry {
             journey.first_try.replace(Some(FirstTry { key: self.key.clone(), began: self.began, ended }));
         } else {
-            running.seen.note_outcome(self.kind, self.began, ended, is_success && !was_slow);
+            let outcome = match (is_success, was_slow) {
+                (true, false) => Outcome::InTime,
+                (true, true) => Outcome::Late,
+                (false, _) => Outcome::Failed,
+            };
+            running.seen.note_outcome(self.kind, self.began, ended, outcome);
         }
     }
 }

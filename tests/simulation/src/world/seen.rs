@@ -37,7 +37,8 @@ pub(crate) struct Seen {
     /// Reads of variables in progress that cannot succeed, and when one last ended.
     pub(super) hopeless: Cell<usize>,
     pub(super) unreadable_at: Cell<Option<Instant>>,
-    /// When it has read the policy.
+    /// When it has read the policy: in the present read of all variables, and in earlier ones.
+    policy_begun_at: Cell<Option<Instant>>,
     policy_read_at: RefCell<Vec<Instant>>,
     reads: Cell<Option<Failing>>,
     writes: Cell<Option<Failing>>,
@@ -51,6 +52,15 @@ pub(super) struct Held {
     pub(super) until: Instant,
     /// Whether the instance believes that the store has it.
     is_saved: bool,
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    InTime,
+    /// A success after more than a second, which blocked the instance.
+    Late,
+    Failed,
 }
 
 /// Failures of one kind of operations that no success has followed.
@@ -68,8 +78,9 @@ impl Seen {
         [self.reads.get(), writes].into_iter().flatten().map(|failing| failing.last).max()
     }
 
-    /// Notes the end of an operation.
-    pub(super) fn note_outcome(&self, kind: Kind, began: Instant, ended: Instant, is_success: bool) {
+    /// Notes the end of an operation. A late answer counts as a failure that begins with it.
+    pub(super) fn note_outcome(&self, kind: Kind, began: Instant, ended: Instant, outcome: Outcome) {
+        let began = if outcome == Outcome::Late { ended } else { began };
         let failing = match kind {
             Kind::Read => &self.reads,
             Kind::Write => &self.writes,
@@ -78,7 +89,7 @@ impl Seen {
             Some(failing) if began.saturating_duration_since(failing.last) < LONGEST_GAP => failing.since.min(began),
             _ => began,
         };
-        failing.set((!is_success).then_some(Failing { since, last: ended }));
+        failing.set((outcome != Outcome::InTime).then_some(Failing { since, last: ended }));
     }
 
     /// Whether reads or writes have done nothing but fail for so long that a call may be made
@@ -93,8 +104,15 @@ impl Seen {
         self.reads.get().is_some() && self.reads_in_progress.get() > 0
     }
 
+    /// Notes that it reads the policy, and whether it may come to use it.
+    pub(super) fn begin_policy(&self, is_usable: bool) {
+        self.policy_begun_at.set(is_usable.then(Instant::now));
+    }
+
+    /// Notes that it has read all variables. A policy whose configuration comes too late, because a
+    /// store operation has blocked the instance meanwhile, is not used.
     pub(super) fn note_policy(&self) {
-        self.policy_read_at.borrow_mut().push(Instant::now());
+        self.policy_read_at.borrow_mut().extend(self.policy_begun_at.take());
     }
 
     /// When the instance last read the policy so long before a request that it was in use for the

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::World;
 use super::hosts::Running;
+use super::operations::STORE_LIMIT;
 use crate::ports::Simulated;
 
 /// How long SQLite waits for a lock. Under Spin it blocks the whole instance meanwhile.
@@ -21,8 +22,9 @@ const DEAD_LEASE: Duration = Duration::from_secs(9);
 /// The troubles of the store at a moment. Several may come together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Troubles {
-    /// Percentage of the operations that fail at once.
+    /// Percentage of the operations that fail at once, and after some time.
     fails: u8,
+    fails_late: u8,
     /// Number of operations that succeed in a second. All others fail at once.
     throttle: Option<usize>,
     /// Longest time of an operation to the store, and of its answer back.
@@ -125,7 +127,7 @@ impl World {
     pub(super) fn trouble_the_store(&self, end: Instant) {
         let mut troubles = Troubles { only_host: self.chance(25).then(|| self.pick_host()), ..Troubles::default() };
         for _ in 0..=self.below(3) {
-            match self.below(12) {
+            match self.below(13) {
                 0 => troubles.fails = 100,
                 1 => troubles.fails = 50,
                 2 => troubles.throttle = Some(1 + self.below(60)),
@@ -138,6 +140,7 @@ impl World {
                 7 => troubles.refuses_reads = true,
                 8 => troubles.refuses_writes = true,
                 9 | 10 => troubles.locks = 4,
+                11 => troubles.fails_late = 50,
                 _ => troubles.is_locked = true,
             }
         }
@@ -255,11 +258,23 @@ impl Simulated {
         sleep_until(arrival).await;
         let value = self.world.store.values.borrow().get(key).map(|(value, _)| value.clone());
         sleep_until(arrival + back).await;
+        self.fail_late().await?;
         Ok(value)
+    }
+
+    /// Lets an operation fail after some time.
+    async fn fail_late(&self) -> Result<(), &'static str> {
+        let troubles = self.world.store.troubles.get().on(self.running.host);
+        if !self.world.chance(troubles.fails_late) {
+            return Ok(());
+        }
+        sleep_until(self.running.now() + self.world.between(Duration::ZERO, STORE_LIMIT)).await;
+        Err("the simulated store fails late")
     }
 
     pub(crate) async fn write(&self, key: &str, value: &[u8]) -> Result<(), &'static str> {
         let (there, back) = self.world.reach_store(Kind::Write, self)?;
+        self.fail_late().await?;
         let troubles = self.world.store.troubles.get().on(self.running.host);
         let (is_lost, is_denied) = (self.world.chance(troubles.loses), self.world.chance(troubles.denies));
         let arrival = self.running.now() + there;
@@ -275,6 +290,7 @@ impl Simulated {
             if key == world.ledger_key {
                 world.note_record(&this, is_lost);
             }
+            world.trace(|| format!("instance {}: {key} lands with {} bytes", this.running.number, value.len()));
             if !is_lost {
                 let is_lease = key == world.lease_key;
                 world.store.insert(key, value, is_lease);

@@ -15,6 +15,9 @@ use crate::scenario::Scenario;
 /// How long a configuration is remembered, and longest time to read it again.
 const MEMORY: Duration = Duration::from_secs(10 + 2);
 
+/// The broker reads these after all others. Once both are there, so is the configuration.
+const READ_LAST: [&str; 2] = ["officernd_client_id", "officernd_client_secret"];
+
 /// What the provider does at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Provider {
@@ -190,7 +193,9 @@ impl World {
         // Otherwise the last good configuration stays in use, or may do so.
         let is_usable =
             matches!(provider, Provider::Well | Provider::Slow) && self.variables.policy.get() != Policy::Nonsense;
-        if name == "callers" && is_usable {
+        if name == "callers" {
+            running.seen.begin_policy(is_usable);
+        } else if READ_LAST.contains(&name) && reading.is_only_one() {
             running.seen.note_policy();
         }
         Ok(self.variables.value(name))
@@ -204,6 +209,11 @@ impl<'a> Reading<'a> {
     fn begin(running: &'a Running, name: &'a str) -> Self {
         *running.seen.variables_read.borrow_mut().entry(name.to_owned()).or_default() += 1;
         Self(running, name)
+    }
+
+    /// Whether the instance reads no other variable.
+    fn is_only_one(&self) -> bool {
+        self.0.seen.variables_read.borrow().values().sum::<usize>() == 1
     }
 
     fn count(&self) -> usize {
