@@ -1,5 +1,6 @@
 //! The audit line: one JSON object per request, written to the log.
 
+use std::hint::black_box;
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -21,8 +22,11 @@ pub struct Audit {
     pub request_id: String,
     /// Path of the request, or `unknown` for a path that the broker does not serve.
     pub route: &'static str,
-    /// Caller that authenticated, or whose expired secret was presented.
+    /// Caller that authenticated, or whose name was presented with a secret that does not
+    /// authenticate.
     pub caller: Option<Rc<Caller>>,
+    /// Characters that the names lack to the longest that a refusal's line can have.
+    pub padding: usize,
     /// Scopes that were authorized.
     pub scopes: Option<Scopes>,
     /// HTTP status of the answer.
@@ -64,6 +68,20 @@ struct Line<'a> {
 /// Length of a memory hit's line without its names and scopes, in bytes.
 const LINE_OVERHEAD: usize = 224;
 
+/// Characters of [`Audit::padding`]. Two names have 128 each.
+const PADDING: &str = match str::from_utf8(&[b'x'; 256]) {
+    Ok(padding) => padding,
+    Err(_) => panic!("a letter is UTF-8"),
+};
+
+/// The part of a line that [`Audit::padding`] replaces.
+#[derive(Serialize)]
+struct Padding<'a> {
+    caller: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<&'a str>,
+}
+
 impl Audit {
     /// Starts the record of a request about which nothing is known yet.
     pub fn begin(time: Timestamp, request_id: String, route: &'static str) -> Self {
@@ -72,6 +90,7 @@ impl Audit {
             request_id,
             route,
             caller: None,
+            padding: 0,
             scopes: None,
             status: 0,
             reason: None,
@@ -84,6 +103,15 @@ impl Audit {
     /// Whether the cache served the request and nothing unusual happened.
     pub fn is_routine(&self) -> bool {
         self.source == Some(Source::Hit) && self.upstream.is_none() && self.reason.is_none()
+    }
+
+    /// Makes a refusal's line take as long as that of the caller with the longest names. The work
+    /// for a line grows with its names, so the time of a refusal would otherwise tell whether the
+    /// log names a caller, and so which callers exist.
+    fn work_as_for_longest_names(&self) {
+        let padding = &PADDING[..self.padding.min(PADDING.len())];
+        let application = self.caller.is_none().then_some("");
+        black_box(to_json(&Padding { caller: padding, application }, LINE_OVERHEAD + padding.len()));
     }
 
     /// The line as JSON, with its line break.
@@ -107,6 +135,9 @@ impl Audit {
             upstream_ms: self.upstream.map(|call| call.ms),
             token: self.token.as_ref().map(|token| token.access_token.name()),
         };
+        if line.status == 401 {
+            self.work_as_for_longest_names();
+        }
         let names = [Some(line.caller), line.application, line.scopes].into_iter().flatten();
         let mut json = to_json(&line, LINE_OVERHEAD + names.map(str::len).sum::<usize>());
         json.push(b'\n');

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
-use crate::config::caller::{Caller, Unauthenticated};
+use crate::config::caller::Caller;
 use crate::config::{Audited, Config, Origin};
 use crate::error::{Cause, Error};
 use crate::scope::{ScopeRefusal, Scopes};
@@ -173,15 +173,18 @@ fn authenticate<'a>(
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
     let Credentials { id, secret } = credentials;
-    let caller = config.callers.authenticate(id, secret, audit.time);
-    audit.caller = match &caller {
-        Ok(caller) => Some(caller.clone()),
-        // The policy has this name, and the operator must learn which job fails.
-        Err(Unauthenticated::ExpiredSecret | Unauthenticated::DisabledCaller) => config.callers.find(id).cloned(),
-        Err(_) => None,
-    };
-    let caller = caller.map_err(Error::InvalidClient)?;
-    Ok((client_request, caller))
+    match config.callers.authenticate(id, secret, audit.time) {
+        Ok(caller) => {
+            audit.caller = Some(caller.clone());
+            Ok((client_request, caller))
+        }
+        Err(refused) => {
+            // If the policy has this name, the operator must learn which job fails.
+            audit.caller = refused.named;
+            audit.padding = refused.padding;
+            Err(Error::InvalidClient(refused.because))
+        }
+    }
 }
 
 /// The revocation endpoint (RFC 7009).

@@ -5,7 +5,6 @@ mod parse;
 mod properties;
 
 use std::borrow::Cow;
-use std::iter;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -59,6 +58,8 @@ pub struct Callers {
     /// Sorted by the hash of the name, then by the name.
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
+    /// Most characters that a caller's name and its application's have together.
+    longest_names: usize,
 }
 
 /// Why a caller is not authenticated. Only the log tells the reasons apart.
@@ -76,6 +77,19 @@ pub enum Unauthenticated {
     ExpiredSecret,
     /// The caller's entry in the policy has a mistake.
     DisabledCaller,
+}
+
+/// A failed authentication.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why it failed.
+    pub because: Unauthenticated,
+    /// Caller of the presented name, if the policy has one. It is only for the log: the request
+    /// has not shown that it comes from this caller.
+    pub named: Option<Rc<Caller>>,
+    /// Characters that the log line's names lack to the longest line of the policy. Work on as many
+    /// keeps the duration of a refusal from telling whether the line names a caller.
+    pub padding: usize,
 }
 
 /// Padding for callers with fewer secrets, so that every lookup compares equally many digests.
@@ -102,22 +116,19 @@ impl Callers {
     /// # Errors
     /// When the name is unknown, the caller's entry has a mistake, or the secret is wrong or has
     /// expired. Only the log may tell which.
-    pub fn authenticate(
-        &self,
-        name: &str,
-        secret: &PresentedSecret,
-        now: Timestamp,
-    ) -> Result<Rc<Caller>, Unauthenticated> {
+    pub fn authenticate(&self, name: &str, secret: &PresentedSecret, now: Timestamp) -> Result<Rc<Caller>, Refused> {
         let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
         let caller = self.find(name);
         let secrets = caller.map_or(&[][..], |caller| &caller.secrets);
-        match (caller, self.matches_one_of(&presented, secrets, now)) {
-            (None, _) => Err(Unauthenticated::UnknownCaller),
-            (Some(caller), _) if caller.is_disabled => Err(Unauthenticated::DisabledCaller),
-            (Some(caller), (_, true)) => Ok(caller.clone()),
-            (Some(_), (true, false)) => Err(Unauthenticated::ExpiredSecret),
-            (Some(_), (false, false)) => Err(Unauthenticated::WrongSecret),
-        }
+        let because = match (caller, self.matches_one_of(&presented, secrets, now)) {
+            (None, _) => Unauthenticated::UnknownCaller,
+            (Some(caller), _) if caller.is_disabled => Unauthenticated::DisabledCaller,
+            (Some(caller), (_, true)) => return Ok(caller.clone()),
+            (Some(_), (true, false)) => Unauthenticated::ExpiredSecret,
+            (Some(_), (false, false)) => Unauthenticated::WrongSecret,
+        };
+        let logged = caller.map_or(UNKNOWN.len(), |caller| caller.names_length());
+        Err(Refused { because, named: caller.cloned(), padding: self.longest_names.saturating_sub(logged) })
     }
 
     /// Number of callers, those with a mistake included.
@@ -126,7 +137,7 @@ impl Callers {
     }
 
     /// Finds a caller by name, without authentication.
-    pub fn find(&self, name: &str) -> Option<&Rc<Caller>> {
+    fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let hash = in_memory_hash(name);
         let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
         let nearest = self.known.get(place..)?;
@@ -140,6 +151,7 @@ impl Callers {
     fn disable(&mut self, place: usize) {
         let (_, caller) = &mut self.known[place];
         *caller = Rc::new(Caller::disabled(&caller.name));
+        self.longest_names = self.longest_names.max(caller.names_length());
     }
 
     /// Whether the digest matches one of the secrets, and whether a match has not expired.
@@ -157,12 +169,13 @@ impl Callers {
     }
 }
 
-/// Compares two names in time proportional to the presented one.
+/// Compares two names in time proportional to the presented one. A shorter known name is repeated,
+/// so that each byte costs the same.
 fn is_same(known: &str, presented: &str) -> bool {
-    let known_bytes = known.bytes().chain(iter::repeat(0));
-    let difference =
-        presented.bytes().zip(known_bytes).fold(0, |difference, (left, right)| difference | (left ^ right));
-    difference == 0 && known.len() == presented.len()
+    let known = known.as_bytes();
+    let difference = |place: usize, byte: u8| byte ^ known.get(place % known.len().max(1)).copied().unwrap_or_default();
+    let bytes = presented.bytes().enumerate();
+    bytes.fold(0, |all, (place, byte)| all | difference(place, byte)) == 0 && known.len() == presented.len()
 }
 
 impl Caller {
@@ -176,6 +189,10 @@ impl Caller {
             secrets: Box::default(),
             is_disabled: true,
         }
+    }
+
+    fn names_length(&self) -> usize {
+        self.name.len() + self.application.len()
     }
 
     /// The scopes that a request gets: those that it asks for, or all of the caller's if it
@@ -225,10 +242,13 @@ mod tests {
         let check = |name: &str, secret: &str, expected: Result<&str, Unauthenticated>| {
             let found = callers.authenticate(name, &PresentedSecret::new(secret), Timestamp::from_unix_ms(0));
             assert_eq!(
-                found.as_ref().map(|caller| caller.name.as_str()).map_err(|because| *because),
+                found.as_ref().map(|caller| caller.name.as_str()).map_err(|refused| refused.because),
                 expected,
                 "{name} {secret}"
             );
+            let named = found.err().and_then(|refused| refused.named).map(|caller| caller.name.clone());
+            let expected = matches!(expected, Err(Unauthenticated::WrongSecret)).then(|| name.to_owned());
+            assert_eq!(named, expected, "{name} {secret}");
         };
         check("a", "old", Ok("a"));
         check("a", "new", Ok("a"));
@@ -274,7 +294,7 @@ mod tests {
         let check = |secret: &str, now: &str, expected: Result<(), Unauthenticated>| {
             let now = Timestamp::parse_rfc3339(now).unwrap();
             let found = callers.authenticate("a", &PresentedSecret::new(secret), now).map(drop);
-            assert_eq!(found, expected, "{secret} at {now:?}");
+            assert_eq!(found.map_err(|refused| refused.because), expected, "{secret} at {now:?}");
         };
         check("always", "2999-01-01", Ok(()));
         check("day", "2027-01-30T23:59:59.999Z", Ok(()));

@@ -7,7 +7,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 /// Longest name of a caller or an application, in bytes.
-const NAME_LIMIT: usize = 128;
+pub(super) const NAME_LIMIT: usize = 128;
 
 /// Parses a whole number in decimal digits between two bounds.
 pub(super) fn parse_within(text: &str, low: u16, high: u16) -> Option<u16> {

@@ -9,7 +9,7 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, MEMBERS, Server, Setup, Watched, digest_of, form, random, read, root, secret,
+    Answer, Broker, Caller, MEMBERS, RESOURCES, Server, Setup, Watched, digest_of, form, random, read, root, secret,
     token_request, toolchain_note,
 };
 
@@ -376,28 +376,44 @@ async fn component_size_and_memory_match_performance_md() {
 async fn unknown_caller_costs_as_much_as_a_wrong_secret() {
     let broker = metered().start().await;
     let nightly = &broker.setup.nightly;
-    // One caller has three secrets, one of them expired. The other caller has one secret.
+    // One caller has three secrets, one of them expired. The others have one secret.
     let mut policy = broker.setup.policy();
     let digests = &mut policy[&nightly.name]["secret_sha256"];
     *digests = json!([digests[0], { "sha256": digest_of("expired"), "expires": "2020-01-01" }, digest_of("another")]);
     broker.variables.set("callers", policy.to_string());
     let as_caller = |name: &str, secret: &str| Caller { name: name.into(), secret: secret.into(), scopes: Vec::new() };
+    let cost_of = async |name: &str, secret: &str| {
+        let caller = as_caller(name, secret);
+        measure(&broker.server, 401, async || broker.token(&caller, Some(MEMBERS)).await.status).await.instructions
+    };
     // Names of one length, because reading a request costs by the byte.
-    let unknown = "x".repeat(nightly.name.len());
-    let mut costs = Vec::new();
-    for (what, caller) in [
-        ("a caller's name, a wrong secret", as_caller(&nightly.name, "nothing")),
-        ("a caller's name, a right secret that has expired", as_caller(&nightly.name, "expired")),
-        ("an unknown name", as_caller(&unknown, "nothing")),
-    ] {
-        let cost = measure(&broker.server, 401, async || broker.token(&caller, Some(MEMBERS)).await.status).await;
-        costs.push((what, cost.instructions));
-    }
+    let unknown = |name: &str| "x".repeat(name.len());
+    let costs = [
+        ("a caller's name, a wrong secret", cost_of(&nightly.name, "nothing").await),
+        ("a caller's name, a right secret that has expired", cost_of(&nightly.name, "expired").await),
+        ("an unknown name", cost_of(&unknown(&nightly.name), "nothing").await),
+    ];
+    let check = |what: &str, one: u64, other: u64| {
+        let ratio = one as f64 / other as f64;
+        println!("{what}: {one} and {other}");
+        assert!((0.995..1.005).contains(&ratio), "instructions tell which callers exist: {what}: {one} and {other}");
+    };
+    check("unknown and wrong secret", costs[2].1, costs[0].1);
+    check("expired and wrong secret", costs[1].1, costs[0].1);
     let rows: Vec<_> = costs.iter().map(|(what, cost)| format!("| {what} | {cost} |")).collect();
     compare("docs/performance.md", "| presented | instructions |", &rows, 1);
-    let ratio = |left: usize, right: usize| costs[left].1 as f64 / costs[right].1 as f64;
-    assert!((0.995..1.005).contains(&ratio(2, 0)), "instructions tell which callers exist: {costs:?}");
-    // A matching secret costs no more comparing. Its log line is longer, because it names the
-    // caller.
-    assert!((0..5000).contains(&(costs[1].1 as i64 - costs[0].1 as i64)), "{costs:?}");
+
+    // The log names a caller and its application, so neither length may show.
+    let (long_name, long_application) = ("l".repeat(128), "a".repeat(128));
+    let entry = |application: &str| json!({ "secret_sha256": [digest_of("x")], "scopes": [MEMBERS], "application": application });
+    policy["s"] = entry("b");
+    policy[&long_name] = entry(&long_application);
+    let application = json!({ "client_id": "id", "client_secret": secret("of-an-application") });
+    broker.variables.set("applications", json!({ "b": application, &long_application: application }).to_string());
+    broker.variables.set("callers", policy.to_string());
+    broker.server.end_instances();
+    assert_eq!(broker.token(&as_caller("s", "x"), Some(RESOURCES)).await.status, 400, "the new policy is in use");
+    for (what, name) in [("a short name", "s"), ("a long name", &long_name)] {
+        check(what, cost_of(&unknown(name), "nothing").await, cost_of(name, "nothing").await);
+    }
 }

@@ -181,7 +181,7 @@ async fn each_request_leaves_one_json_line_with_caller_and_scopes() {
         line(&nightly.name, 200, MEMBERS, ""),
         line(&nightly.name, 200, MEMBERS, ""),
         line(&door.name, 400, "", "scope_outside_policy"),
-        line("unknown", 401, "", "wrong_secret"),
+        line(&nightly.name, 401, "", "wrong_secret"),
         line("unknown", 401, "", "unknown_caller"),
         line(&nightly.name, 400, "", "scope_malformed"),
         line("unknown", 404, "", ""),

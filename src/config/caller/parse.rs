@@ -23,7 +23,7 @@ impl Callers {
     /// which `is_application` returns true.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut known = Vec::new();
-        let mut most_secrets = 0;
+        let (mut most_secrets, mut longest_names) = (0, 0);
         let mut is_empty = true;
         let read = for_each_entry(
             text,
@@ -42,6 +42,7 @@ impl Callers {
                     .filter(|_| mistakes.len() == mistakes_before)
                     .unwrap_or_else(|| Caller::disabled(&name));
                 most_secrets = most_secrets.max(caller.secrets.len());
+                longest_names = longest_names.max(caller.names_length());
                 known.push((in_memory_hash(&*name), Rc::new(caller)));
             },
         );
@@ -54,7 +55,7 @@ impl Callers {
         known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
             (left_hash, &left.name).cmp(&(right_hash, &right.name))
         });
-        let mut callers = Self { known, most_secrets };
+        let mut callers = Self { known, most_secrets, longest_names };
         for place in 1..callers.known.len() {
             let [(left_hash, left), (right_hash, right)] = &callers.known[place - 1..=place] else { continue };
             if left_hash == right_hash && left.name == right.name {
