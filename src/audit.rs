@@ -1,11 +1,11 @@
-//! The audit line: one JSON object per request, written to the log.
+//! The audit line of a request: a JSON object, written to the log.
 
 use std::hint::black_box;
 use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::broker::{Source, UpstreamCall};
+use crate::broker::{RequestId, Source};
 use crate::config::caller::{Caller, UNKNOWN};
 use crate::json::to_json;
 use crate::scope::Scopes;
@@ -19,7 +19,7 @@ pub struct Audit {
     /// Time at which the request's headers arrived.
     pub time: Timestamp,
     /// Name of the request, as in the answer's `X-Request-Id`.
-    pub request_id: String,
+    pub request_id: RequestId,
     /// Path of the request, or `unknown` for a path that the broker does not serve.
     pub route: &'static str,
     /// Caller that authenticated, or whose name was presented with a secret that does not
@@ -35,8 +35,9 @@ pub struct Audit {
     pub reason: Option<&'static str>,
     /// Where the token came from.
     pub source: Option<Source>,
-    /// Call to OfficeRnD that this request led.
-    pub upstream: Option<UpstreamCall>,
+    /// Whether this request led a call to OfficeRnD, and waited for it. The call has a line of its
+    /// own.
+    pub is_called: bool,
     /// Token of the answer; the line contains only its name, never its text.
     pub token: Option<Rc<Token>>,
 }
@@ -57,10 +58,6 @@ struct Line<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
 }
@@ -84,7 +81,7 @@ struct Padding<'a> {
 
 impl Audit {
     /// Starts the record of a request about which nothing is known yet.
-    pub fn begin(time: Timestamp, request_id: String, route: &'static str) -> Self {
+    pub fn begin(time: Timestamp, request_id: RequestId, route: &'static str) -> Self {
         Self {
             time,
             request_id,
@@ -95,14 +92,14 @@ impl Audit {
             status: 0,
             reason: None,
             source: None,
-            upstream: None,
+            is_called: false,
             token: None,
         }
     }
 
     /// Whether the cache served the request and nothing unusual happened.
     pub fn is_routine(&self) -> bool {
-        self.source == Some(Source::Hit) && self.upstream.is_none() && self.reason.is_none()
+        self.source == Some(Source::Hit) && !self.is_called && self.reason.is_none()
     }
 
     /// Makes a refusal's line take as long as that of the caller with the longest names. The work
@@ -118,7 +115,7 @@ impl Audit {
     pub fn line(&self) -> Vec<u8> {
         let line = Line {
             time_ms: self.time,
-            request_id: &self.request_id,
+            request_id: self.request_id.as_str(),
             route: self.route,
             caller: self.caller.as_ref().map_or(UNKNOWN, |caller| &caller.name),
             application: self.caller.as_ref().map(|caller| &*caller.application),
@@ -131,8 +128,6 @@ impl Audit {
             status: self.status,
             reason: self.reason,
             cache: self.source.map(Source::as_str),
-            upstream_status: self.upstream.and_then(|call| call.status),
-            upstream_ms: self.upstream.map(|call| call.ms),
             token: self.token.as_ref().map(|token| token.access_token.name()),
         };
         if line.status == 401 {

@@ -2,8 +2,8 @@
 //! from OfficeRnD.
 //!
 //! `issue`, `revoke` and `readiness` answer requests. `lead` makes requests share a fetch, `look`
-//! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, and `finish`
-//! writes what is left after the answer. `cache`, `ledger` and `lease` keep tokens, the ledger and
+//! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, `call_line` logs it,
+//! and `finish` writes what is left after the answer. `cache`, `ledger` and `lease` keep tokens, the ledger and
 //! the lease in the store; `store` puts a deadline on each operation, and `store_failures`
 //! remembers which failed. `variables` reads the configuration, and `config_memory` keeps it.
 //! `wanted` says what a fetch is for, `flight` how it ended. `instance` is what an instance
@@ -11,6 +11,7 @@
 
 mod cache;
 mod call;
+mod call_line;
 mod config_memory;
 mod fetch;
 mod finish;
@@ -32,7 +33,7 @@ mod variables;
 mod wanted;
 
 pub use fetch::WAIT_LIMIT;
-pub use flight::UpstreamCall;
 pub use instance::{Broker, Instance};
 pub use issue::{Source, TokenFuture, TokenOutcome};
 pub use ports::{Followup, Ports, SendError};
+pub use wanted::RequestId;

@@ -81,7 +81,7 @@ pub fn handle<P: Ports>(
         if *request.method() == Method::HEAD {
             response.body_mut().clear();
         }
-        let request_id = HeaderValue::from_str(&audit.request_id).expect("hexadecimal digits");
+        let request_id = HeaderValue::from_str(audit.request_id.as_str()).expect("hexadecimal digits");
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         audit.status = response.status().as_u16();
         if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
@@ -120,7 +120,7 @@ fn authorize_and_issue<P: Ports>(
     let outcome = config.and_then(|config| {
         let (caller, scopes) = authorize(&config, request, audit)?;
         let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
-        Ok(broker.issue(&config, caller, application, scopes, audit.time))
+        Ok(broker.issue(&config, caller, application, scopes, audit.request_id, audit.time))
     });
     outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
 }
@@ -146,7 +146,7 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
 /// The token endpoint's answer, and the follow-up.
 fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, Option<Followup>) {
     audit.source = outcome.token.is_ok().then_some(outcome.source);
-    audit.upstream = outcome.upstream;
+    audit.is_called = outcome.is_called;
     let response = match outcome.token {
         // The store may have taken the last seconds in which the token was usable.
         Ok(token) if token.remaining(outcome.at) < LEAST_REMAINING => {
@@ -203,7 +203,7 @@ async fn authenticate_and_revoke<P: Ports>(
     let config = broker.config(audit.time).await?;
     let (client_request, caller) = authenticate(&config, request, audit)?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
-    broker.revoke(&config, &caller, token.expose(), audit.time).await
+    broker.revoke(&config, &caller, token.expose(), audit.request_id, audit.time).await
 }
 
 /// The metadata endpoint (RFC 8414): what the broker offers and where. It reveals nothing about

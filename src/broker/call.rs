@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use super::flight::UpstreamCall;
+use super::call_line::CallLine;
 use super::instance::Broker;
 use super::ports::{Ports, SendError};
 use super::store::StoreFailed;
@@ -18,15 +18,11 @@ use crate::token::{Index, LEAST_REMAINING, Token};
 use crate::upstream::{self, ANSWER_LIMIT, Failure};
 
 impl<P: Ports> Broker<P> {
-    /// Sends the token request, and reads the answer. Takes at most `limit`.
-    pub(super) async fn call(
-        &self,
-        wanted: &Wanted,
-        limit: Duration,
-    ) -> (Result<upstream::Grant, Failure>, UpstreamCall) {
+    /// Sends the token request, reads the answer, and logs the call. Takes at most `limit`.
+    pub(super) async fn call(&self, wanted: &Wanted, limit: Duration) -> Result<upstream::Grant, Failure> {
         let Wanted { config, application, credential, scopes, .. } = wanted;
         let request = upstream::token_request(&config.identity, application, credential, scopes);
-        let started = self.ports.now();
+        let line = CallLine::begin(&self.ports, wanted);
         let answer = self.within(limit, self.ports.send(request, ANSWER_LIMIT)).await;
         let now = self.ports.now();
         let status = match &answer {
@@ -41,8 +37,8 @@ impl<P: Ports> Broker<P> {
             Some(Err(SendError::Unreachable)) => Err(Failure::Unavailable(Cause::Unreachable, None)),
             None => Err(Failure::Unavailable(Cause::TimedOut, None)),
         };
-        let ms = now.since(started).as_millis().try_into().unwrap_or(u64::MAX);
-        (grant, UpstreamCall { status, ms })
+        line.end(now, status, grant.as_ref().err().map(|failure| failure.reason()));
+        grant
     }
 
     /// Caches the token that OfficeRnD granted between `started` and `now`.

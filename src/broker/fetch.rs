@@ -127,7 +127,7 @@ impl<P: Ports> Broker<P> {
         let mut outcome = self.call_once(wanted, need, lease, look).await;
         if let Ok(first) = &outcome
             && matches!(first.token, Err(Error::Unavailable { cause: Cause::CredentialRefused, .. }))
-            && first.upstream.is_some()
+            && first.is_called
             && let Some(other) = wanted.with_other_credential()
             && Rc::ptr_eq(
                 self.instance.ledger.borrow().credential_in_use(&other.application, self.ports.now()),
@@ -136,7 +136,7 @@ impl<P: Ports> Broker<P> {
         {
             let look = self.second_look(&other, need, None).await;
             if let Ok(second) = self.call_once(&other, need, lease, look).await {
-                outcome = Ok(FetchOutcome { upstream: second.upstream.or(first.upstream), ..second });
+                outcome = Ok(FetchOutcome { is_called: true, ..second });
                 called = other;
             }
         }
@@ -179,7 +179,7 @@ impl<P: Ports> Broker<P> {
                 return Err(obstacle);
             }
         };
-        let (answer, call) = self.call(wanted, limit).await;
+        let answer = self.call(wanted, limit).await;
         let ended = self.ports.now();
         let token = match answer {
             Ok(grant) => {
@@ -199,7 +199,7 @@ impl<P: Ports> Broker<P> {
                 token
             }
         };
-        Ok(FetchOutcome { token, upstream: Some(call) })
+        Ok(FetchOutcome { token, is_called: true })
     }
 
     /// Writes a reserved call to the store's ledger, and returns how long it may take.
@@ -235,7 +235,7 @@ mod tests {
         let broker = ports.broker();
         let call = || finish(broker.call_once(&wanted, Need::Now, None, Look::none())).unwrap().token;
         let mut settled = Ledger::default();
-        let reservation = settled.reserve(at(0));
+        let reservation = settled.reserve(at(0), wanted.caller_tag());
         settled.settle_failure(reservation, at(0), Failure::ScopeNotGranted, &wanted.credential.fingerprint, 0);
         let other = broker.clone();
         ports.0.during_set.replace(Some(Box::new(move || assert_eq!(*other.instance.ledger.borrow(), settled))));

@@ -29,21 +29,12 @@ pub(super) enum Landing {
 #[derive(Clone, Debug)]
 pub(super) struct FetchOutcome {
     pub(super) token: Result<Rc<Token>, Error>,
-    /// Call that the fetch made; `None` if it ended without one.
-    pub(super) upstream: Option<UpstreamCall>,
+    /// Whether the fetch called OfficeRnD.
+    pub(super) is_called: bool,
 }
 
 impl FetchOutcome {
     pub(super) fn without_call(token: Result<Rc<Token>, Error>) -> Self {
-        Self { token, upstream: None }
+        Self { token, is_called: false }
     }
-}
-
-/// Result of a call to OfficeRnD, for the audit line.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamCall {
-    /// HTTP status, if OfficeRnD answered.
-    pub status: Option<u16>,
-    /// Duration in milliseconds.
-    pub ms: u64,
 }

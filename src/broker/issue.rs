@@ -9,11 +9,10 @@ use std::time::Duration;
 use futures_util::future::{Either, Ready, ready, select};
 
 use super::fetch::{Fetched, RETRY_SOON, WAIT_LIMIT};
-use super::flight::UpstreamCall;
 use super::instance::Broker;
 use super::lead::Lead;
 use super::ports::{Followup, Ports};
-use super::wanted::Wanted;
+use super::wanted::{RequestId, Wanted};
 use crate::config::Config;
 use crate::config::application::Application;
 use crate::config::caller::Caller;
@@ -32,8 +31,8 @@ pub struct TokenOutcome {
     pub token: Result<Rc<Token>, Error>,
     /// Where the token came from.
     pub source: Source,
-    /// Call to OfficeRnD, if this request led it and waited for it.
-    pub upstream: Option<UpstreamCall>,
+    /// Whether this request led a call to OfficeRnD, and waited for it.
+    pub is_called: bool,
     /// Work to do after the answer.
     pub followup: Option<Followup>,
     /// Time of the outcome; no await happened since, so it also serves as the present.
@@ -46,11 +45,11 @@ pub type TokenFuture = Either<Ready<TokenOutcome>, Pin<Box<dyn Future<Output = T
 impl TokenOutcome {
     /// The outcome of a request that was refused before any lookup.
     pub(crate) fn refused(error: Error, at: Timestamp) -> Self {
-        Self { token: Err(error), source: Source::Miss, upstream: None, followup: None, at }
+        Self { token: Err(error), source: Source::Miss, is_called: false, followup: None, at }
     }
 
     fn hit(token: Rc<Token>, at: Timestamp) -> Self {
-        Self { token: Ok(token), source: Source::Hit, upstream: None, followup: None, at }
+        Self { token: Ok(token), source: Source::Hit, is_called: false, followup: None, at }
     }
 }
 
@@ -81,8 +80,8 @@ impl Source {
 
 impl<P: Ports> Broker<P> {
     /// Finds a token of `scopes` of `application` for a caller, and tries to renew one whose
-    /// remaining lifetime is too short for it. The request arrived at `arrived`, from which its
-    /// longest wait counts.
+    /// remaining lifetime is too short for it. The request `request_id` arrived at `arrived`, from
+    /// which its longest wait counts.
     ///
     /// The function must be called only after authentication and authorization: nothing below
     /// checks them again.
@@ -92,11 +91,12 @@ impl<P: Ports> Broker<P> {
         caller: Rc<Caller>,
         application: &Rc<Application>,
         scopes: Scopes,
+        request_id: RequestId,
         arrived: Timestamp,
     ) -> TokenFuture {
         let application = application.clone();
         let credential = self.instance.ledger.borrow().credential_in_use(&application, arrived).clone();
-        let wanted = Wanted::new(config.clone(), caller, application, credential, scopes);
+        let wanted = Wanted::new(config.clone(), caller, application, credential, scopes, request_id);
         let now = self.ports.now();
         let recent = self.recent_in_memory(&wanted, now);
         match recent.as_ref().and_then(|token| self.serve(&wanted, token, now)) {
@@ -181,15 +181,15 @@ impl<P: Ports> Broker<P> {
         let at = self.ports.now();
         match ended {
             Either::Left((Fetched { outcome, rest }, _)) => {
-                let source = if in_flight || outcome.upstream.is_none() { Source::Collapsed } else { source };
-                TokenOutcome { token: outcome.token, source, upstream: outcome.upstream, followup: rest, at }
+                let source = if in_flight || !outcome.is_called { Source::Collapsed } else { source };
+                TokenOutcome { token: outcome.token, source, is_called: outcome.is_called, followup: rest, at }
             }
             // If this request leads the fetch, a call may be in progress, and its token must not be
             // lost: the fetch continues as follow-up.
             Either::Right(((), fetch)) => TokenOutcome {
                 token: Err(Error::unavailable(Cause::StillFetching, RETRY_SOON)),
                 source,
-                upstream: None,
+                is_called: false,
                 followup: leads.get().then(|| Box::pin(async move { finish(fetch.await.rest).await }) as Followup),
                 at,
             },

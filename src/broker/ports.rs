@@ -52,7 +52,7 @@ pub trait Ports: Clone + 'static {
     fn degradation(&self) -> Option<&'static str> {
         None
     }
-    /// Writes a request's audit line, which ends with its only line break.
+    /// Writes the line of a request or of a call, which ends with its only line break.
     fn audit(&self, line: Vec<u8>);
     /// Tells the operator about a problem that the broker has worked around.
     fn warn(&self, line: &str);

@@ -7,7 +7,7 @@ use super::fetch::{RETRY_SOON, WAIT_LIMIT};
 use super::instance::Broker;
 use super::ports::Ports;
 use super::store::StoreFailed;
-use super::wanted::Wanted;
+use super::wanted::{RequestId, Wanted};
 use crate::config::Config;
 use crate::config::application::{Application, Credential};
 use crate::config::caller::Caller;
@@ -31,7 +31,7 @@ struct Found {
 
 impl<P: Ports> Broker<P> {
     /// Makes the broker forget a token that does not work. Every instance stops serving it within
-    /// 2 s, and the next request then fetches a new one. The request arrived at `arrived`.
+    /// 2 s, and the next request then fetches a new one. The request `request_id` arrived at `arrived`.
     ///
     /// Only a token that the caller could have got is revoked: one of its application, for
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
@@ -46,12 +46,14 @@ impl<P: Ports> Broker<P> {
         config: &Rc<Config>,
         caller: &Rc<Caller>,
         token: &str,
+        request_id: RequestId,
         arrived: Timestamp,
     ) -> Result<(), Error> {
         let application = config.application(caller).ok_or(Error::DisabledApplication)?;
         let revocation = async {
             let candidate = |credential: &Rc<Credential>, scopes| {
-                Wanted::new(config.clone(), caller.clone(), application.clone(), credential.clone(), scopes)
+                let (config, caller, credential) = (config.clone(), caller.clone(), credential.clone());
+                Wanted::new(config, caller, application.clone(), credential, scopes, request_id)
             };
             let found = match self.find_unsaved(application, token, candidate) {
                 Some(found) => Some(found),

@@ -11,7 +11,7 @@ use http::{Request, Response};
 
 use super::instance::{Broker, Instance};
 use super::ports::{Ports, SendError};
-use super::wanted::Wanted;
+use super::wanted::{RequestId, Wanted};
 use crate::config::{Config, Variable};
 use crate::gate::LEASE_WAIT;
 use crate::scope::Scopes;
@@ -43,6 +43,7 @@ pub(super) struct State {
     /// What another request of the instance does during the next write.
     pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
     pub(super) warnings: RefCell<Vec<String>>,
+    pub(super) lines: RefCell<Vec<String>>,
     /// The variable `callers`; `None` if the provider fails.
     pub(super) callers: RefCell<Option<&'static str>>,
     pub(super) variables_read: Cell<usize>,
@@ -89,7 +90,7 @@ pub(super) fn wanted() -> Wanted {
     let application = config.applications[0].clone();
     let credential = application.current.clone();
     let caller = config.callers.find("a").unwrap().clone();
-    Wanted::new(config, caller, application, credential, Scopes::parse("a b").unwrap())
+    Wanted::new(config, caller, application, credential, Scopes::parse("a b").unwrap(), RequestId::new(7))
 }
 
 impl Ports for TestPorts {
@@ -155,7 +156,9 @@ impl Ports for TestPorts {
         Ok(Response::builder().status(status).body(body.as_bytes().to_vec()).expect("a valid status"))
     }
 
-    fn audit(&self, _: Vec<u8>) {}
+    fn audit(&self, line: Vec<u8>) {
+        self.0.lines.borrow_mut().push(String::from_utf8(line).unwrap());
+    }
 
     fn warn(&self, line: &str) {
         self.0.warnings.borrow_mut().push(line.to_owned());

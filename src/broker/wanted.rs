@@ -7,10 +7,31 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::application::{Application, Credential};
 use crate::config::caller::Caller;
-use crate::digest::in_memory_hash;
+use crate::digest::{hex, in_memory_hash};
 use crate::gate::{CallerTag, Need, Quota};
 use crate::scope::Scopes;
 use crate::token::Key;
+
+/// Name of a request in the log: 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId([u8; 32]);
+
+impl RequestId {
+    /// The name with this number.
+    pub fn new(number: u128) -> Self {
+        Self::from_digits(&hex(&number.to_be_bytes())).expect("sixteen bytes have 32 digits")
+    }
+
+    /// The name with these digits, which must be lower-case hexadecimal; `None` if they are not 32.
+    pub(crate) fn from_digits(digits: &str) -> Option<Self> {
+        digits.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("digits are ASCII")
+    }
+}
 
 /// The token that a request wants, before it is found.
 #[derive(Clone, Debug)]
@@ -22,6 +43,8 @@ pub(super) struct Wanted {
     /// Credential that a fetch would use.
     pub(super) credential: Rc<Credential>,
     pub(super) scopes: Scopes,
+    /// Request that wants it.
+    pub(super) request_id: RequestId,
     /// Remaining lifetime below which the token is renewed before it is returned.
     pub(super) min_remaining: Duration,
     /// Hash of application, credential and scopes, as in `Remembered`.
@@ -38,6 +61,7 @@ impl Wanted {
         application: Rc<Application>,
         credential: Rc<Credential>,
         scopes: Scopes,
+        request_id: RequestId,
     ) -> Self {
         let hash = in_memory_hash((&application.name, &credential.fingerprint, &scopes));
         let min_remaining = caller.min_remaining.unwrap_or(config.min_remaining);
@@ -47,6 +71,7 @@ impl Wanted {
             application,
             credential,
             scopes,
+            request_id,
             min_remaining,
             hash,
             key: OnceCell::new(),
@@ -72,7 +97,7 @@ impl Wanted {
     /// The same scopes and application with another credential.
     pub(super) fn with_credential(&self, credential: &Rc<Credential>) -> Self {
         let (config, caller, application) = (self.config.clone(), self.caller.clone(), self.application.clone());
-        let wanted = Self::new(config, caller, application, credential.clone(), self.scopes.clone());
+        let wanted = Self::new(config, caller, application, credential.clone(), self.scopes.clone(), self.request_id);
         Self { caller_tag: self.caller_tag.clone(), ..wanted }
     }
 

@@ -137,7 +137,7 @@ impl Callers {
     }
 
     /// Finds a caller by name, without authentication.
-    fn find(&self, name: &str) -> Option<&Rc<Caller>> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Rc<Caller>> {
         let hash = in_memory_hash(name);
         let place = self.known.partition_point(|(known, _)| *known < hash).min(self.known.len().checked_sub(1)?);
         let nearest = self.known.get(place..)?;

@@ -3,15 +3,15 @@
 use http::HeaderName;
 use http::header::HeaderMap;
 
-use crate::digest::hex;
+use crate::broker::RequestId;
 
 /// The header `traceparent`, W3C Trace Context section 3.2.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The trace id in `traceparent`, or `new` if that is missing or malformed. Both are 32
 /// lower-case hexadecimal digits.
-pub(super) fn request_id(headers: &HeaderMap, new: impl FnOnce() -> u128) -> String {
-    trace_id(headers).map_or_else(|| hex(&new().to_be_bytes()), str::to_owned)
+pub(super) fn request_id(headers: &HeaderMap, new: impl FnOnce() -> u128) -> RequestId {
+    trace_id(headers).and_then(RequestId::from_digits).unwrap_or_else(|| RequestId::new(new()))
 }
 
 /// Parses `version "-" trace-id "-" parent-id "-" trace-flags`, and ignores what a later
@@ -41,7 +41,7 @@ mod tests {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let check = |value: &str, expected: &str| {
             let headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_str(value).unwrap())]);
-            assert_eq!(request_id(&headers, || 7), expected, "{value}");
+            assert_eq!(request_id(&headers, || 7).as_str(), expected, "{value}");
         };
         let new = "00000000000000000000000000000007";
         check(&format!("00-{TRACE}-00f067aa0ba902b7-01"), TRACE);
@@ -61,12 +61,12 @@ mod tests {
         ] {
             check(value, new);
         }
-        assert_eq!(request_id(&HeaderMap::new(), || 7), new);
+        assert_eq!(request_id(&HeaderMap::new(), || 7), RequestId::new(7));
         let mut twice = HeaderMap::new();
         for id in ["1", "2"] {
             let value = format!("00-{}-00f067aa0ba902b7-01", id.repeat(32));
             twice.append(TRACEPARENT, HeaderValue::try_from(value).unwrap());
         }
-        assert_eq!(request_id(&twice, || 7), new, "two of them say nothing");
+        assert_eq!(request_id(&twice, || 7).as_str(), new, "two of them say nothing");
     }
 }
