@@ -9,7 +9,7 @@ mod origin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use application::Application;
+use application::{Application, Pair};
 use caller::{Caller, Callers};
 use grammar::{MIN_REMAINING_SECONDS, parse_within};
 
@@ -28,8 +28,9 @@ pub struct Variable {
 }
 
 /// All variables.
-pub const VARIABLES: [Variable; 10] = [
+pub const VARIABLES: [Variable; 11] = [
     Variable { name: "officernd_client_id", default: None },
+    Variable { name: "officernd_client_id_next", default: Some("") },
     Variable { name: "officernd_client_secret_next", default: Some("") },
     Variable { name: "officernd_client_secret", default: None },
     Variable { name: "officernd_identity_url", default: Some("https://identity.officernd.com") },
@@ -60,7 +61,8 @@ pub struct Config {
     pub public_url: Option<Origin>,
     /// Which requests leave an audit line.
     pub audited: Audited,
-    /// Mistakes, each of which disables one caller or one application.
+    /// Mistakes, each of which disables one caller or one application, or the next pair of the
+    /// default application.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -96,7 +98,7 @@ impl Config {
             reader.required("officernd_client_id", "is empty, expected the client id of the OfficeRnD application");
         let client_secret = reader
             .required("officernd_client_secret", "is empty, expected the client secret of the OfficeRnD application");
-        let next_secret = reader.text("officernd_client_secret_next");
+        let next = reader.next_pair();
         let identity = reader.identity();
         let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
         let seconds = "is not valid, expected a whole number of seconds from 60 to 3300";
@@ -108,7 +110,8 @@ impl Config {
         let audited = reader.audited();
         match identity {
             Some(identity) if reader.is_usable && (mutation::holds(Rule::EntryMistake) || reader.found.is_empty()) => {
-                let default = Application::new(application::DEFAULT, client_id, client_secret, next_secret, &identity);
+                let current = Pair { client_id, client_secret };
+                let default = Application::new(application::DEFAULT, current, next, &identity);
                 applications.insert(0, Rc::new(default));
                 Ok(Self {
                     identity,
@@ -166,6 +169,20 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
             self.note(variable, problem);
         }
         text
+    }
+
+    /// The next pair of the default application. An id without a secret disables nothing: an
+    /// operator who empties the two one after the other must not stop the callers, and the current
+    /// pair still works.
+    fn next_pair(&mut self) -> Pair<'a> {
+        let client_id = self.text("officernd_client_id_next");
+        let client_secret = self.text("officernd_client_secret_next");
+        if !client_id.is_empty() && client_secret.is_empty() {
+            let mut mistakes = Mistakes::of("officernd_client_id_next");
+            mistakes.add("", "is ignored without officernd_client_secret_next, expected both or none");
+            self.collect(mistakes);
+        }
+        Pair { client_id, client_secret }
     }
 
     fn number(&mut self, variable: &'static str, low: u16, high: u16, problem: &'static str) -> u16 {
@@ -241,7 +258,7 @@ mod tests {
                 "callers" => CALLERS,
                 "min_remaining_seconds" => "300",
                 "upstream_calls_per_minute" => "5",
-                "officernd_client_secret_next" | "applications" | "public_url" => "",
+                "officernd_client_id_next" | "officernd_client_secret_next" | "applications" | "public_url" => "",
                 "audit" => "all",
                 other => panic!("{other} is not a variable"),
             }
@@ -253,7 +270,7 @@ mod tests {
     fn valid_configuration_has_every_value() {
         let config = parse_with("", "").unwrap();
         assert_eq!(config.identity.as_str(), "https://identity.example");
-        assert_eq!(config.applications[0].client_id, "id");
+        assert_eq!(config.applications[0].current.client_id, "id");
         assert_eq!(config.min_remaining, Duration::from_secs(300));
         assert_eq!(config.calls_per_minute, 5);
     }
@@ -282,6 +299,18 @@ mod tests {
         for number in ["", "0", "101", "five"] {
             check("upstream_calls_per_minute", number);
         }
+    }
+
+    #[test]
+    fn next_id_without_a_next_secret_is_a_mistake_that_disables_nothing() {
+        let config = parse_with("officernd_client_id_next", "other").unwrap();
+        let mistakes: Vec<_> = config.mistakes.iter().map(Mistake::to_string).collect();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].starts_with("officernd_client_id_next: is ignored without officernd_client_secret_next"));
+        assert_eq!(config.applications[0].credentials().count(), 1);
+        let config = parse_with("officernd_client_secret_next", "other").unwrap();
+        assert!(config.mistakes.is_empty());
+        assert_eq!(config.applications[0].next.as_ref().unwrap().client_id, "id");
     }
 
     #[test]

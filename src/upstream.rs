@@ -8,7 +8,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, Header
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::config::Origin;
-use crate::config::application::{Application, Credential};
+use crate::config::application::Credential;
 use crate::error::Cause;
 use crate::json::{Json, for_each_entry};
 use crate::scope::Scopes;
@@ -67,14 +67,9 @@ const PRODUCT: &str = concat!("officernd-token-broker/", env!("CARGO_PKG_VERSION
 
 /// Builds the token request in its documented form, with the credential in the body (RFC 6749
 /// section 2.3.1).
-pub fn token_request(
-    identity: &Origin,
-    application: &Application,
-    credential: &Credential,
-    scopes: &Scopes,
-) -> Request<String> {
+pub fn token_request(identity: &Origin, credential: &Credential, scopes: &Scopes) -> Request<String> {
     let body = form_urlencoded::Serializer::new(String::new())
-        .append_pair("client_id", &application.client_id)
+        .append_pair("client_id", &credential.client_id)
         .append_pair("client_secret", credential.client_secret.expose())
         .append_pair("grant_type", "client_credentials")
         .append_pair("scope", scopes.as_str())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock that the instances of a host read: this machine's, set ahead on request. Timers
 /// do not follow it, as on a machine whose clock is set. Clones share the setting.
@@ -25,6 +25,15 @@ impl Clock {
     /// Time since the start of 1970.
     pub(crate) fn now(&self) -> Duration {
         let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        machine + Duration::from_millis(self.0.load(Ordering::Relaxed))
+        machine + self.lead()
+    }
+
+    /// Time for measuring durations, set ahead as well.
+    pub(crate) fn instant(&self) -> Instant {
+        Instant::now() + self.lead()
+    }
+
+    fn lead(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }

@@ -10,9 +10,10 @@ use crate::sandbox::{Application, Config, Sandbox};
 use crate::spin::variables::Variables;
 
 /// Variables that point the broker to OfficeRnD. If none of them is set, the demo runs.
-pub const OFFICERND_VARIABLES: [&str; 6] = [
+pub const OFFICERND_VARIABLES: [&str; 7] = [
     "officernd_client_id",
     "officernd_client_secret",
+    "officernd_client_id_next",
     "officernd_client_secret_next",
     "officernd_identity_url",
     "applications",

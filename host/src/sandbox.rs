@@ -102,10 +102,26 @@ impl Sandbox {
         self.state.book().calls.clone()
     }
 
-    /// Sets the applications that may obtain tokens, and removes all others. An id may appear
-    /// several times with different secrets.
+    /// Sets the applications that may obtain tokens, and deletes all others.
     pub fn set_applications(&self, applications: Vec<Application>) {
         self.state.book().endpoint.set_applications(applications);
+    }
+
+    /// Creates an application, as an operator does in OfficeRnD's console.
+    pub fn create_application(&self, application: Application) {
+        self.state.book().endpoint.create_application(application);
+    }
+
+    /// Deletes the application with this id, as OfficeRnD's support does. This revokes its tokens,
+    /// and a request with its credential gets `invalid_client`.
+    pub fn delete_application(&self, id: &str) {
+        self.state.book().endpoint.delete_application(id);
+    }
+
+    /// Whether OfficeRnD's API would accept a token: it has not expired, and its application has
+    /// not been deleted.
+    pub fn accepts(&self, token: &str) -> bool {
+        self.state.book().endpoint.accepts(token)
     }
 
     /// Returns the latest token of each client and scopes.
@@ -250,6 +266,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::clock::Clock;
 
     const FORM: &str = "application/x-www-form-urlencoded";
     const GOOD: &str = "client_id=app&client_secret=s3cret&grant_type=client_credentials&scope=a.read+b.read";
@@ -338,6 +355,31 @@ mod tests {
         assert!(answer.ends_with("Too many requests, please try again later"), "{answer}");
         sandbox.forget_limit();
         assert!(send(&sandbox, "POST", "/oauth/token", FORM, GOOD).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn deleted_application_loses_its_tokens_and_is_refused() {
+        let clock = Clock::default();
+        let sandbox = Sandbox::start(Config { clock: clock.clone(), ..config() }).await.unwrap();
+        let other = Application { id: "other".into(), ..config().applications.remove(0) };
+        sandbox.create_application(other.clone());
+        let body_of_other = GOOD.replace("id=app", "id=other");
+        let mut tokens = Vec::new();
+        for body in [GOOD, &body_of_other] {
+            let json = json_of(&send(&sandbox, "POST", "/oauth/token", FORM, body).await);
+            tokens.push(json["access_token"].as_str().unwrap().to_owned());
+        }
+        let accepted = || tokens.iter().map(|token| sandbox.accepts(token)).collect::<Vec<_>>();
+        assert_eq!(accepted(), [true, true]);
+        assert!(!sandbox.accepts("never issued"));
+        sandbox.delete_application("app");
+        assert_eq!(accepted(), [false, true]);
+        let answer = send(&sandbox, "POST", "/oauth/token", FORM, GOOD).await;
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("invalid_client"), "{answer}");
+        clock.set_ahead(Duration::from_secs(3599));
+        assert_eq!(accepted(), [false, true]);
+        clock.set_ahead(Duration::from_secs(3601));
+        assert_eq!(accepted(), [false, false]);
     }
 
     #[tokio::test]

@@ -20,8 +20,8 @@ use crate::upstream::{self, ANSWER_LIMIT, Failure};
 impl<P: Ports> Broker<P> {
     /// Sends the token request, reads the answer, and logs the call. Takes at most `limit`.
     pub(super) async fn call(&self, wanted: &Wanted, limit: Duration) -> Result<upstream::Grant, Failure> {
-        let Wanted { config, application, credential, scopes, .. } = wanted;
-        let request = upstream::token_request(&config.identity, application, credential, scopes);
+        let Wanted { config, credential, scopes, .. } = wanted;
+        let request = upstream::token_request(&config.identity, credential, scopes);
         let line = CallLine::begin(&self.ports, wanted);
         let answer = self.within(limit, self.ports.send(request, ANSWER_LIMIT)).await;
         let now = self.ports.now();
@@ -122,16 +122,22 @@ impl<P: Ports> Broker<P> {
         self.ports.warn(&format!("OfficeRnD issued no token for {application}: {}", failure.reason()));
     }
 
-    /// Tells the operator to make the next secret of an application the current one.
-    pub(super) fn advise_to_swap_secrets(&self, application: &str) {
-        let (variable, place) = match application {
+    /// Tells the operator to make the next pair of an application the current one. If both pairs
+    /// have one id, only the secrets must be swapped.
+    pub(super) fn advise_to_swap(&self, wanted: &Wanted) {
+        let (v, place) = match wanted.application.name.as_str() {
             application::DEFAULT => ("officernd_", String::new()),
             name => ("", format!("applications: {name}: ")),
         };
-        self.ports.warn(&format!(
-            "{place}OfficeRnD refuses {variable}client_secret and accepts {variable}client_secret_next: swap the two, and \
-             remove the old one after an hour",
-        ));
+        let refuses = if wanted.credential.client_id == wanted.application.current.client_id {
+            format!("{v}client_secret and accepts {v}client_secret_next: swap the two, and remove the old one")
+        } else {
+            format!(
+                "{v}client_id with {v}client_secret and accepts {v}client_id_next with {v}client_secret_next: swap the \
+                 two pairs, and remove the old one"
+            )
+        };
+        self.ports.warn(&format!("{place}OfficeRnD refuses {refuses} after an hour"));
     }
 }
 

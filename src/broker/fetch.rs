@@ -185,7 +185,7 @@ impl<P: Ports> Broker<P> {
             Ok(grant) => {
                 let kept = self.keep_grant(wanted, grant, started, ended, lease).await;
                 if !Rc::ptr_eq(&wanted.credential, &wanted.application.current) {
-                    self.advise_to_swap_secrets(&wanted.application.name);
+                    self.advise_to_swap(wanted);
                 }
                 self.settle(wanted, reservation, &Ok(kept), ended)
             }

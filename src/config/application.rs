@@ -20,23 +20,34 @@ pub const DEFAULT: &str = "default";
 pub struct Application {
     /// Name in the policy and in the log.
     pub name: String,
-    /// Client id at OfficeRnD.
-    pub client_id: String,
     /// Credential in use until OfficeRnD refuses it.
     pub current: Rc<Credential>,
     /// Credential that replaces the current one once OfficeRnD refuses it.
     pub next: Option<Rc<Credential>>,
 }
 
-/// One of an application's client secrets, with what is derived from it.
+/// One of an application's pairs of client id and client secret, with what is derived from it.
+/// The id may differ as well, because OfficeRnD gives one id only one secret.
 #[derive(Debug)]
 pub struct Credential {
+    /// Client id at OfficeRnD.
+    pub client_id: String,
     /// Client secret at OfficeRnD.
     pub client_secret: ClientSecret,
     /// Identifies the credential without revealing it.
     pub fingerprint: Fingerprint,
-    /// Seals the tokens that this credential fetched.
+    /// Seals the tokens that this credential fetched, under a key from the secret. A token's
+    /// place, which the seal protects, contains the fingerprint, and so the id.
     pub seal: Seal,
+}
+
+/// A client id and a client secret as the variables have them; both may be empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Client id at OfficeRnD.
+    pub client_id: &'a str,
+    /// Client secret at OfficeRnD.
+    pub client_secret: &'a str,
 }
 
 /// Identifies a credential: SHA-256 of identity host, client id and client secret.
@@ -44,21 +55,20 @@ pub struct Credential {
 pub struct Fingerprint([u8; 32]);
 
 impl Application {
-    /// Creates an application. An empty next secret is ignored, and so is one equal to the
-    /// current secret: an operator who moves a secret between the two variables briefly sets
-    /// both.
-    pub fn new(name: &str, client_id: &str, client_secret: &str, next: &str, identity: &Origin) -> Self {
-        let credential = |client_secret: &str| {
-            let client_secret = ClientSecret::new(client_secret);
-            let fingerprint = Fingerprint::of(identity, client_id, &client_secret);
-            Rc::new(Credential { seal: Seal::of(&client_secret), client_secret, fingerprint })
+    /// Creates an application. A next pair without a secret is ignored; without an id, it has
+    /// the current one. A next pair equal to the current one is ignored too: an operator who
+    /// swaps the two pairs briefly sets both to the same.
+    pub fn new(name: &str, current: Pair<'_>, next: Pair<'_>, identity: &Origin) -> Self {
+        let credential = |pair: Pair<'_>| {
+            let client_secret = ClientSecret::new(pair.client_secret);
+            let fingerprint = Fingerprint::of(identity, pair.client_id, &client_secret);
+            let client_id = pair.client_id.to_owned();
+            Rc::new(Credential { client_id, seal: Seal::of(&client_secret), client_secret, fingerprint })
         };
-        Self {
-            name: name.to_owned(),
-            client_id: client_id.to_owned(),
-            current: credential(client_secret),
-            next: (!next.is_empty() && next != client_secret).then(|| credential(next)),
-        }
+        let next =
+            Pair { client_id: if next.client_id.is_empty() { current.client_id } else { next.client_id }, ..next };
+        let is_in_use = !next.client_secret.is_empty() && next != current;
+        Self { name: name.to_owned(), current: credential(current), next: is_in_use.then(|| credential(next)) }
     }
 
     /// The credentials, the current one first.
@@ -92,8 +102,8 @@ impl fmt::Debug for Fingerprint {
 /// Parses the variable `applications`, and adds every mistake in it to `mistakes`. Returns the
 /// applications without a mistake, and the names of all.
 ///
-/// `{"berlin": {"client_id": "…", "client_secret": "…", "client_secret_next": "…"}}`; the last
-/// field is optional, and so is the variable.
+/// `{"berlin": {"client_id": "…", "client_secret": "…", "client_id_next": "…",
+/// "client_secret_next": "…"}}`; the last two fields are optional, and so is the variable.
 pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> (Vec<Rc<Application>>, Vec<String>) {
     let mut applications: Vec<Rc<Application>> = Vec::new();
     let mut names: Vec<String> = Vec::new();
@@ -112,11 +122,14 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
             } else if names.iter().any(|known| *known == name) {
                 mistakes.add(&name, "appears twice, expected each application once");
                 applications.retain(|known| known.name != name);
-            } else if let Some([client_id, client_secret, next]) = parse_application(&name, &entry, mistakes)
+            } else if let Some([client_id, client_secret, id_next, secret_next]) =
+                parse_application(&name, &entry, mistakes)
                 && let Some(identity) = identity
                 && mistakes.len() == mistakes_before
             {
-                applications.push(Rc::new(Application::new(&name, &client_id, &client_secret, &next, identity)));
+                let current = Pair { client_id: &client_id, client_secret: &client_secret };
+                let next = Pair { client_id: &id_next, client_secret: &secret_next };
+                applications.push(Rc::new(Application::new(&name, current, next, identity)));
             }
             names.push(name.into_owned());
         },
@@ -130,33 +143,43 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
     (applications, names)
 }
 
-const FIELDS: [&str; 3] = ["client_id", "client_secret", "client_secret_next"];
+/// The first two are required.
+const FIELDS: [&str; 4] = ["client_id", "client_secret", "client_id_next", "client_secret_next"];
+const REQUIRED: usize = 2;
 
-fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 3]> {
+fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 4]> {
     let Json::Object(fields) = entry else {
         mistakes.add(name, "is not an object, expected one with client_id and client_secret");
         return None;
     };
-    let mut values: [Option<String>; 3] = Default::default();
+    let mut values: [Option<String>; 4] = Default::default();
     for (field, value) in fields {
         let place = format!("{name}.{field}");
         let Some(index) = FIELDS.iter().position(|known| known == field) else {
-            mistakes.add(&place, "is unknown, expected client_id, client_secret or client_secret_next");
+            mistakes.add(&place, "is unknown, expected client_id, client_secret, client_id_next or client_secret_next");
             continue;
         };
         match value.text().map(|text| text.trim().to_owned()) {
             _ if values[index].is_some() => mistakes.add(&place, "appears twice, expected each field once"),
-            Some(text) if !text.is_empty() || index == 2 => values[index] = Some(text),
+            Some(text) if !text.is_empty() || index >= REQUIRED => values[index] = Some(text),
             _ => mistakes.add(&place, "is not valid, expected a non-empty string"),
         }
     }
-    for (field, value) in FIELDS.iter().zip(&values).take(2) {
+    for (field, value) in FIELDS.iter().zip(&values).take(REQUIRED) {
         if value.is_none() && !fields.iter().any(|(found, _)| found == field) {
             mistakes.add(&format!("{name}.{field}"), "is missing");
         }
     }
-    let [client_id, client_secret, next] = values;
-    Some([client_id?, client_secret?, next.unwrap_or_default()])
+    let [client_id, client_secret, id_next, secret_next] = values;
+    let has_secret_next = match &secret_next {
+        Some(text) => !text.is_empty(),
+        // One of a wrong type is a mistake already.
+        None => fields.iter().any(|(found, _)| found == FIELDS[3]),
+    };
+    if !has_secret_next && id_next.as_ref().is_some_and(|text| !text.is_empty()) {
+        mistakes.add(&format!("{name}.client_secret_next"), "is missing, expected one beside client_id_next");
+    }
+    Some([client_id?, client_secret?, id_next.unwrap_or_default(), secret_next.unwrap_or_default()])
 }
 
 #[cfg(test)]
@@ -171,23 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn applications_with_one_or_two_secrets_are_parsed() {
+    fn applications_with_one_or_two_pairs_are_parsed() {
         let (applications, mistakes) = read(
             r#"{"berlin": {"client_id": "i", "client_secret": "s"},
                 "oslo": {"client_id": "j", "client_secret": "t", "client_secret_next": "u"},
-                "rome": {"client_id": "k", "client_secret": "v", "client_secret_next": "v"}}"#,
+                "rome": {"client_id": "k", "client_secret": "v", "client_secret_next": "v"},
+                "bern": {"client_id": "l", "client_secret": "w", "client_id_next": "m", "client_secret_next": "x"},
+                "kyiv": {"client_id": "n", "client_secret": "y", "client_id_next": "o", "client_secret_next": "y"},
+                "lima": {"client_id": "p", "client_secret": "z", "client_id_next": "p", "client_secret_next": "z"},
+                "oran": {"client_id": "q", "client_secret": "a", "client_id_next": " ", "client_secret_next": ""}}"#,
         );
         assert_eq!(mistakes, Vec::<String>::new());
-        let secrets = |application: &Application| {
-            application.credentials().map(|credential| credential.client_secret.expose().to_owned()).collect::<Vec<_>>()
+        let pairs = |application: &Application| {
+            let pair =
+                |credential: &Rc<Credential>| [&credential.client_id, credential.client_secret.expose()].concat();
+            application.credentials().map(pair).collect::<Vec<_>>().join(" ")
         };
-        let found: Vec<_> = applications
-            .iter()
-            .map(|application| {
-                (application.name.as_str(), application.client_id.as_str(), secrets(application).join(" "))
-            })
-            .collect();
-        assert_eq!(found, [("berlin", "i", "s".into()), ("oslo", "j", "t u".into()), ("rome", "k", "v".into())]);
+        let found: Vec<_> =
+            applications.iter().map(|application| format!("{}: {}", application.name, pairs(application))).collect();
+        let expected = ["berlin: is", "oslo: jt ju", "rome: kv", "bern: lw mx", "kyiv: ny oy", "lima: pz", "oran: qa"];
+        assert_eq!(found, expected);
         assert!(read("").0.is_empty());
         assert!(read("{}").1.is_empty());
     }
@@ -224,5 +250,11 @@ mod tests {
             r#"{"a": {"client_id": "i", "client_id": "j", "client_secret": "s", "client_secret_next": null}}"#,
             &["a.client_id: appears twice, expected each field once", "a.client_secret_next: is not valid, expected"],
         );
+        let half = |rest: &str| {
+            format!(r#"{{"a": {{"client_id": "i", "client_secret": "hunter2", "client_id_next": "j"{rest}}}}}"#)
+        };
+        check(&half(""), &["a.client_secret_next: is missing, expected one beside client_id_next"]);
+        check(&half(r#", "client_secret_next": " ""#), &["a.client_secret_next: is missing"]);
+        check(&half(r#", "client_secret_next": 1"#), &["a.client_secret_next: is not valid"]);
     }
 }

@@ -220,6 +220,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::application::Pair;
     use crate::secret::ClientSecret;
 
     const QUOTA: Quota = Quota { calls: 5, shared_by: None };
@@ -360,8 +361,9 @@ mod tests {
     #[test]
     fn next_secret_is_used_once_the_current_one_is_refused() {
         let identity = Origin::parse("https://identity.example").unwrap();
-        let alone = Application::new("default", "id", "old", "", &identity);
-        let rotating = Application::new("default", "id", "old", "new", &identity);
+        let pair = |client_secret| Pair { client_id: "id", client_secret };
+        let alone = Application::new("default", pair("old"), pair(""), &identity);
+        let rotating = Application::new("default", pair("old"), pair("new"), &identity);
         let fail = |ledger: &mut Ledger, now: u64, secret: &str, cause| {
             let failure = Failure::Unavailable(cause, None);
             let _ = ledger.settle_failure(reserved(now), at(now), failure, &credential(secret), 0);

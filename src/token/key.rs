@@ -41,18 +41,23 @@ impl fmt::Debug for Key {
 mod tests {
     use super::*;
     use crate::config::Origin;
+    use crate::config::application::Pair;
 
     #[test]
     fn key_differs_by_application_credential_and_scope_set() {
         let identity = Origin::parse("https://identity.example").unwrap();
-        let key = |name: &str, secret: &str, scopes: &str| {
-            let application = Application::new(name, "id", secret, "", &identity);
+        let key = |name: &str, client_id: &str, client_secret: &str, scopes: &str| {
+            let none = Pair { client_id: "", client_secret: "" };
+            let application = Application::new(name, Pair { client_id, client_secret }, none, &identity);
             Key::of(&application, &application.current, &Scopes::parse(scopes).unwrap())
         };
-        let one = key("default", "secret", "a b");
-        assert_eq!(key("default", "secret", "b a"), one);
-        assert_ne!(key("berlin", "secret", "a b"), one);
-        assert_ne!(key("default", "another", "a b"), one);
-        assert_ne!(key("default", "secret", "a"), one);
+        let one = key("default", "id", "secret", "a b");
+        assert_eq!(key("default", "id", "secret", "b a"), one);
+        assert_ne!(key("berlin", "id", "secret", "a b"), one);
+        assert_ne!(key("default", "id", "another", "a b"), one);
+        assert_ne!(key("default", "another", "secret", "a b"), one);
+        assert_ne!(key("default", "id", "secret", "a"), one);
+        // Another key would let an upgrade fetch every token once more.
+        assert_eq!(one.of_token(), "token.2.0938796d50ef100a54bfe303bdb06501ae7d9c4af4a141d49dd803468e99ae2d");
     }
 }

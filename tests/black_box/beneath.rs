@@ -1,6 +1,7 @@
 //! Faults beneath the broker: variables, store, clocks and instances are slow, crowded, wrong or
 //! gone, as they are in Spin. docs/faults.md has what callers must see, and how soon.
 
+mod applications;
 mod clocks;
 mod instances;
 mod revocations;
@@ -33,6 +34,8 @@ enum Calls {
     Exactly(usize),
     /// At most five, which depends on the number of instances.
     AtMostFive,
+    /// At most five in any minute, over more than an hour.
+    AtMostFiveAMinute,
 }
 
 impl From<usize> for Calls {
@@ -46,6 +49,7 @@ impl fmt::Display for Calls {
         match self {
             Self::Exactly(calls) => write!(f, "{calls}"),
             Self::AtMostFive => f.write_str("at most 5"),
+            Self::AtMostFiveAMinute => f.write_str("at most 5 a minute"),
         }
     }
 }

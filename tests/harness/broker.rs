@@ -162,6 +162,12 @@ impl Broker {
         serve(setup, self.sandbox.clone(), self.variables.clone()).await
     }
 
+    /// Starts a second host with this store and other variables, which calls the same sandbox.
+    pub async fn beside_with(&self, variables: Variables) -> Self {
+        self.needs("a store that two hosts share");
+        serve(self.setup.clone(), self.sandbox.clone(), variables).await
+    }
+
     /// Sends a request and reads the answer.
     pub fn send(&self, request: Request<String>) -> impl Future<Output = Answer> + use<> {
         let exchange = exchange(self.server.addr(), request.map(|body| Full::new(Bytes::from(body))));

@@ -54,6 +54,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
     (
         "a store that two hosts share",
         &[
+            "beneath::applications::applications_that_are_replaced_get_the_answers_of_faults_md",
             "beneath::clocks::hosts_whose_clocks_differ_get_the_answers_of_faults_md",
             "gate::lease_of_a_dead_holder_expires",
             "gate::sixth_scope_set_in_a_minute_gets_503_with_retry_after",

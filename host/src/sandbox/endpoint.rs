@@ -8,6 +8,8 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
+use crate::clock::Clock;
+
 /// Path of the token endpoint.
 const TOKEN_PATH: &str = "/oauth/token";
 
@@ -31,17 +33,25 @@ pub struct Config {
     /// Whether a repeated request gets the earlier token, with its remaining lifetime, until
     /// that token expires.
     pub reissue: bool,
+    /// Clock of the sandbox, by which calls are counted and tokens expire.
+    pub clock: Clock,
 }
 
 impl Default for Config {
     /// No applications, OfficeRnD's 5 calls in 60 s and 3600 s of lifetime, a new token for
     /// each request.
     fn default() -> Self {
-        Self { applications: Vec::new(), calls_per_minute: 5, token_life: Duration::from_secs(3600), reissue: false }
+        Self {
+            applications: Vec::new(),
+            calls_per_minute: 5,
+            token_life: Duration::from_secs(3600),
+            reissue: false,
+            clock: Clock::default(),
+        }
     }
 }
 
-/// An OfficeRnD application.
+/// An OfficeRnD application: it has one id and one secret.
 #[derive(Clone, Debug)]
 pub struct Application {
     /// `client_id`.
@@ -58,6 +68,8 @@ pub(super) struct Endpoint {
     limiter: Limiter,
     /// Latest token by client id and scopes.
     tokens: HashMap<(String, String), Token>,
+    /// Every token whose application has not been deleted, with the application's id.
+    valid: HashMap<String, (String, Instant)>,
 }
 
 #[derive(Clone)]
@@ -68,11 +80,30 @@ struct Token {
 
 impl Endpoint {
     pub(super) fn new(config: Config) -> Self {
-        Self { limiter: Limiter::new(config.calls_per_minute), config, tokens: HashMap::new() }
+        let limiter = Limiter::new(config.calls_per_minute);
+        Self { limiter, config, tokens: HashMap::new(), valid: HashMap::new() }
     }
 
     pub(super) fn set_applications(&mut self, applications: Vec<Application>) {
         self.config.applications = applications;
+        let exists = |client: &String| self.config.applications.iter().any(|application| application.id == *client);
+        self.valid.retain(|_, (client, _)| exists(client));
+    }
+
+    pub(super) fn create_application(&mut self, application: Application) {
+        assert!(!self.config.applications.iter().any(|known| known.id == application.id), "an id has one secret");
+        self.config.applications.push(application);
+    }
+
+    pub(super) fn delete_application(&mut self, id: &str) {
+        let others = self.config.applications.iter().filter(|application| application.id != id);
+        self.set_applications(others.cloned().collect());
+    }
+
+    /// Whether OfficeRnD's API would accept a token.
+    pub(super) fn accepts(&self, token: &str) -> bool {
+        let age = |issued: Instant| self.config.clock.instant().duration_since(issued);
+        self.valid.get(token).is_some_and(|(_, issued)| age(*issued) < self.config.token_life)
     }
 
     /// Returns the latest token of each client and scopes.
@@ -104,7 +135,7 @@ impl Endpoint {
         let fields: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
         let field = |name| fields.get(name).map_or("", String::as_str);
         let client = field("client_id");
-        if !self.limiter.admits(client, Instant::now()) {
+        if !self.limiter.admits(client, self.config.clock.instant()) {
             let text = "Too many requests, please try again later";
             return response(StatusCode::TOO_MANY_REQUESTS, TEXT, text);
         }
@@ -133,20 +164,21 @@ impl Endpoint {
     }
 
     fn token(&mut self, client: &str, scope: &str) -> Response<Bytes> {
-        let life = self.config.token_life;
+        let (life, now) = (self.config.token_life, self.config.clock.instant());
+        let age = |token: &Token| now.duration_since(token.issued);
         let key = (client.to_owned(), scope.to_owned());
-        let earlier =
-            self.tokens.get(&key).filter(|token| self.config.reissue && token.issued.elapsed() < life).cloned();
-        let token = earlier.unwrap_or_else(|| Token { text: random_token(), issued: Instant::now() });
+        let earlier = self.tokens.get(&key).filter(|token| self.config.reissue && age(token) < life).cloned();
+        let token = earlier.unwrap_or_else(|| Token { text: random_token(), issued: now });
         // Whole seconds, rounded down, so a new token has 3599 s, as in OfficeRnD's own
         // example.
-        let expires_in = life.saturating_sub(token.issued.elapsed()).as_secs();
+        let expires_in = life.saturating_sub(self.config.clock.instant().duration_since(token.issued)).as_secs();
         let body = json!({
             "access_token": token.text,
             "token_type": "Bearer",
             "expires_in": expires_in,
             "scope": scope,
         });
+        self.valid.insert(token.text.clone(), (client.to_owned(), token.issued));
         self.tokens.insert(key, token);
         response(StatusCode::OK, JSON, body.to_string())
     }

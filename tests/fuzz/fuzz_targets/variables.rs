@@ -47,10 +47,10 @@ fuzz_target!(|input: &str| {
     let again = read(&print).expect("what is accepted is accepted when it is printed");
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
     for (one, other) in config.applications.iter().zip(&again.applications) {
-        let secrets = |credential: &std::rc::Rc<officernd_token_broker::config::application::Credential>| {
-            credential.client_secret.expose().to_owned()
+        let pairs = |credential: &std::rc::Rc<officernd_token_broker::config::application::Credential>| {
+            [credential.client_id.clone(), credential.client_secret.expose().to_owned()]
         };
-        assert!(one.credentials().map(secrets).eq(other.credentials().map(secrets)), "{}", one.name);
+        assert!(one.credentials().map(pairs).eq(other.credentials().map(pairs)), "{}", one.name);
     }
 
     // A credential goes only to the host in the text, and in plain text only to this machine.

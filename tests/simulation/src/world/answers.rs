@@ -133,7 +133,7 @@ impl World {
         let until = {
             let officernd = self.officernd.borrow();
             let issued = &officernd.issued[text];
-            if issued.scopes != scopes_of(caller) || issued.client_id != self.config.applications[0].client_id {
+            if issued.scopes != scopes_of(caller) || issued.client_id != self.config.applications[0].current.client_id {
                 self.violate(format!("caller {caller} got a token for {:?}", issued.scopes));
             }
             issued.until
