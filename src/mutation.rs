@@ -13,6 +13,8 @@ pub enum Rule {
     SecondLook,
     /// No call is made beyond the call quota or during a pause.
     Ledger,
+    /// One caller leaves two calls of a minute to the others.
+    Share,
     /// A lease expires automatically.
     LeaseDeadline,
     /// Nothing is written under a lease that is about to expire.
@@ -38,10 +40,11 @@ pub enum Rule {
 #[cfg(feature = "breakable-rules")]
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ReadBack,
         Self::SecondLook,
         Self::Ledger,
+        Self::Share,
         Self::LeaseDeadline,
         Self::LeaseEnd,
         Self::ClockSkew,

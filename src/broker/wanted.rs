@@ -9,6 +9,7 @@ use crate::config::application::{Application, Credential};
 use crate::config::caller::Caller;
 use crate::digest::{hex, in_memory_hash};
 use crate::gate::{CallerTag, Need, Quota};
+use crate::mutation::{self, Rule};
 use crate::scope::Scopes;
 use crate::token::Key;
 
@@ -90,7 +91,7 @@ impl Wanted {
 
     /// The call quota for a need. Renewals leave calls to others in any case.
     pub(super) fn quota(&self, need: Need) -> Quota {
-        let is_shared = need == Need::Now && self.config.callers.count() > 1;
+        let is_shared = need == Need::Now && self.config.callers.count() > 1 && mutation::holds(Rule::Share);
         Quota { calls: self.config.calls_per_minute, shared_by: is_shared.then(|| self.caller_tag()) }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Issued {
 /// A call to OfficeRnD.
 pub(crate) struct Call {
     pub(crate) began: Instant,
+    /// The caller whose request led to it.
+    pub(crate) caller: usize,
     /// When it reached OfficeRnD.
     pub(crate) arrived: Cell<Option<Instant>>,
     /// Whether the store had told its instance before the call that the ledger has it.

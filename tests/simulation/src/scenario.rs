@@ -58,6 +58,8 @@ pub struct Faults {
     pub clocks: bool,
     /// Many requests arrive at the same moment.
     pub crowds: bool,
+    /// One more caller asks for a new scope set each time.
+    pub greed: bool,
 }
 
 impl Scenario {
@@ -86,8 +88,16 @@ impl Scenario {
                 kills: random.bool(),
                 clocks: random.bool(),
                 crowds: random.bool(),
+                greed: random.u8(..) < 85,
             },
         }
+    }
+
+    /// Returns a scenario in which two callers share the call quota with one that asks for a new
+    /// scope set each time, and nothing fails.
+    pub fn beside_greed(seed: u64) -> Self {
+        let faults = Faults { greed: true, crowds: seed.is_multiple_of(2), ..Faults::default() };
+        Self { callers: 2, faults, ..Self::of(seed) }
     }
 
     /// Returns a scenario without faults: one host with one instance, one caller, tokens that

@@ -36,6 +36,9 @@ pub(crate) use self::store::Kind;
 /// Call quota of OfficeRnD, and the value of `upstream_calls_per_minute`.
 const LIMIT: usize = 5;
 
+/// How many of them one caller may take.
+const SHARE: usize = 3;
+
 /// Largest difference between two clocks, and between two readings of one that steps.
 const LARGEST_DIFFERENCE: Duration = Duration::from_millis(2 * faults::LARGEST_ERROR as u64);
 
@@ -132,6 +135,10 @@ impl World {
             let crowd = if self.scenario.faults.crowds && self.chance(10) { 24 } else { 1 };
             for _ in 0..crowd {
                 requests.push(self.request_somewhere(self.pick_caller(), Attempt::Allowed));
+            }
+            if self.scenario.faults.greed {
+                let greedy = Attempt::NewScopes(requests.len() as u64);
+                requests.push(self.request_somewhere(self.scenario.callers, greedy));
             }
             if self.chance(10) {
                 requests.push(self.request_somewhere(self.pick_caller(), Attempt::OthersScopes));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use officernd_token_broker::mutation::Rule;
-use simulation::{Fleet, Victim, die_at_each_await, play_seeds};
+use simulation::{Fleet, Scenario, Victim, die_at_each_await, play_seeds};
 
 /// Seeds of a sound core, and those among which one shows that a rule is switched off. The rarest
 /// symptom occurs in one of 200.
@@ -23,12 +23,14 @@ fn five_hundred_seeds_break_no_invariant() {
 /// The part of a violation that tells one of a rule's symptoms.
 fn symptoms(rule: Rule) -> &'static [&'static str] {
     const SIXTH_CALL: &str = "calls in a minute";
+    const FOURTH_CALL: &str = "calls for caller";
     const NO_TOKEN: &str = "gets no token although all faults have ended";
     const NO_STORE: &str = "a call without the store, which has not failed long";
     match rule {
-        Rule::ReadBack => &[SIXTH_CALL, NO_STORE],
+        Rule::ReadBack => &[SIXTH_CALL, FOURTH_CALL, NO_STORE],
         Rule::SecondLook => &["after the last call for it"],
-        Rule::Ledger | Rule::ClockSkew | Rule::SaveLater => &[SIXTH_CALL],
+        Rule::Ledger | Rule::ClockSkew | Rule::SaveLater => &[SIXTH_CALL, FOURTH_CALL],
+        Rule::Share => &[FOURTH_CALL],
         Rule::LeaseDeadline => &[NO_TOKEN],
         Rule::LeaseEnd => &["after it acquired the lease"],
         Rule::Patience => &[NO_STORE],
@@ -50,6 +52,16 @@ fn each_disabled_rule_breaks_an_invariant() {
         let symptoms = symptoms(rule);
         let is_its_symptom = symptoms.iter().any(|symptom| violation.contains(symptom));
         assert!(is_its_symptom, "{rule:?} should break as one of {symptoms:?}: {violation}");
+    }
+}
+
+/// Two callers beside one that asks for a new scope set each time always get their token.
+#[test]
+fn caller_with_greed_keeps_no_other_from_its_token() {
+    for seed in 0..100 {
+        let scenario = Scenario::beside_greed(seed);
+        let report = scenario.run().unwrap_or_else(|violation| panic!("{violation}\n{scenario:?}"));
+        assert!(report.told_when > 0, "nobody was refused: {scenario:?}");
     }
 }
 

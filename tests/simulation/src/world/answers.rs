@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::faults::LARGEST_ERROR;
 use super::requests::{Answered, Attempt, scopes_of};
 use super::{LARGEST_DIFFERENCE, World};
+use crate::scenario::Faults;
 
 /// Longest wait of a request.
 const LONGEST_WAIT: Duration = Duration::from_secs(12);
@@ -61,10 +62,12 @@ impl World {
             match (attempt, status) {
                 (Attempt::Allowed, 200) => self.check_token(answered),
                 (Attempt::Allowed, 502 | 503) => {
+                    self.check_share(answered);
                     self.check_memory(answered);
                     self.check_store(answered);
                 }
                 (Attempt::OthersScopes, 400) | (Attempt::WrongSecret, 401) => {}
+                (Attempt::NewScopes(_), 200 | 502 | 503) => {}
                 (_, status) => self.violate(format!("{attempt:?} got {status} {}", response.body())),
             }
         }
@@ -145,6 +148,17 @@ impl World {
         let claimed = Duration::from_secs(answer["expires_in"].as_u64().expect("an answer has a lifetime"));
         if claimed > remaining + slack {
             self.violate(format!("caller {caller} was told {claimed:?} of a token with {remaining:?} left"));
+        }
+    }
+
+    /// Checks that the callers of [`Scenario::beside_greed`](crate::Scenario::beside_greed) are never
+    /// refused: two calls of each minute are left to them, and they need no more.
+    fn check_share(&self, answered: &Answered) {
+        let Faults { upstream, store, variables, kills, clocks, crowds: _, greed } = self.scenario.faults;
+        if greed && self.scenario.callers == 2 && ![upstream, store, variables, kills, clocks].contains(&true) {
+            let Answered { journey, .. } = answered;
+            let reason = journey.reason.borrow();
+            self.violate(format!("caller {} is refused beside one with greed: {reason:?}", journey.caller));
         }
     }
 

@@ -10,7 +10,7 @@ use officernd_token_broker::token::LEAST_REMAINING;
 use tokio::time::Instant;
 
 use super::requests::{Journey, scopes_of};
-use super::{LIMIT, World};
+use super::{LIMIT, SHARE, World};
 use crate::officernd::{Call, Mood, WINDOW};
 use crate::ports::Simulated;
 
@@ -22,9 +22,10 @@ const SETTLED: Duration = Duration::from_secs(15);
 const LONGEST_CALL: Duration = Duration::from_secs(10);
 
 impl Call {
-    pub(super) fn new(is_recorded: bool, is_lost: bool) -> Self {
+    pub(super) fn new(caller: usize, is_recorded: bool, is_lost: bool) -> Self {
         Self {
             began: Instant::now(),
+            caller,
             arrived: Cell::default(),
             is_recorded,
             is_stored: Cell::new(is_recorded && !is_lost),
@@ -127,6 +128,13 @@ impl Simulated {
         let own = running.seen.calls.borrow().iter().filter(counts).count();
         if own > LIMIT {
             world.violate(format!("an instance made {own} calls in a minute"));
+        }
+        if world.is_settled() {
+            let calls = world.calls.borrow();
+            let of_caller = calls.iter().filter(counts).filter(|other| other.caller == call.caller).count();
+            if of_caller > SHARE {
+                world.violate(format!("OfficeRnD got {of_caller} calls for caller {} in a minute", call.caller));
+            }
         }
         let count = world.calls.borrow().iter().filter(counts).count();
         if count > LIMIT && world.is_settled() {

@@ -27,6 +27,9 @@ pub(crate) enum Attempt {
     OthersScopes,
     /// A wrong secret.
     WrongSecret,
+    /// A scope set of this number, which no request has asked for yet. Only the caller that asks
+    /// for new ones may have it.
+    NewScopes(u64),
 }
 
 /// A request and its follow-up.
@@ -174,6 +177,13 @@ pub(super) fn scopes_of(caller: usize) -> Scopes {
     Scopes::parse(&format!("flex.set{caller}.members.read flex.set{caller}.members.write")).expect("a scope list")
 }
 
+/// Scopes that the pattern of the caller with greed matches.
+pub(super) const NEW_SCOPES: &str = "flex.new.*.read";
+
+pub(super) fn new_scope(number: u64) -> String {
+    NEW_SCOPES.replace('*', &format!("set{number}"))
+}
+
 pub(super) fn secret_of(caller: usize) -> String {
     format!("secret-of-{caller}")
 }
@@ -183,8 +193,12 @@ fn request(caller: usize, attempt: Attempt) -> Request<endpoint::Body> {
     let secret = if attempt == Attempt::WrongSecret { "guess".to_owned() } else { secret_of(caller) };
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("caller-{caller}:{secret}"));
     let mut body = "grant_type=client_credentials".to_owned();
-    if attempt == Attempt::OthersScopes {
-        body.push_str(&format!("&scope={}", scopes_of(caller + 1).as_str().replace(' ', "+")));
+    match attempt {
+        Attempt::OthersScopes => {
+            body.push_str(&format!("&scope={}", scopes_of(caller + 1).as_str().replace(' ', "+")));
+        }
+        Attempt::NewScopes(number) => body.push_str(&format!("&scope={}", new_scope(number))),
+        Attempt::Allowed | Attempt::WrongSecret => {}
     }
     let mut request = Request::new(Ok(body.into_bytes()));
     *request.method_mut() = Method::POST;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use super::hosts::Running;
-use super::requests::{scopes_of, secret_of};
+use super::requests::{NEW_SCOPES, scopes_of, secret_of};
 use super::{LIMIT, World};
 use crate::scenario::Scenario;
 
@@ -69,7 +69,11 @@ pub(super) struct Variables {
 
 impl Variables {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let entries: Vec<_> = (0..scenario.callers).map(|caller| entry(caller, "scopes")).collect();
+        let mut entries: Vec<_> = (0..scenario.callers).map(|caller| entry(caller, "scopes")).collect();
+        if scenario.faults.greed {
+            let scope = format!("{NEW_SCOPES:?}");
+            entries.push(entry_of(scenario.callers, "scopes", &scope));
+        }
         let with = |caller: usize, other: String| {
             let mut entries = entries.clone();
             entries[caller] = other;
@@ -84,7 +88,7 @@ impl Variables {
             policy: Cell::new(Policy::Sound),
             unreadable: Cell::default(),
             nonsense: Cell::default(),
-            excuses: callers().map(|_| Cell::default()).collect(),
+            excuses: entries.iter().map(|_| Cell::default()).collect(),
         }
     }
 
@@ -247,9 +251,13 @@ impl Drop for Hopeless<'_> {
 
 /// A caller's entry in the policy, whose scopes are in the field `scopes`.
 fn entry(caller: usize, field: &str) -> String {
-    let digest: String = Sha256::digest(secret_of(caller)).iter().map(|byte| format!("{byte:02x}")).collect();
     let scopes: Vec<_> = scopes_of(caller).tokens().map(|token| format!("{token:?}")).collect();
-    format!(r#""caller-{caller}": {{"secret_sha256": ["{digest}"], "{field}": [{}]}}"#, scopes.join(", "))
+    entry_of(caller, field, &scopes.join(", "))
+}
+
+fn entry_of(caller: usize, field: &str, scopes: &str) -> String {
+    let digest: String = Sha256::digest(secret_of(caller)).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(r#""caller-{caller}": {{"secret_sha256": ["{digest}"], "{field}": [{scopes}]}}"#)
 }
 
 fn sound(scenario: &Scenario, callers: String) -> [(&'static str, String); VARIABLES.len()] {
