@@ -29,6 +29,10 @@ const DOWN_JITTER: Duration = Duration::from_secs(1);
 /// store is down. Its instances must not all call.
 const STARVED: Duration = Duration::from_millis(250);
 
+/// A success after a longer time counts as a failure that lasted as long: requests queue for the
+/// locked file, and have too little time left for another try. SQLite waits as long for a lock.
+const LONGEST_LOCK: Duration = Duration::from_secs(5);
+
 /// A request that reads the token, fails, and then begins a fetch does so within this time.
 pub(super) const JUST_NOW: Duration = Duration::from_millis(100);
 
@@ -144,9 +148,9 @@ impl<P: Ports> Broker<P> {
             // Each further operation, of any kind, would block the instance again.
             self.instance.store.blocked.set(Some(last));
         }
-        // A late answer was no failure until it came: one lock of a few seconds is no store that is
-        // down.
-        let began = if outcome.is_ok() { last } else { began };
+        // One lock of a few seconds is no store that is down, if the operation has succeeded after it.
+        let is_late_only = outcome.is_ok() && last.saturating_sub(began) <= LONGEST_LOCK;
+        let began = if is_late_only { last } else { began };
         let began = match failures.get() {
             _ if is_starved => last,
             Some(failures) if began.saturating_sub(failures.last) < LONGEST_GAP => failures.began.min(began),

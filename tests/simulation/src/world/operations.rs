@@ -7,7 +7,7 @@ use officernd_token_broker::token::Token;
 use tokio::time::Instant;
 
 use super::seen::Outcome;
-use super::store::Kind;
+use super::store::{BUSY_WAIT, Kind};
 use crate::ports::Simulated;
 
 /// A store operation that takes longer has failed.
@@ -187,8 +187,8 @@ impl Operation {
         } else {
             let outcome = match (is_success, was_slow) {
                 (true, false) => Outcome::InTime,
-                (true, true) => Outcome::Late,
-                (false, _) => Outcome::Failed,
+                (true, true) if ended - self.began <= BUSY_WAIT => Outcome::Late,
+                _ => Outcome::Failed,
             };
             running.seen.note_outcome(self.kind, self.began, ended, outcome);
         }

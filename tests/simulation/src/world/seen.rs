@@ -58,7 +58,7 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     InTime,
-    /// A success after more than a second, which blocked the instance.
+    /// A success after one to five seconds, which blocked the instance.
     Late,
     Failed,
 }

@@ -13,7 +13,7 @@ use super::operations::STORE_LIMIT;
 use crate::ports::Simulated;
 
 /// How long SQLite waits for a lock. Under Spin it blocks the whole instance meanwhile.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// Age of a lease that is acquired although nobody has released it. Contenders overwrite each
 /// other's within seconds.
