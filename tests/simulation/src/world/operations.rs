@@ -149,7 +149,8 @@ impl Operation {
         if let (Some(caller), Ok(value)) = (self.caller(), outcome) {
             match value.as_ref().and_then(|bytes| world.open_token(caller, bytes)) {
                 Some(token) => self.hold(caller, &token),
-                None => running.seen.release(caller),
+                // Memory then has none either, unless the store did not accept it.
+                None => running.seen.release(caller, true),
             }
         }
     }

@@ -86,6 +86,9 @@ impl Drop for Ongoing {
         running.unfinished.set(running.unfinished.get() - 1);
         running.idle_since.set(Instant::now());
         if !self.is_complete {
+            // It may have been dropped between OfficeRnD's answer and the moment in which the instance
+            // remembers the token: after the answer it first looks for a revocation.
+            running.seen.release(self.journey.caller, false);
             self.world.forgive_dropped(&self.journey);
         }
     }

@@ -132,10 +132,10 @@ impl Seen {
         }
     }
 
-    /// Notes that the store has no token. Memory then has none either, unless the store did not
-    /// accept it.
-    pub(super) fn release(&self, caller: usize) {
-        self.tokens.borrow_mut().retain(|other, held| *other != caller || !held.is_saved);
+    /// Notes that memory has no token any more, if the instance believes, or does not believe, that
+    /// the store has it.
+    pub(super) fn release(&self, caller: usize, is_saved: bool) {
+        self.tokens.borrow_mut().retain(|other, held| *other != caller || held.is_saved != is_saved);
     }
 }
 
