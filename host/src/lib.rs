@@ -7,7 +7,7 @@
 //!   store, how often an instance is reused, the clock, and where the output goes.
 //! - [`sandbox`] is a stand-in for OfficeRnD, and [`demo`] a broker that is set up to use it.
 //! - [`Policy`] edits the variable `callers`, and [`GivenVariables`] finds the mistakes in all
-//!   variables. Both use the component's own parser.
+//!   variables. Both use the component's own parser. [`check_manifest`] finds an outdated `spin.toml`.
 //!
 //! A component cannot do anything here that Spin forbids. The dev host lacks some features of
 //! Spin: other triggers, files, SQLite, service chaining, inbound TLS. A `spin.toml` that asks
@@ -30,7 +30,8 @@ mod store;
 pub use build::build;
 pub use clock::Clock;
 pub use counts::Counts;
-pub use operator::check::GivenVariables;
+pub use operator::check::{Findings, GivenVariables};
+pub use operator::manifest::check as check_manifest;
 pub use operator::policy::Policy;
 pub use operator::secret::RandomSecret;
 pub use output::Output;

@@ -7,7 +7,7 @@ use officernd_token_broker::config::Mistakes;
 use officernd_token_broker::config::caller::Callers;
 use serde_json::json;
 use tempfile::TempDir;
-use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random};
+use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random, read};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -39,7 +39,12 @@ async fn caller_made_by_the_command_gets_tokens_until_removed() {
     let new = ["new", &name, "--scope", MEMBERS, "--scope", &scopes, "--callers", "-"];
     let (first, secret) = edited(&caller(&new, &old));
     let (second, rotated) = edited(&caller(&["rotate", &name, "--callers", "-"], &first));
-    let (third, last) = edited(&caller(&["rotate", &name, "--expires", "2020-01-31", "--callers", "-"], &second));
+    let past = caller(&["rotate", &name, "--expires", "2020-01-31", "--callers", "-"], &second);
+    assert_eq!((past.code, past.stdout.as_str()), (1, ""));
+    assert!(past.stderr.contains("--expires is in the past"), "{}", past.stderr);
+    let (third, last) = edited(&caller(&["rotate", &name, "--expires", "2999-01-31", "--callers", "-"], &second));
+    // Time passes.
+    let third = third.replace("2999-01-31", "2020-01-31");
     let removed = caller(&["remove", &name, "--callers", "-"], &third);
     assert_eq!(removed.code, 0, "{}", removed.stderr);
     assert_eq!(removed.stderr, "");
@@ -167,6 +172,80 @@ fn check_reports_all_mistakes_at_once_without_values() {
         }
         assert_eq!(find_leaks(ended.stderr.as_bytes(), &[Secret::new("a value", &marker)]), [""; 0]);
     }
+}
+
+#[test]
+fn check_tells_warnings_from_mistakes() {
+    let folder = folder();
+    let setup = Setup::default();
+    let mut policy = setup.policy();
+    let entry = policy[&setup.nightly.name].clone();
+    let expired = json!([{ "sha256": "0".repeat(64), "expires": "2026-01-31" }, entry["secret_sha256"][0]]);
+    policy[&setup.nightly.name]["secret_sha256"] = expired;
+    for name in ["a+b", "50%", "a:b", "a b"] {
+        policy[name] = entry.clone();
+    }
+    for number in 0..1000 {
+        policy[format!("job-{number}")] = entry.clone();
+    }
+    write_variables(folder.path(), "hunter2", &policy.to_string(), &[]);
+    let manifest = read("spin.toml").replace("audit = \"{{ audit }}\"\n", "");
+    let manifest = manifest.replace("[\"{{ officernd_identity_url }}\"]", "[\"https://*:*\"]");
+    fs::write(folder.path().join("spin.toml"), &manifest).unwrap();
+    let expected = [
+        "callers: is longer than 128 KiB".to_owned(),
+        format!("callers: {}.secret_sha256: digest 1 of 2 has expired", setup.nightly.name),
+        "callers: a+b: ".to_owned(),
+        "callers: 50%: ".to_owned(),
+        "callers: a:b: ".to_owned(),
+        "callers: a b: ".to_owned(),
+        "spin.toml: audit is missing".to_owned(),
+        "spin.toml: allowed_outbound_hosts allows more".to_owned(),
+    ];
+    let check = |ended: &Ended, what: &dyn std::fmt::Debug| {
+        let warnings: Vec<_> = ended.stderr.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+        assert_eq!(warnings.len(), expected.len(), "{what:?}: {warnings:?}");
+        for begin in &expected {
+            assert!(warnings.iter().any(|warning| warning.starts_with(begin)), "{what:?}: {begin} {warnings:?}");
+        }
+        warnings.len()
+    };
+    for arguments in SOURCES {
+        let ended = Program::run(arguments, "", folder.path());
+        assert_eq!((ended.code, ended.stdout.as_str()), (0, "every variable is valid\n"), "{arguments:?} {ended:?}");
+        assert_eq!(check(&ended, &arguments), ended.stderr.lines().count(), "{arguments:?}");
+    }
+    // One mistake, and the exit code is another one.
+    for secret in ["{{ hunter2 }}", "$HUNTER2", "\u{feff}hunter2", "hun\u{200b}ter2", "\"hunter2\"", "hunter 2"] {
+        write_variables(folder.path(), secret, &policy.to_string(), &[]);
+        for arguments in &SOURCES[1..] {
+            let ended = Program::run(arguments, "", folder.path());
+            assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{secret:?} {arguments:?} {ended:?}");
+            assert_eq!(check(&ended, &secret) + 1, ended.stderr.lines().count(), "{secret:?}");
+            let mistake = ended.stderr.lines().find(|line| !line.starts_with("warning: "));
+            assert!(mistake.is_some_and(|line| line.starts_with("officernd_client_secret: ")), "{secret:?} {ended:?}");
+        }
+    }
+    write_variables(folder.path(), "hunter2", &policy.to_string(), &[]);
+    fs::write(folder.path().join("old.toml"), manifest.replace("\ncallers = \"{{ callers }}\"", "")).unwrap();
+    let ended = Program::run(&["check", "--manifest", "old.toml", "--variables", "variables.toml"], "", folder.path());
+    assert!(ended.code == 1 && ended.stderr.starts_with("old.toml: callers is missing"), "{}", ended.stderr);
+}
+
+#[test]
+fn caller_commands_warn_of_the_new_policy() {
+    let ended = caller(&["new", "door:1", "--scope", MEMBERS], "");
+    let (policy, _) = edited(&ended);
+    assert!(ended.stderr.contains("\nwarning: callers: door:1: some clients"), "{}", ended.stderr);
+    let ended = caller(&["new", "door-2", "--scope", MEMBERS], "");
+    edited(&ended);
+    assert!(!ended.stderr.contains("warning: "), "{}", ended.stderr);
+    let ended = caller(&["rotate", "door:1", "--expires", "2999-01-31", "--callers", "-"], &policy);
+    let (policy, _) = edited(&ended);
+    let ended = caller(&["rotate", "door:1", "--callers", "-"], &policy.replace("2999", "2020"));
+    edited(&ended);
+    let expired = "warning: callers: door:1.secret_sha256: digest 1 of 3 has expired";
+    assert!(ended.stderr.contains(expired), "{}", ended.stderr);
 }
 
 #[test]

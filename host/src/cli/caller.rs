@@ -10,7 +10,8 @@ use clap::Subcommand;
 
 const OUTPUT: &str = "Prints the whole new value of the variable `callers` to stdout, and a new secret to stderr. The secret \
                       is shown only once, because the policy contains only its SHA-256. Writes no file: do not redirect \
-                      stdout to FILE, because the shell would empty FILE first.";
+                      stdout to FILE, because the shell would empty FILE first. A line on stderr that begins with \
+                      `warning: ` concerns the new policy, and does not change the exit code.";
 
 /// Add a caller to the policy, give it another secret, or remove it
 #[derive(Subcommand)]
@@ -18,7 +19,7 @@ pub(crate) enum Caller {
     /// Add a caller
     #[command(after_help = OUTPUT)]
     New {
-        /// Client id of the caller
+        /// Client id of the caller. Every client can present one of letters, digits, and - . _ ~
         name: String,
         /// Scope that the caller may request: flex.community.members.read,
         /// flex.community.*.read or flex.billing.**; repeatable, or several separated by spaces
@@ -39,7 +40,7 @@ pub(crate) enum Caller {
         /// Client id of the caller
         name: String,
         /// Expiry of the present secrets that have none: 2027-01-31 (from its first moment in
-        /// UTC) or 2027-01-31T12:00:00Z
+        /// UTC) or 2027-01-31T12:00:00Z; not in the past
         #[arg(long, value_name = "DATE-OR-TIME")]
         expires: Option<String>,
         /// File with the present value of the variable `callers`; - reads stdin
@@ -70,7 +71,7 @@ impl Caller {
                 print(&policy, Some((name, &secret)))
             }
             Self::Rotate { name, expires, callers } => {
-                let (policy, secret) = read(callers)?.rotate(name, expires.as_deref())?;
+                let (policy, secret) = read(callers)?.rotate(name, expires.as_deref(), super::now())?;
                 print(&policy, Some((name, &secret)))
             }
             Self::Remove { name, callers } => print(&read(callers)?.remove(name)?, None),
@@ -96,5 +97,5 @@ fn print(policy: &Policy, secret: Option<(&str, &RandomSecret)>) -> anyhow::Resu
         writeln!(io::stderr(), "The new secret of {name}, shown only once:\n\n{}\n", secret.expose())
             .context("cannot write to stderr")?;
     }
-    Ok(())
+    super::warn(&policy.warnings(super::now()))
 }

@@ -1,4 +1,4 @@
-//! Checks the variables before anything starts, and finds all mistakes at once.
+//! Checks the variables before anything starts, and finds all mistakes and warnings at once.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -7,14 +7,26 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use officernd_token_broker::config::{Config, VARIABLES, Variable};
+use officernd_token_broker::time::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
+use super::{value, warning};
 use crate::spin::variables::Variables;
 
 /// Variables that are set: each name with its value, or with the reason why the value cannot be
 /// read.
 pub struct GivenVariables(Vec<(String, Result<String, String>)>);
+
+/// What `broker check` has found, each as one line without any value.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What stops callers, all of them or some.
+    pub mistakes: Vec<String>,
+    /// What works today, or works for some clients only.
+    pub warnings: Vec<String>,
+}
 
 /// Stands in for a value that cannot be read. It is neither a list of applications nor an
 /// origin, so the component's parser draws no conclusion from it about other variables.
@@ -67,9 +79,48 @@ impl GivenVariables {
         serde_json::from_str(text).map_err(|error| error.line())
     }
 
-    /// Returns all mistakes, each as one line without any value. The component's own parser
-    /// finds the mistakes within values, and takes the default of a variable that is not set.
-    pub fn mistakes(&self) -> Vec<String> {
+    /// Returns everything that is wrong with the variables, at the time `now`.
+    pub fn findings(&self, now: Timestamp) -> Findings {
+        let mut warnings: Vec<_> =
+            self.readable().iter().filter_map(|(name, value)| warning::of_length(name, value)).collect();
+        warnings.extend(self.object("callers").iter().flat_map(|policy| warning::of_policy(policy, now)));
+        let mut mistakes = self.mistakes();
+        mistakes.extend(self.mistakes_in_credentials());
+        Findings { mistakes, warnings }
+    }
+
+    /// The variables whose value can be read.
+    pub(super) fn readable(&self) -> Vec<(&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref().ok()?))).collect()
+    }
+
+    /// The value of a variable, if it is a JSON object.
+    fn object(&self, name: &str) -> Option<Map<String, Value>> {
+        let (_, value) = self.readable().into_iter().find(|(given, _)| *given == name)?;
+        serde_json::from_str(value).ok()
+    }
+
+    /// Mistakes in client ids and secrets that only OfficeRnD would find.
+    fn mistakes_in_credentials(&self) -> Vec<String> {
+        let variables = self.readable();
+        let of_default = variables.iter().filter(|(name, _)| name.starts_with("officernd_client_"));
+        let of_default = of_default.map(|(name, text)| ((*name).to_owned(), value::problem(text)));
+        let applications = self.object("applications").unwrap_or_default();
+        let of_others = applications.iter().flat_map(|(name, entry)| {
+            let name = name.chars().take(160).flat_map(char::escape_debug).collect::<String>();
+            let fields = entry.as_object().into_iter().flatten();
+            let fields = fields.filter(|(field, _)| field.starts_with("client_"));
+            fields.map(move |(field, text)| {
+                (format!("applications: {name}.{field}"), value::problem(text.as_str().unwrap_or_default()))
+            })
+        });
+        let found = of_default.chain(of_others);
+        found.filter_map(|(place, problem)| problem.map(|problem| format!("{place}: {problem}"))).collect()
+    }
+
+    /// Returns the mistakes that the component would find. Its own parser finds those within values,
+    /// and takes the default of a variable that is not set.
+    fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         for (index, (name, value)) in self.0.iter().enumerate() {
             if !VARIABLES.iter().any(|variable| variable.name == name) {
@@ -150,6 +201,26 @@ mod tests {
 
     fn sound() -> String {
         format!("officernd_client_id = 'id'\nofficernd_client_secret = 'hunter2'\ncallers = '{CALLERS}'\n")
+    }
+
+    #[test]
+    fn client_id_or_secret_that_officernd_cannot_have_shown_is_a_mistake() {
+        let next = "officernd_client_secret_next = '$NEXT'\n";
+        let berlin = r#"applications = '{"berlin": {"client_id": "\u200bid", "client_secret": "\"s\""}}'"#;
+        let text = format!("{}{next}{berlin}", sound().replace("hunter2", "{{ hunter2 }}"));
+        let findings = GivenVariables::parse_toml(&text).unwrap().findings(Timestamp::from_unix_ms(0));
+        let expected = [
+            "officernd_client_secret: looks like a placeholder",
+            "officernd_client_secret_next: looks like a placeholder",
+            "applications: berlin.client_id: has an invisible",
+            "applications: berlin.client_secret: begins or ends with a quotation mark",
+        ];
+        assert_eq!(findings.mistakes.len(), expected.len(), "{findings:?}");
+        for (mistake, expected) in findings.mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(expected) && !mistake.contains("hunter2"), "{mistake}");
+        }
+        let sound = GivenVariables::parse_toml(&sound()).unwrap().findings(Timestamp::from_unix_ms(0));
+        assert!(sound.mistakes.is_empty() && sound.warnings.is_empty(), "{sound:?}");
     }
 
     #[test]

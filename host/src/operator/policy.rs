@@ -9,6 +9,7 @@ use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::secret::RandomSecret;
+use super::warning;
 
 /// A policy that the component accepts. An edit leaves everything else unchanged and in its
 /// place.
@@ -71,12 +72,17 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// If the caller does not exist, or if `expires` is neither a date nor a time.
-    pub fn rotate(mut self, name: &str, expires: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
-        ensure!(
-            expires.is_none_or(|text| Timestamp::parse_rfc3339(text).is_some()),
-            "--expires is wrong, expected a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z"
-        );
+    /// If the caller does not exist, or if `expires` is neither a date nor a time after `now`.
+    pub fn rotate(mut self, name: &str, expires: Option<&str>, now: Timestamp) -> anyhow::Result<(Self, RandomSecret)> {
+        if let Some(text) = expires {
+            let expires = Timestamp::parse_rfc3339(text).context(
+                "--expires is wrong, expected a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z",
+            )?;
+            ensure!(
+                expires > now,
+                "--expires is in the past, so the present secrets would end at once, expected a later time"
+            );
+        }
         let caller = self.0.get_mut(name).with_context(|| absent(name))?;
         let digests = caller["secret_sha256"].as_array_mut().expect("the component accepts only an array");
         for digest in digests.iter_mut() {
@@ -105,6 +111,13 @@ impl Policy {
             bail!("{name:?} is the only caller, and the broker needs at least one: add another one first");
         }
         self.checked()
+    }
+
+    /// Returns warnings about the policy, each as one line: what the component accepts, but what
+    /// does not work for every client, or not any more at the time `now`.
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+        let length = warning::of_length("callers", &self.to_string());
+        length.into_iter().chain(warning::of_policy(&self.0, now)).collect()
     }
 
     /// Returns the policy if the component accepts it.
@@ -141,6 +154,10 @@ mod tests {
         )
     }
 
+    fn now() -> Timestamp {
+        Timestamp::parse_rfc3339("2026-11-29T12:00:00Z").unwrap()
+    }
+
     fn parsed() -> Policy {
         Policy::parse(&old()).unwrap()
     }
@@ -175,7 +192,7 @@ mod tests {
 
     #[test]
     fn rotated_caller_has_one_more_digest() {
-        let (policy, secret) = parsed().rotate("zoo", None).unwrap();
+        let (policy, secret) = parsed().rotate("zoo", None, now()).unwrap();
         let mut expected: Value = serde_json::from_str(&old()).unwrap();
         expected["zoo"]["secret_sha256"] = json!([OLD, secret.sha256()]);
         assert_eq!(json_of(&policy).to_string(), expected.to_string());
@@ -183,9 +200,9 @@ mod tests {
 
     #[test]
     fn rotation_sets_the_expiry_of_secrets_without_one() {
-        let (policy, first) = parsed().rotate("zoo", Some("2027-01-31")).unwrap();
-        let (policy, second) = policy.rotate("zoo", None).unwrap();
-        let (policy, third) = policy.rotate("zoo", Some("2028-01-31T12:00:00+01:00")).unwrap();
+        let (policy, first) = parsed().rotate("zoo", Some("2027-01-31"), now()).unwrap();
+        let (policy, second) = policy.rotate("zoo", None, now()).unwrap();
+        let (policy, third) = policy.rotate("zoo", Some("2028-01-31T12:00:00+01:00"), now()).unwrap();
         let expected = json!([
             { "sha256": OLD, "expires": "2027-01-31" },
             { "sha256": first.sha256(), "expires": "2028-01-31T12:00:00+01:00" },
@@ -193,8 +210,10 @@ mod tests {
             third.sha256(),
         ]);
         assert_eq!(json_of(&policy)["zoo"]["secret_sha256"], expected);
-        for text in ["", "soon", "2027-02-29", "2027-01-31T12:00:00"] {
-            assert!(problem(parsed().rotate("zoo", Some(text))).starts_with("--expires"), "{text}");
+        for text in
+            ["", "soon", "2027-02-29", "2027-01-31T12:00:00", "2026-11-29", "2026-11-29T12:00:00Z", "1999-12-31"]
+        {
+            assert!(problem(parsed().rotate("zoo", Some(text), now())).starts_with("--expires"), "{text}");
         }
     }
 
@@ -202,7 +221,7 @@ mod tests {
     fn rotation_sets_the_expiry_of_a_digest_in_an_object() {
         let policy =
             Policy::parse(&old().replacen(&format!("\"{OLD}\""), &format!(r#"{{"sha256": "{OLD}"}}"#), 1)).unwrap();
-        let (policy, _) = policy.rotate("zoo", Some("2027-01-31")).unwrap();
+        let (policy, _) = policy.rotate("zoo", Some("2027-01-31"), now()).unwrap();
         assert_eq!(json_of(&policy)["zoo"]["secret_sha256"][0], json!({ "sha256": OLD, "expires": "2027-01-31" }));
     }
 
@@ -217,7 +236,7 @@ mod tests {
     #[test]
     fn taken_or_unknown_name_is_refused_with_advice() {
         assert!(problem(parsed().add("zoo", &["x".into()], None)).contains("broker caller rotate"));
-        assert!(problem(parsed().rotate("bear", None)).contains("broker caller new"));
+        assert!(problem(parsed().rotate("bear", None, now())).contains("broker caller new"));
         assert!(problem(parsed().remove("bear")).contains("broker caller new"));
     }
 

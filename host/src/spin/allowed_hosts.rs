@@ -51,6 +51,11 @@ impl AllowedHosts {
         Ok(())
     }
 
+    /// Whether the list allows nothing but this URL's host and port.
+    pub(crate) fn are_only(&self, url: &str) -> bool {
+        AllowedHost::parse(url).is_ok_and(|only| self.0.iter().all(|allowed| *allowed == only))
+    }
+
     pub(crate) fn allow(&self, uri: &Uri) -> bool {
         let scheme = uri.scheme_str().unwrap_or("https");
         let Some(Ok(host)) = uri.host().map(Host::parse) else {

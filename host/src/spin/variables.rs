@@ -248,6 +248,11 @@ impl Declarations {
         self.resolve(template, variables)
     }
 
+    /// Whether the component may read the variable `name`.
+    pub(crate) fn passes(&self, name: &str) -> bool {
+        self.templates.contains_key(name)
+    }
+
     /// Returns the text of `template` with the present values of its variables.
     pub(crate) fn resolve(&self, template: &Template, variables: &Variables) -> Result<String, Error> {
         let mut text = String::new();

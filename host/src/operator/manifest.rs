@@ -1,0 +1,123 @@
+//! Compares a manifest with the component: does it pass every variable, and allow only OfficeRnD?
+
+use std::path::Path;
+
+use anyhow::ensure;
+use officernd_token_broker::config::{VARIABLES, Variable};
+
+use super::check::{Findings, GivenVariables};
+use crate::spin::allowed_hosts::AllowedHosts;
+use crate::spin::manifest::Manifest;
+use crate::spin::variables::Variables;
+
+/// Label of the store that the component opens.
+const STORE: &str = "default";
+
+/// Adds to `findings` whatever is outdated in the manifest at `path`, for these variables.
+///
+/// # Errors
+///
+/// If there is no such file.
+pub fn check(path: &Path, given: &GivenVariables, findings: &mut Findings) -> anyhow::Result<()> {
+    let file = path.display();
+    ensure!(path.is_file(), "{file} is not a file, expected a spin.toml");
+    // The cause is left out, because it may quote a default, which may be a secret.
+    let Ok(manifest) = Manifest::read(path) else {
+        findings.warnings.push(format!("{file}: cannot be checked: `broker --manifest {file}` says why"));
+        return Ok(());
+    };
+    for Variable { name, default } in VARIABLES.iter().filter(|variable| !manifest.declarations.passes(variable.name)) {
+        let expected = format!("expected {name} in [variables] and in the variables of the component");
+        match default {
+            Some(_) => {
+                findings.warnings.push(format!("{file}: {name} is missing, so its default is in use, {expected}"))
+            }
+            None => findings.mistakes.push(format!("{file}: {name} is missing, {expected}")),
+        }
+    }
+    if !manifest.key_value_stores.contains(STORE) {
+        findings.warnings.push(format!("{file}: key_value_stores lacks {STORE:?}, so the broker has no store"));
+    }
+    let set = given.readable();
+    let identity = set.iter().find(|(name, _)| *name == IDENTITY).map(|(_, value)| *value);
+    let identity = identity.unwrap_or_else(|| Variable::default_of(IDENTITY)).trim();
+    // Without the value of a required variable, or with one that is no URL, another line says so.
+    let (Ok(hosts), Ok(uri)) = (AllowedHosts::resolve(&manifest, &Variables::from_iter(set.clone())), identity.parse())
+    else {
+        return Ok(());
+    };
+    let expected = r#"expected only "{{ officernd_identity_url }}""#;
+    if !hosts.allow(&uri) {
+        findings
+            .mistakes
+            .push(format!("{file}: allowed_outbound_hosts lacks {IDENTITY}, so no call leaves, {expected}"));
+    } else if !hosts.are_only(identity) {
+        findings.warnings.push(format!("{file}: allowed_outbound_hosts allows more than {IDENTITY}, {expected}"));
+    }
+    Ok(())
+}
+
+const IDENTITY: &str = "officernd_identity_url";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const VALUES: &str = "officernd_client_id = 'id'\nofficernd_client_secret = 's'\ncallers = '{}'\n";
+
+    /// Checks the project's manifest after replacements, for these variables as well.
+    fn check_with(values: &str, changes: &[(&str, &str)], mistakes: &[&str], warnings: &[&str]) {
+        let mut text = include_str!("../../../spin.toml").to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (path, variables) = (folder.path().join("spin.toml"), folder.path().join("variables.toml"));
+        fs::write(&path, text).unwrap();
+        fs::write(&variables, format!("{VALUES}{values}")).unwrap();
+        let mut findings = Findings::default();
+        check(&path, &GivenVariables::from_file(&variables).unwrap(), &mut findings).unwrap();
+        for (found, expected) in [(&findings.mistakes, mistakes), (&findings.warnings, warnings)] {
+            assert_eq!(found.len(), expected.len(), "{changes:?}: {findings:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.contains(&format!("spin.toml: {expected}")), "{found} should contain {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn manifest_of_the_project_is_up_to_date() {
+        check_with("", &[], &[], &[]);
+        check_with("officernd_identity_url = 'https://identity-staging.officernd.com'", &[], &[], &[]);
+    }
+
+    #[test]
+    fn manifest_that_lacks_a_variable_is_outdated() {
+        let audit = ("audit = \"{{ audit }}\"\n", "");
+        check_with("", &[audit], &[], &["audit is missing, so its default"]);
+        check_with("", &[audit, ("audit = { default = \"all\" }\n", "")], &[], &["audit is missing, so its default"]);
+        check_with("", &[("\ncallers = \"{{ callers }}\"\n", "\n")], &["callers is missing, expected"], &[]);
+        check_with("", &[("key_value_stores = [\"default\"]\n", "")], &[], &["key_value_stores lacks \"default\""]);
+        check_with("", &[("[application]", "[application")], &[], &["cannot be checked"]);
+    }
+
+    #[test]
+    fn manifest_that_allows_other_hosts_is_outdated() {
+        const HOSTS: &str = r#"["{{ officernd_identity_url }}"]"#;
+        let check = |hosts: &str, values: &str, mistakes: &[&str], warnings: &[&str]| {
+            check_with(values, &[(HOSTS, hosts)], mistakes, warnings);
+        };
+        let staging = "officernd_identity_url = 'https://identity-staging.officernd.com'";
+        let more = ["allowed_outbound_hosts allows more than officernd_identity_url"];
+        let lacks = ["allowed_outbound_hosts lacks officernd_identity_url"];
+        check(r#"["https://identity.officernd.com"]"#, "", &[], &[]);
+        check(r#"["https://identity.officernd.com"]"#, staging, &lacks, &[]);
+        check(r#"["{{ officernd_identity_url }}", "https://app.officernd.com"]"#, "", &[], &more);
+        check(r#"["https://*:*"]"#, "", &[], &more);
+        check(r#"["https://*.officernd.com"]"#, staging, &[], &more);
+        check("[]", "", &lacks, &[]);
+    }
+}
