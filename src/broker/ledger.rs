@@ -25,8 +25,8 @@ impl<P: Ports> Broker<P> {
     /// record: without a store, only this record in memory keeps the quota.
     pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
         self.admit(wanted, need, now)?;
-        let caller = wanted.caller_tag();
-        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller)))
+        let (caller, random) = (wanted.caller_tag(), self.ports.random() as u16);
+        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller, random)))
     }
 
     /// Switches to the credential in use. During a rotation, another instance may have found
@@ -111,12 +111,12 @@ mod tests {
         broker.reserve(&wanted, Need::Now, at(0)).unwrap();
         let other = broker.clone();
         ports.0.during_set.replace(Some(Box::new(move || {
-            other.instance.update_ledger(|ledger| ledger.reserve(at(1), CallerTag(1)));
+            other.instance.update_ledger(|ledger| ledger.reserve(at(1), CallerTag(1), 0));
         })));
         finish(broker.store_ledger(&wanted.config)).unwrap();
         let unsaved = broker.instance.unsaved_ledger.borrow();
         let mut expected = Ledger::default();
-        expected.reserve(at(1), CallerTag(1));
+        expected.reserve(at(1), CallerTag(1), 0);
         assert_eq!(*unsaved, expected);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Call {
     pub(super) at_ms: Timestamp,
     /// The caller whose request led to it.
     pub(super) caller: CallerTag,
+    /// Tells two calls of one millisecond apart: clocks that differ can show it to two hosts.
+    pub(super) random: u16,
 }
 
 /// How many calls may be made in a window.
@@ -89,7 +91,9 @@ mod tests {
 
     /// Calls at these seconds, each for the caller of this number.
     fn calls(made: &[(u64, u32)]) -> Vec<Call> {
-        made.iter().map(|(seconds, caller)| Call { at_ms: at(*seconds), caller: CallerTag(*caller) }).collect()
+        made.iter()
+            .map(|(seconds, caller)| Call { at_ms: at(*seconds), caller: CallerTag(*caller), random: 0 })
+            .collect()
     }
 
     #[test]

@@ -121,11 +121,11 @@ impl Ledger {
 
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
     /// time at which it could still reach OfficeRnD, so the call of a holder that dies counts.
-    pub fn reserve(&mut self, now: Timestamp, caller: CallerTag) -> Reservation {
+    pub fn reserve(&mut self, now: Timestamp, caller: CallerTag, random: u16) -> Reservation {
         self.calls = self.calls(now).collect();
         self.over.retain(|call| call.at_ms + WINDOW > now);
         self.ended.retain(|(_, at)| *at + WINDOW > now);
-        let reservation = Reservation(Call { at_ms: now + CALL_LIMIT, caller });
+        let reservation = Reservation(Call { at_ms: now + CALL_LIMIT, caller, random });
         self.insert(reservation.0);
         reservation
     }
@@ -236,14 +236,14 @@ mod tests {
     }
 
     fn reserved(seconds: u64) -> Reservation {
-        Reservation(Call { at_ms: at(seconds), caller: TAG })
+        Reservation(Call { at_ms: at(seconds), caller: TAG, random: 0 })
     }
 
     /// A ledger of calls that took no time.
     fn after_calls(seconds: &[u64]) -> Ledger {
         let mut ledger = Ledger::default();
         for &second in seconds {
-            let reservation = ledger.reserve(at(second), TAG);
+            let reservation = ledger.reserve(at(second), TAG, 0);
             ledger.settle_success(reservation, at(second), &credential("s"));
         }
         ledger
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
-        let reservation = ledger.reserve(at(0), TAG);
+        let reservation = ledger.reserve(at(0), TAG, 0);
         assert_eq!(ledger.calls(at(72)).count(), 1, "its holder may have died");
         assert_eq!(ledger.calls(at(73)).count(), 0);
         ledger.settle_success(reservation, at(3), &credential("s"));
@@ -296,7 +296,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [5, 10, 20, 40, 60, 60] {
-            let reservation = ledger.reserve(at(now), TAG);
+            let reservation = ledger.reserve(at(now), TAG, 0);
             let failure = Failure::Unavailable(Cause::ServerError, None);
             let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
             let told = wait(&ledger, now, Need::Now, "another");

@@ -95,9 +95,9 @@ mod tests {
     fn two_calls_of_one_millisecond_are_merged_and_forgotten_as_two() {
         let now = Timestamp::from_unix_ms(1_800_000_000_000);
         let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
-        unsaved.reserve(now, TAG);
+        unsaved.reserve(now, TAG, 0);
         let saved = unsaved.clone();
-        unsaved.reserve(now, TAG);
+        unsaved.reserve(now, TAG, 0);
         stored.absorb(&unsaved);
         assert_eq!(stored, unsaved);
         unsaved.forget(&saved);
@@ -110,12 +110,24 @@ mod tests {
         let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
         let identity = Origin::parse("https://identity.example").unwrap();
         let credential = Fingerprint::of(&identity, "id", &ClientSecret::new("s"));
-        let reservation = stored.reserve(now, TAG);
+        let reservation = stored.reserve(now, TAG, 0);
         unsaved.settle_success(reservation, now, &credential);
         stored.absorb(&unsaved);
-        assert_eq!(stored.calls, [Call { at_ms: now, caller: TAG }]);
+        assert_eq!(stored.calls, [Call { at_ms: now, caller: TAG, random: 0 }]);
         let saved = unsaved.clone();
         unsaved.forget(&saved);
         assert_eq!(unsaved, Ledger::default());
+    }
+
+    #[test]
+    fn calls_of_two_hosts_in_one_millisecond_count_as_two() {
+        let now = Timestamp::from_unix_ms(1_800_000_000_000);
+        let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
+        stored.reserve(now, TAG, 1);
+        unsaved.reserve(now, TAG, 2);
+        for _ in 0..2 {
+            stored.absorb(&unsaved);
+            assert_eq!(stored.calls.len(), 2);
+        }
     }
 }

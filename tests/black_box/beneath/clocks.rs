@@ -61,7 +61,7 @@ async fn sixth_call_by_a_fast_clock() -> Row {
     let begin = Instant::now();
     let mut ledger = Ledger::default();
     for _ in 0..5 {
-        let reservation = ledger.reserve(called_at, CallerTag(1));
+        let reservation = ledger.reserve(called_at, CallerTag(1), 0);
         ledger.settle_success(reservation, called_at, &config.applications[0].current.fingerprint);
     }
     right.store(&ledger_key(&config.identity), ledger.encode()).await;

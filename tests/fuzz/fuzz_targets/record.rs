@@ -78,7 +78,7 @@ fn ledger(bytes: &[u8], config: &Config) {
         let quota = Quota { calls: 5, shared_by: Some(callers[caller]) };
         match ledger.admit(NOW, quota, Need::Now, &credential) {
             Ok(()) => {
-                ledger.reserve(NOW, callers[caller]);
+                ledger.reserve(NOW, callers[caller], 0);
                 calls[caller] += 1;
             }
             Err(error) => {
@@ -90,7 +90,7 @@ fn ledger(bytes: &[u8], config: &Config) {
         };
     }
     assert!(calls.iter().all(|calls| *calls <= 3) && calls.iter().sum::<u32>() <= 5, "{calls:?}");
-    let reservation = ledger.reserve(NOW, callers[0]);
+    let reservation = ledger.reserve(NOW, callers[0], 0);
     ledger.settle_success(reservation, NOW, &credential);
     // What it notes for other copies is not stored.
     let stored = ledger.encode();

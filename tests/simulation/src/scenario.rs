@@ -97,7 +97,7 @@ impl Scenario {
     /// scope set each time, and nothing fails.
     pub fn beside_greed(seed: u64) -> Self {
         let faults = Faults { greed: true, crowds: seed.is_multiple_of(2), ..Faults::default() };
-        Self { callers: 2, faults, ..Self::of(seed) }
+        Self { callers: 2, reissues: false, faults, ..Self::of(seed) }
     }
 
     /// Returns a scenario without faults: one host with one instance, one caller, tokens that
