@@ -8,6 +8,8 @@ use anyhow::{Context as _, anyhow};
 use broker_host::{Policy, RandomSecret};
 use clap::Subcommand;
 
+use super::terminal::{now, warn};
+
 const OUTPUT: &str = "Prints the whole new value of the variable `callers` to stdout, and a new secret to stderr. The secret \
                       is shown only once, because the policy contains only its SHA-256. Writes no file: do not redirect \
                       stdout to FILE, because the shell would empty FILE first. A line on stderr that begins with \
@@ -71,7 +73,7 @@ impl Caller {
                 print(&policy, Some((name, &secret)))
             }
             Self::Rotate { name, expires, callers } => {
-                let (policy, secret) = read(callers)?.rotate(name, expires.as_deref(), super::now())?;
+                let (policy, secret) = read(callers)?.rotate(name, expires.as_deref(), now())?;
                 print(&policy, Some((name, &secret)))
             }
             Self::Remove { name, callers } => print(&read(callers)?.remove(name)?, None),
@@ -97,5 +99,5 @@ fn print(policy: &Policy, secret: Option<(&str, &RandomSecret)>) -> anyhow::Resu
         writeln!(io::stderr(), "The new secret of {name}, shown only once:\n\n{}\n", secret.expose())
             .context("cannot write to stderr")?;
     }
-    super::warn(&policy.warnings(super::now()))
+    warn(&policy.warnings(now()))
 }

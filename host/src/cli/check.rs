@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use broker_host::{GivenVariables, check_manifest};
 use clap::Args;
 
+use super::terminal::{now, warn};
+
 /// Find all mistakes in the variables, and an outdated manifest
 ///
 /// Finds what the component would refuse, and client ids and secrets that OfficeRnD cannot have
@@ -31,7 +33,7 @@ impl Check {
             Some(file) => GivenVariables::from_file(file)?,
             None => GivenVariables::from_environment()?,
         };
-        let mut findings = given.findings(super::now());
+        let mut findings = given.findings(now());
         let here = Some(PathBuf::from("spin.toml")).filter(|path| path.is_file());
         if let Some(manifest) = self.manifest.clone().or(here) {
             check_manifest(&manifest, &given, &mut findings)?;
@@ -39,7 +41,7 @@ impl Check {
         for mistake in &findings.mistakes {
             writeln!(io::stderr(), "{mistake}")?;
         }
-        super::warn(&findings.warnings)?;
+        warn(&findings.warnings)?;
         if !findings.mistakes.is_empty() {
             return Ok(ExitCode::FAILURE);
         }
