@@ -205,6 +205,7 @@ async fn rotation_of_the_page() -> Row {
 async fn deleted_too_early(fault: &'static str, is_swapped: bool) -> Row {
     let mut setup = many_instances();
     let scopes = setup.with_scopes(3);
+    setup.without_door();
     setup.sandbox.clock = setup.clock.clone();
     let broker = setup.start().await;
     for scope in &scopes {

@@ -155,7 +155,10 @@ impl World {
     /// refused: two calls of each minute are left to them, and they need no more.
     fn check_share(&self, answered: &Answered) {
         let Faults { upstream, store, variables, kills, clocks, crowds: _, greed } = self.scenario.faults;
-        if greed && self.scenario.callers == 2 && ![upstream, store, variables, kills, clocks].contains(&true) {
+        if greed
+            && self.scenario.callers == 2
+            && ![upstream, store, variables, kills, clocks, self.scenario.reissues].contains(&true)
+        {
             let Answered { journey, .. } = answered;
             let reason = journey.reason.borrow();
             self.violate(format!("caller {} is refused beside one with greed: {reason:?}", journey.caller));
