@@ -68,7 +68,7 @@ pub fn handle<P: Ports>(
                 token_answer(outcome, &mut audit)
             }
             Route::Revocation if request.method() == Method::POST => {
-                (Box::pin(revocation(broker, request, &mut audit)).await, None)
+                Box::pin(revocation(broker, request, &mut audit)).await
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
             Route::Health if is_read => {
@@ -188,10 +188,14 @@ fn authenticate<'a>(
 }
 
 /// The revocation endpoint (RFC 7009).
-async fn revocation<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: &mut Audit) -> Response<String> {
+async fn revocation<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    audit: &mut Audit,
+) -> (Response<String>, Option<Followup>) {
     match authenticate_and_revoke(broker, request, audit).await {
-        Ok(()) => answer(StatusCode::OK, "{}".to_owned()),
-        Err(error) => refuse(error, audit),
+        Ok(followup) => (answer(StatusCode::OK, "{}".to_owned()), followup),
+        Err(error) => (refuse(error, audit), None),
     }
 }
 
@@ -199,7 +203,7 @@ async fn authenticate_and_revoke<P: Ports>(
     broker: &Broker<P>,
     request: &Request<Body>,
     audit: &mut Audit,
-) -> Result<(), Error> {
+) -> Result<Option<Followup>, Error> {
     let config = broker.config(audit.time).await?;
     let (client_request, caller) = authenticate(&config, request, audit)?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;

@@ -145,8 +145,12 @@ impl<P: Ports> Broker<P> {
         {
             let _ = self.release_lease(&wanted.config, lease).await;
         }
-        let rest = Box::pin(self.clone().finish(called, lease));
-        outcome.map(|outcome| Fetched { outcome, rest: Some(rest) })
+        outcome.map(|outcome| {
+            // A fetch without lease and call has changed nothing.
+            let has_rest = lease.is_some() || outcome.is_called;
+            let rest = has_rest.then(|| Box::pin(self.clone().finish(called, lease)) as Followup);
+            Fetched { outcome, rest }
+        })
     }
 
     /// Records the call, and makes it. A holder of the lease that could not read or write the

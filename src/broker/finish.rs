@@ -79,9 +79,13 @@ impl<P: Ports> Broker<P> {
     /// Lets a request that was served a token which the store lacks write it after the answer, if
     /// the store works again.
     pub(super) fn save_after_answer(&self, wanted: &Wanted) -> Option<Followup> {
-        let is_due = self.instance.unsaved_token(wanted).is_some() && !self.store_is_failing();
+        if self.store_is_failing() { None } else { self.save_later(wanted) }
+    }
+
+    /// Lets a request write after its answer what the store lacks of a token, or of its revocation.
+    pub(super) fn save_later(&self, wanted: &Wanted) -> Option<Followup> {
         let (broker, wanted) = (self.clone(), wanted.clone());
-        is_due.then(|| {
+        self.instance.unsaved_token(&wanted).is_some().then(|| {
             Box::pin(async move {
                 let instance = Rc::clone(&broker.instance);
                 // One is enough for all requests of the instance.

@@ -117,8 +117,11 @@ impl Instance {
         let mut tokens = self.tokens.borrow_mut();
         tokens.retain(|remembered| !remembered.is_for(wanted));
         if tokens.len() >= TOKENS_REMEMBERED {
-            // Each lookup appends its entry, so the first entry was looked up longest ago.
-            tokens.remove(0);
+            // Each lookup appends its entry, so the first entry was looked up longest ago. An entry
+            // without a token is worth the least, and one that only this memory has the most.
+            let first = |is_spared: fn(&Remembered) -> bool| tokens.iter().position(|known| !is_spared(known));
+            let place = first(|known| known.token.is_some()).or_else(|| first(|known| known.is_unsaved));
+            tokens.remove(place.unwrap_or(0));
         }
         let Wanted { hash, application, credential, scopes, .. } = wanted.clone();
         tokens.push(Remembered { hash, application, credential, scopes, looked_at, token, is_unsaved });
@@ -194,5 +197,43 @@ impl Remembered {
             && self.scopes == wanted.scopes
             && self.credential.fingerprint == wanted.credential.fingerprint
             && self.application.name == wanted.application.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{at, wanted};
+    use super::*;
+    use crate::secret::AccessToken;
+
+    #[test]
+    fn full_memory_forgets_absent_tokens_first_and_unsaved_ones_last() {
+        let instance = Instance::new(7);
+        let with_scopes = |scopes: String| {
+            let wanted = wanted();
+            let scopes = Scopes::parse(&scopes).unwrap();
+            Wanted::new(wanted.config, wanted.caller, wanted.application, wanted.credential, scopes, wanted.request_id)
+        };
+        let token = Rc::new(Token {
+            access_token: AccessToken::new("t"),
+            requested: Scopes::parse("a").unwrap(),
+            scopes: Scopes::parse("a").unwrap(),
+            expires_at: at(3600),
+            fetched_at: at(0),
+            stalled: false,
+            revoked_at: None,
+        });
+        let (unsaved, saved) = (with_scopes("unsaved".into()), with_scopes("saved".into()));
+        instance.remember(&unsaved, at(0), Some(token.clone()), true);
+        instance.remember(&saved, at(0), Some(token.clone()), false);
+        for number in 0..TOKENS_REMEMBERED {
+            instance.remember(&with_scopes(format!("s{number}")), at(0), None, false);
+        }
+        assert!(instance.last_token(&saved).is_some() && instance.last_token(&unsaved).is_some());
+        for number in 0..TOKENS_REMEMBERED {
+            instance.remember(&with_scopes(format!("s{number}")), at(0), Some(token.clone()), false);
+        }
+        assert!(instance.last_token(&saved).is_none() && instance.last_token(&unsaved).is_some());
+        assert_eq!(instance.tokens.borrow().len(), TOKENS_REMEMBERED);
     }
 }

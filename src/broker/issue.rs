@@ -167,7 +167,6 @@ impl<P: Ports> Broker<P> {
     }
 
     async fn issue_by_fetching(&self, wanted: Wanted, need: Need, source: Source, arrived: Timestamp) -> TokenOutcome {
-        let in_flight = self.instance.flight(wanted.key()).is_some();
         let leads = Rc::new(Cell::new(false));
         let fetch = Box::pin(self.clone().obtain(wanted, need, leads.clone()));
         let deadline = pin!(async {
@@ -181,7 +180,7 @@ impl<P: Ports> Broker<P> {
         let at = self.ports.now();
         match ended {
             Either::Left((Fetched { outcome, rest }, _)) => {
-                let source = if in_flight || !outcome.is_called { Source::Collapsed } else { source };
+                let source = if !leads.get() || !outcome.is_called { Source::Collapsed } else { source };
                 TokenOutcome { token: outcome.token, source, is_called: outcome.is_called, followup: rest, at }
             }
             // If this request leads the fetch, a call may be in progress, and its token must not be

@@ -10,7 +10,6 @@ use super::flight::{FetchOutcome, Flight, Landing};
 use super::instance::{Broker, Instance};
 use super::ports::Ports;
 use super::wanted::Wanted;
-use crate::error::{Cause, Error};
 use crate::gate::Need;
 
 /// First and longest time between two looks at the fetch that a request waits for.
@@ -63,23 +62,18 @@ impl<P: Ports> Broker<P> {
                         self.ports.sleep(poll).await;
                         poll = (poll * 2).min(FLIGHT_POLL_LONGEST);
                     }
-                    // That fetch gave up for a reason that does not concern this request, which
-                    // tries again.
-                    Some(Landing::Ended(FetchOutcome { token: Err(error), .. }))
-                        if flight.need < need
-                            || (is_about_share(&error) && flight.caller.name != wanted.caller.name) =>
+                    // That fetch gave up for a reason that may not concern this request, which tries
+                    // again: it needed the token less, or its caller has used up its share.
+                    Some(Landing::Ended(FetchOutcome { token: Err(_), is_called: false }))
+                        if flight.need < need || flight.caller.name != wanted.caller.name =>
                     {
                         break;
                     }
+                    Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
                     Some(Landing::Ended(outcome)) => return Fetched::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,
                 }
             }
         }
     }
-}
-
-/// Whether the caller that led a fetch has used up its share of the call quota.
-fn is_about_share(error: &Error) -> bool {
-    matches!(error, Error::Unavailable { cause: Cause::ShareUsedUp, .. })
 }

@@ -82,7 +82,7 @@ impl<P: Ports> Broker<P> {
         let written = self.instance.unsaved_ledger.borrow().clone();
         let began = self.ports.uptime();
         let outcome = self.set(&ledger_key(&config.identity), &bytes).await;
-        if outcome.is_err() && self.was_given_up(began) {
+        if outcome.is_err() && self.has_given_up_a_write_since(began) {
             self.instance.store.ledger_given_up.set(Some(self.ports.uptime()));
         }
         outcome?;

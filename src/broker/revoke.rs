@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fetch::{RETRY_SOON, WAIT_LIMIT};
 use super::instance::Broker;
-use super::ports::Ports;
+use super::ports::{Followup, Ports};
 use super::store::StoreFailed;
 use super::wanted::{RequestId, Wanted};
 use crate::config::Config;
@@ -37,6 +37,8 @@ impl<P: Ports> Broker<P> {
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
     /// unknown one. The function must be called only after authentication.
     ///
+    /// Returns the follow-up that writes what the store has not accepted.
+    ///
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, no call could bring
     /// another token now, or the store does not accept the revocation. Then the token still counts
@@ -48,7 +50,7 @@ impl<P: Ports> Broker<P> {
         token: &str,
         request_id: RequestId,
         arrived: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Followup>, Error> {
         let application = config.application(caller).ok_or(Error::DisabledApplication)?;
         let revocation = async {
             let candidate = |credential: &Rc<Credential>, scopes| {
@@ -61,7 +63,7 @@ impl<P: Ports> Broker<P> {
             };
             match found.filter(|found| caller.scopes.permits(&found.record.requested)) {
                 Some(found) => self.revoke_found(found).await,
-                None => Ok(Ok(())),
+                None => Ok(Ok(None)),
             }
         };
         let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived));
@@ -122,7 +124,7 @@ impl<P: Ports> Broker<P> {
     }
 
     /// Replaces a token by its revocation. The outer error is the store's.
-    async fn revoke_found(&self, found: Found) -> Result<Result<(), Error>, StoreFailed> {
+    async fn revoke_found(&self, found: Found) -> Result<Result<Option<Followup>, Error>, StoreFailed> {
         let Found { wanted, record, is_unsaved } = found;
         let now = self.ports.now();
         if let Some(revoked_at) = record.revoked_at
@@ -148,7 +150,7 @@ impl<P: Ports> Broker<P> {
             // A write of the token may be in progress, or may have landed without an answer.
             self.instance.remember(&wanted, now, Some(revoked.clone()), true);
             let _ = self.save(&wanted, &revoked).await;
-            return Ok(Ok(()));
+            return Ok(Ok(self.save_later(&wanted)));
         }
         // During a rotation, both credentials may have brought the same token. The one that was found
         // is erased last, so that the caller can try again if the store fails.
@@ -158,6 +160,6 @@ impl<P: Ports> Broker<P> {
             self.save(&other, &revoked).await?;
         }
         self.save(&wanted, &revoked).await?;
-        Ok(Ok(()))
+        Ok(Ok(None))
     }
 }

@@ -138,7 +138,12 @@ impl<P: Ports> Broker<P> {
                 Some(Ok(value)) => break (Ok(value), "an answer after more than a second".to_owned()),
                 Some(Err(problem)) if is_retry || was_slow => break (Err(StoreFailed), problem),
                 Some(Err(_)) => is_retry = true,
-                None => break (Err(StoreFailed), "no answer within a second".to_owned()),
+                None => {
+                    if std::ptr::eq(failures, &self.instance.store.writes) {
+                        self.instance.store.write_given_up.set(Some(self.ports.uptime()));
+                    }
+                    break (Err(StoreFailed), "no answer within a second".to_owned());
+                }
             }
         };
         let last = self.ports.uptime();
@@ -148,11 +153,11 @@ impl<P: Ports> Broker<P> {
             // Each further operation, of any kind, would block the instance again.
             self.instance.store.blocked.set(Some(last));
         }
-        // One lock of a few seconds is no store that is down, if the operation has succeeded after it.
+        // An answer that comes after a few seconds is no failure: there was a lock, or the host is
+        // overloaded.
         let is_late_only = outcome.is_ok() && last.saturating_sub(began) <= LONGEST_LOCK;
-        let began = if is_late_only { last } else { began };
         let began = match failures.get() {
-            _ if is_starved => last,
+            _ if is_starved || is_late_only => last,
             Some(failures) if began.saturating_sub(failures.last) < LONGEST_GAP => failures.began.min(began),
             _ => began,
         };
@@ -161,11 +166,9 @@ impl<P: Ports> Broker<P> {
         outcome
     }
 
-    /// Whether an operation that began at `began`, an [uptime](Ports::uptime), and has failed was
-    /// given up without an answer.
-    pub(super) fn was_given_up(&self, began: Duration) -> bool {
-        let was_blocked = self.instance.store.blocked.get().is_some_and(|at| at >= began);
-        !was_blocked && self.ports.uptime().saturating_sub(began) >= STORE_LIMIT
+    /// Whether a write was given up without an answer since `began`, an [uptime](Ports::uptime).
+    pub(super) fn has_given_up_a_write_since(&self, began: Duration) -> bool {
+        self.instance.store.write_given_up.get().is_some_and(|at| at >= began)
     }
 
     /// Returns the future's output, or `None` after `limit`.
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn store_that_answers_late_once_is_not_down() {
+    fn store_that_answers_within_5_s_is_not_down() {
         let ports = TestPorts::default();
         let broker = ports.broker();
         let set_that_blocks_for = |seconds: u64| {
@@ -213,6 +216,10 @@ mod tests {
         assert!(!broker.store_is_down());
         set_that_blocks_for(4);
         ports.0.seconds.set(13);
-        assert!(broker.store_is_down(), "it has done nothing in time for 8 s");
+        assert!(!broker.store_is_down(), "it has answered twice");
+        ports.0.seconds.set(15);
+        set_that_blocks_for(6);
+        ports.0.seconds.set(22);
+        assert!(broker.store_is_down(), "a lock of 6 s");
     }
 }

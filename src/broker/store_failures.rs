@@ -28,6 +28,7 @@ pub(super) struct StoreMemory {
     /// When an operation of either kind last blocked the whole instance.
     pub(super) blocked: Cell<Option<Duration>>,
     /// When a write of the ledger was last given up. It may still land.
+    pub(super) write_given_up: Cell<Option<Duration>>,
     pub(super) ledger_given_up: Cell<Option<Duration>>,
 }
 

@@ -46,7 +46,7 @@ pub struct Ledger {
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
-const LEDGER_VERSION: u32 = 2;
+const LEDGER_VERSION: u32 = 3;
 
 /// A call that is recorded, but has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
