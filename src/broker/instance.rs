@@ -17,7 +17,8 @@ use crate::token::{Key, Token};
 /// Most tokens that an instance remembers. The one that was looked up longest ago makes room.
 const TOKENS_REMEMBERED: usize = 256;
 
-/// State that outlives a request. Of callers it has nothing but the policy.
+/// State that outlives a request. Of callers it has the policy, who leads each flight, and the
+/// ledger's tags.
 ///
 /// Requests of an instance run interleaved, so no borrow of a cell may cross an await.
 #[derive(Debug)]

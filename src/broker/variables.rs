@@ -30,9 +30,9 @@ const READ_AGAIN_PAUSE: Duration = Duration::from_millis(200);
 const READ_POLL_FIRST: Duration = Duration::from_millis(10);
 const READ_POLL_LONGEST: Duration = Duration::from_millis(100);
 
-/// These two are read after all others. An operator who rotates moves a pair from `…_next` to the
-/// current variables, and writes the current ones first. Between the writes this order sees the
-/// new pair at least once. The reverse order could see only the old one.
+/// These two are read after all others. An operator whose current pair is refused moves the pair of
+/// `…_next` to the current variables, and writes those first. Between the writes this order sees
+/// the new pair at least once. The reverse order could see only the old one.
 const READ_LAST: [&str; 2] = ["officernd_client_id", "officernd_client_secret"];
 
 impl<P: Ports> Broker<P> {
