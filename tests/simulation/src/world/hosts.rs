@@ -25,6 +25,9 @@ const MOST_AT_ONCE: usize = 16;
 /// How long an instance lives on Spin after its last request and follow-up.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
+/// Blocks with less time between them follow each other.
+const BETWEEN_BLOCKS: Duration = Duration::from_millis(10);
+
 /// A machine with a clock, and the instances on it.
 #[derive(Default)]
 pub(crate) struct Host {
@@ -79,10 +82,13 @@ impl Running {
     }
 
     pub(super) fn block_until(&self, until: Instant, by: &Journey) {
-        self.block.set(Some(Block { from: self.now(), until, by: by.number }));
+        // A block right after another one leaves the instance no time to answer in between.
+        let before = self.block.get().filter(|block| block.ends_for(u64::MAX) + BETWEEN_BLOCKS >= self.now());
+        let from = before.map_or(self.now(), |block| block.from);
+        self.block.set(Some(Block { from, until, by: by.number }));
     }
 
-    /// Whether one operation has blocked the instance from `then` or earlier until now.
+    /// Whether operations have blocked the instance from `then` or earlier until now.
     pub(super) fn has_been_blocked_since(&self, then: Instant) -> bool {
         self.block.get().is_some_and(|block| block.from <= then && block.ends_for(u64::MAX) >= Instant::now())
     }
