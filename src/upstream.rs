@@ -168,10 +168,10 @@ pub fn read_answer(
     }
     let error = Answer::parse(body).and_then(|answer| answer.error);
     Err(match (status, error.as_deref()) {
-        (_, Some("invalid_scope")) => Failure::ScopeNotGranted,
         (_, Some("invalid_client" | "unauthorized_client")) | (StatusCode::UNAUTHORIZED, _) => {
             Failure::Unavailable(Cause::CredentialRefused, None)
         }
+        (_, Some("invalid_scope")) => Failure::ScopeNotGranted,
         (StatusCode::BAD_REQUEST, _) => Failure::BadRequest,
         // For example a firewall's 403. It says nothing about the credential.
         _ => Failure::Unavailable(Cause::ClientError, read_retry_after(headers, now)),
@@ -301,7 +301,7 @@ mod tests {
         check(401, "", refused);
         check(403, "<html>", client_error);
         check(400, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
-        check(401, r#"{"error":"invalid_scope"}"#, Failure::ScopeNotGranted);
+        check(401, r#"{"error":"invalid_scope"}"#, Failure::Unavailable(Cause::CredentialRefused, None));
         for body in [r#"{"error":"invalid_request"}"#, r#"{"message":"x"}"#, "Bad Request", ""] {
             check(400, body, Failure::BadRequest);
         }

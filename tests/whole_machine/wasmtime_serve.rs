@@ -115,6 +115,8 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
             "commands::refused_edit_prints_neither_policy_nor_secret",
             "commands::check_reports_all_mistakes_at_once_without_values",
             "commands::check_of_valid_variables_succeeds",
+            "commands::check_tells_warnings_from_mistakes",
+            "commands::caller_commands_warn_of_the_new_policy",
             "commands::caller_new_without_old_policy_makes_a_policy_of_one",
             "program::broker_with_some_variables_names_the_missing_ones_and_stops",
             "program::broker_with_variables_calls_their_officernd_and_keeps_tokens_in_state_dir",
