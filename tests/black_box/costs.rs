@@ -39,25 +39,23 @@ impl Cost {
     }
 }
 
-/// Measures one kind of request, and returns the cheapest of twenty: digits of times and
-/// numbers differ, and sometimes memory is out of date.
+/// Measures one kind of request twenty times, and returns the fewest instructions and the most
+/// frequent number of calls of the host: digits of times and numbers differ, sometimes memory is out
+/// of date, and a random pause may be zero.
 async fn measure<F: Future<Output = u16>>(server: &Server, status: u16, request: impl Fn() -> F) -> Cost {
-    let mut best: Option<Cost> = None;
+    let mut measured: Vec<Counts> = Vec::new();
     assert_eq!(request().await, status);
     for _ in 0..20 {
         let before = server.counts();
         // The host adds up a request's instructions when the next one starts.
         assert_eq!(request().await, status);
-        let calls = since(before, server.counts());
-        // The calls belong to this request, the instructions to the one before it. Keep the
-        // best of each.
-        let best = best.get_or_insert(Cost { instructions: calls.fuel, calls });
-        best.instructions = best.instructions.min(calls.fuel);
-        if host_calls(calls) < host_calls(best.calls) {
-            best.calls = calls;
-        }
+        // The calls belong to this request, the instructions to the one before it.
+        measured.push(since(before, server.counts()));
     }
-    best.expect("there were twenty")
+    let alike = |calls: &Counts| measured.iter().filter(|other| host_calls(**other) == host_calls(*calls)).count();
+    let instructions = measured.iter().map(|calls| calls.fuel).min().expect("there were twenty");
+    let calls = *measured.iter().max_by_key(|calls| alike(calls)).expect("there were twenty");
+    Cost { instructions, calls }
 }
 
 fn host_calls(calls: Counts) -> u64 {
