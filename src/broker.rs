@@ -2,9 +2,9 @@
 //! from OfficeRnD.
 //!
 //! `issue`, `revoke` and `readiness` answer requests. `lead` makes requests share a fetch, `look`
-//! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, `call_line` logs it,
-//! and `finish` writes what is left after the answer. `cache`, `ledger` and `lease` keep tokens, the ledger and
-//! the lease in the store; `store` puts a deadline on each operation, and `store_failures`
+//! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, `call_line`
+//! logs it, and `finish` writes what is left after the answer. `cache`, `ledger` and `lease` keep
+//! tokens, the ledger and the lease in the store; `store` puts a deadline on each operation, and `store_failures`
 //! remembers which failed. `variables` reads the configuration, and `config_memory` keeps it.
 //! `wanted` says what a fetch is for, `flight` how it ended. `instance` is what an instance
 //! remembers, and `ports` is the outside world.

@@ -15,7 +15,7 @@ use grammar::{MIN_REMAINING_SECONDS, parse_within};
 
 use crate::mutation::{self, Rule};
 
-pub use mistake::{Mistake, Mistakes};
+pub use mistake::{Mistake, Mistakes, escape};
 pub use origin::Origin;
 
 /// A variable that the broker reads.

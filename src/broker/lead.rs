@@ -63,13 +63,13 @@ impl<P: Ports> Broker<P> {
                         poll = (poll * 2).min(FLIGHT_POLL_LONGEST);
                     }
                     // That fetch gave up for a reason that may not concern this request, which tries
-                    // again: it needed the token less, or its caller has used up its share.
-                    Some(Landing::Ended(FetchOutcome { token: Err(_), is_called: false }))
-                        if flight.need < need || flight.caller.name != wanted.caller.name =>
+                    // again: it needed the token less, or another caller led it and made no call.
+                    // That caller may have used up its share.
+                    Some(Landing::Ended(FetchOutcome { token: Err(_), is_called }))
+                        if flight.need < need || (!is_called && flight.caller.name != wanted.caller.name) =>
                     {
                         break;
                     }
-                    Some(Landing::Ended(FetchOutcome { token: Err(_), .. })) if flight.need < need => break,
                     Some(Landing::Ended(outcome)) => return Fetched::without_call(outcome.token),
                     Some(Landing::Abandoned) => break,
                 }

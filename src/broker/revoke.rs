@@ -31,7 +31,8 @@ struct Found {
 
 impl<P: Ports> Broker<P> {
     /// Makes the broker forget a token that does not work. Every instance stops serving it within
-    /// 2 s, and the next request then fetches a new one. The request `request_id` arrived at `arrived`.
+    /// 2 s, and the next request then fetches a new one. The request `request_id` arrived at
+    /// `arrived`.
     ///
     /// Only a token that the caller could have got is revoked: one of its application, for
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an

@@ -29,8 +29,8 @@ const DOWN_JITTER: Duration = Duration::from_secs(1);
 /// store is down. Its instances must not all call.
 const STARVED: Duration = Duration::from_millis(250);
 
-/// A success after a longer time counts as a failure that lasted as long: requests queue for the
-/// locked file, and have too little time left for another try. SQLite waits as long for a lock.
+/// SQLite waits this long for a lock. An answer that takes longer counts as a failure of its whole
+/// duration: requests queue for the file, and have too little time left for another try.
 const LONGEST_LOCK: Duration = Duration::from_secs(5);
 
 /// A request that reads the token, fails, and then begins a fetch does so within this time.

@@ -27,8 +27,9 @@ pub(super) struct StoreMemory {
     pub(super) writes: Cell<Option<StoreFailures>>,
     /// When an operation of either kind last blocked the whole instance.
     pub(super) blocked: Cell<Option<Duration>>,
-    /// When a write of the ledger was last given up. It may still land.
+    /// When a write was last given up without an answer.
     pub(super) write_given_up: Cell<Option<Duration>>,
+    /// When a write of the ledger was last given up. It may still land.
     pub(super) ledger_given_up: Cell<Option<Duration>>,
 }
 

@@ -56,7 +56,7 @@ impl Mistakes {
     pub fn add(&mut self, place: &str, problem: &'static str) {
         // A place contains names from the variable. Truncated and escaped, it cannot flood or
         // forge a log line.
-        let place = place.chars().take(160).flat_map(char::escape_debug).collect();
+        let place = escape(place);
         self.found.push(Mistake { variable: self.variable, place, problem });
     }
 }
@@ -68,4 +68,9 @@ impl IntoIterator for Mistakes {
     fn into_iter(self) -> Self::IntoIter {
         self.found.into_iter()
     }
+}
+/// The beginning of a name from a variable, safe to print: no line break or control character can
+/// forge a line of the log.
+pub fn escape(name: &str) -> String {
+    name.chars().take(160).flat_map(char::escape_debug).collect()
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use officernd_token_broker::config::{Config, VARIABLES, Variable};
+use officernd_token_broker::config::{Config, VARIABLES, Variable, escape};
 use officernd_token_broker::time::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -107,7 +107,7 @@ impl GivenVariables {
         let of_default = of_default.map(|(name, text)| ((*name).to_owned(), value::problem(text)));
         let applications = self.object("applications").unwrap_or_default();
         let of_others = applications.iter().flat_map(|(name, entry)| {
-            let name = name.chars().take(160).flat_map(char::escape_debug).collect::<String>();
+            let name = escape(name);
             let fields = entry.as_object().into_iter().flatten();
             let fields = fields.filter(|(field, _)| field.starts_with("client_"));
             fields.map(move |(field, text)| {

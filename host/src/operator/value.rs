@@ -8,7 +8,7 @@ pub(super) fn problem(value: &str) -> Option<&'static str> {
     let value = value.trim();
     let has = |is_one: fn(char) -> bool| value.contains(is_one);
     if is_placeholder(value) {
-        Some("looks like a placeholder that nobody has replaced, expected the value itself")
+        Some("looks like a placeholder that was not replaced, expected the value itself")
     } else if value.starts_with(is_quote) || value.ends_with(is_quote) {
         Some("begins or ends with a quotation mark, expected the value without quotes")
     } else if has(is_invisible) {

@@ -1,5 +1,6 @@
-//! Warnings about variables that the component accepts, and that will surprise somebody.
+//! Warnings about variables that the component accepts, but that do not do what an operator expects.
 
+use officernd_token_broker::config::escape;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value};
 
@@ -14,8 +15,7 @@ const ENVIRONMENT_LIMIT: usize = 128 << 10;
 pub(super) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, entry) in policy {
-        // Escaped as the component does it in mistakes.
-        let place = name.chars().take(160).flat_map(char::escape_debug).collect::<String>();
+        let place = escape(name);
         if !name.bytes().all(is_never_encoded) {
             warnings.push(format!(
                 "callers: {place}: some clients form-encode this name for HTTP Basic and others do not, expected only \

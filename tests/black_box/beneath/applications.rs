@@ -42,7 +42,7 @@ struct World {
     scopes: Vec<String>,
     /// How often each job has used a token.
     used: Vec<AtomicUsize>,
-    /// Client ids of the tokens that were used lately.
+    /// Client ids of the tokens that were just used.
     owners: Mutex<Vec<String>>,
     failures: Mutex<Vec<String>>,
     slowest: Mutex<Duration>,

@@ -61,7 +61,7 @@ fn caller_with_greed_keeps_no_other_from_its_token() {
     for seed in 0..100 {
         let scenario = Scenario::beside_greed(seed);
         let report = scenario.run().unwrap_or_else(|violation| panic!("{violation}\n{scenario:?}"));
-        assert!(report.told_when > 0, "nobody was refused: {scenario:?}");
+        assert!(report.told_when > 0, "no request was refused: {scenario:?}");
     }
 }
 
