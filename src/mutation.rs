@@ -29,6 +29,8 @@ pub enum Rule {
     CompleteLook,
     /// Operations fail immediately for 2 s after the store has failed.
     FailFast,
+    /// An instance asks the store for a token again 2 s after it last did.
+    TokenMemory,
     /// The last good configuration stays in use while the variables are unreadable or wrong.
     LastGood,
     /// One request of an instance reads the variables for all.
@@ -40,7 +42,7 @@ pub enum Rule {
 #[cfg(feature = "breakable-rules")]
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ReadBack,
         Self::SecondLook,
         Self::Ledger,
@@ -52,6 +54,7 @@ impl Rule {
         Self::Patience,
         Self::CompleteLook,
         Self::FailFast,
+        Self::TokenMemory,
         Self::LastGood,
         Self::OneReader,
         Self::EntryMistake,

@@ -86,8 +86,10 @@ impl<P: Ports> Broker<P> {
         // Before the write to the store, so that a request that arrives during the write is
         // served.
         self.instance.remember(wanted, now, Some(token.clone()), true);
-        if let (Some(lease), Ok(index)) = (lease, index) {
-            self.save_with_index(wanted, &token, index, lease).await;
+        if let (Some(lease), Ok(index)) = (lease, index)
+            && self.save_in_index(wanted, &token, index, lease).await
+        {
+            let _ = self.save(wanted, &token).await;
         }
         if is_usable {
             Ok(token)

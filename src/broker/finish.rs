@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{join, join3};
+use futures_util::future::join;
 
 use super::config_memory::Turn;
 use super::instance::Broker;
@@ -66,14 +66,36 @@ impl<P: Ports> Broker<P> {
     async fn save_with_lease(&self, wanted: &Wanted, lease: Lease) {
         let config = &wanted.config;
         let index_key = Index::key(&config.identity);
-        let (_, ledger, index) = join3(self.load(wanted), self.load_ledger(config), self.get(&index_key)).await;
+        let (ledger, index) = join(self.load_ledger(config), self.get(&index_key)).await;
         if ledger.is_ok() && lease.permits_writes(self.ports.now()) {
             let _ = self.store_ledger(config).await;
         }
-        // Another instance may have fetched a later token meanwhile.
-        if let (Some(token), Ok(index)) = (self.instance.unsaved_token(wanted), index) {
-            self.save_with_index(wanted, &token, index, lease).await;
+        let (Some(token), Ok(index)) = (self.instance.unsaved_token(wanted), index) else { return };
+        if !self.save_in_index(wanted, &token, index, lease).await {
+            return;
         }
+        // Another instance may have fetched a later token meanwhile, or revoked this one, which an
+        // earlier write has brought to the store after all.
+        let loaded = self.load(wanted).await;
+        if let Some(token) = self.instance.unsaved_token(wanted)
+            && loaded.outcome.is_ok()
+            && lease.permits_writes(self.ports.now())
+        {
+            let _ = self.save(wanted, &token).await;
+        }
+    }
+
+    /// Looks once more at the record of a token that was revoked: another instance may have been
+    /// writing the token at the same moment. Dropping this leaves the token to be revoked again.
+    pub(super) fn check_revocation(&self, wanted: Wanted) -> Followup {
+        let broker = self.clone();
+        Box::pin(async move {
+            broker.ports.sleep(SAVE_PAUSE).await;
+            broker.load(&wanted).await;
+            if let Some(rest) = broker.save_later(&wanted) {
+                rest.await;
+            }
+        })
     }
 
     /// Lets a request that was served a token which the store lacks write it after the answer, if
@@ -103,6 +125,7 @@ mod tests {
     use super::*;
     use crate::error::{Cause, Error};
     use crate::gate::{LEASE_LIFE, Ledger, Need, lease_key, ledger_key};
+    use crate::secret::AccessToken;
     use crate::token::Token;
     use crate::upstream::Failure;
 
@@ -179,5 +202,60 @@ mod tests {
         finish(broker.load_ledger(&wanted.config)).unwrap();
         finish(broker.store_ledger(&wanted.config)).unwrap();
         assert!((5..=6).contains(&play(400, failure())), "a success starts the count again");
+    }
+
+    const REVOKED: &str = "revoked";
+
+    /// What the store has under the key of `wanted`: the text of a token, or [`REVOKED`].
+    fn stored(ports: &TestPorts, wanted: &Wanted) -> String {
+        let bytes = ports.0.store.borrow()[&wanted.key().of_token()].clone();
+        let token = Token::open(&bytes, wanted.key(), &wanted.credential.seal).expect("a sealed record");
+        if token.revoked_at.is_some() { REVOKED.to_owned() } else { token.access_token.expose().to_owned() }
+    }
+
+    fn token() -> Token {
+        let requested = wanted().scopes;
+        Token {
+            access_token: AccessToken::new("t"),
+            scopes: requested.clone(),
+            requested,
+            expires_at: at(3600),
+            fetched_at: at(0),
+            stalled: false,
+            revoked_at: None,
+        }
+    }
+
+    #[test]
+    fn token_that_is_written_late_does_not_undo_the_revocation_of_another_instance() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let [other, broker] = [ports.broker(), ports.broker()];
+        broker.instance.remember(&wanted, at(0), Some(Rc::new(token())), true);
+        let (of_other, revoked) = (wanted.clone(), Rc::new(token().revoked(at(1))));
+        // Its first write has landed after all, and another instance revokes the token during the
+        // next ones.
+        ports.0.during_set.replace(Some(Box::new(move || finish(other.save(&of_other, &revoked)).unwrap())));
+        let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
+        finish(broker.save_with_lease(&wanted, lease));
+        assert_eq!(stored(&ports, &wanted), REVOKED);
+        assert!(!broker.lacks_saved(&wanted));
+    }
+
+    #[test]
+    fn revocation_is_written_again_if_a_write_of_the_token_lands_after_it() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.sleep_takes_time.set(true);
+        let [other, broker] = [ports.broker(), ports.broker()];
+        finish(other.save(&wanted, &Rc::new(token()))).unwrap();
+        let (config, caller) = (wanted.config.clone(), wanted.caller.clone());
+        let revocation = finish(broker.revoke(&config, &caller, "t", wanted.request_id, at(0)));
+        let followup = revocation.unwrap().expect("a look at the store");
+        assert_eq!(stored(&ports, &wanted), REVOKED);
+        let of_other = wanted.clone();
+        ports.0.during_sleep.replace(Some(Box::new(move || {
+            finish(other.save(&of_other, &Rc::new(Token { stalled: true, ..token() }))).unwrap();
+        })));
+        finish(followup);
+        assert_eq!(stored(&ports, &wanted), REVOKED);
     }
 }

@@ -77,3 +77,38 @@ impl<P: Ports> Broker<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{TestPorts, finish, wanted};
+    use super::*;
+    use crate::config::caller::Caller;
+    use crate::error::{Cause, Error};
+
+    /// What a request gets that waits for the fetch of `leader`, which fails, and whether the
+    /// request then leads a fetch of its own.
+    fn follow(leader: &str, need: Need, is_called: bool) -> (bool, bool) {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        ports.0.answer.set(Some((200, r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#)));
+        let broker = ports.broker();
+        let mut caller = Caller::clone(&wanted.caller);
+        caller.name = leader.into();
+        let of_leader = Wanted { caller: Rc::new(caller), ..wanted.clone() };
+        let lead = Lead::start(broker.instance.clone(), &of_leader, need);
+        let token = Err(Error::unavailable(Cause::ShareUsedUp, Duration::from_secs(60)));
+        ports.0.during_sleep.replace(Some(Box::new(move || lead.land(FetchOutcome { token, is_called }))));
+        let leads = Rc::new(Cell::new(false));
+        let fetched = finish(broker.obtain(wanted, Need::Now, leads.clone()));
+        (fetched.outcome.token.is_ok(), leads.get())
+    }
+
+    #[test]
+    fn follower_fetches_itself_if_the_failed_fetch_says_nothing_about_it() {
+        let is_served = (true, true);
+        assert_eq!(follow("b", Need::Now, false), is_served, "another caller's share is used up");
+        assert_eq!(follow("a", Need::Early, true), is_served, "a renewal gives up earlier");
+        let is_refused = (false, false);
+        assert_eq!(follow("a", Need::Now, false), is_refused, "its own share");
+        assert_eq!(follow("b", Need::Now, true), is_refused, "OfficeRnD has answered");
+    }
+}

@@ -38,7 +38,8 @@ impl<P: Ports> Broker<P> {
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
     /// unknown one. The function must be called only after authentication.
     ///
-    /// Returns the follow-up that writes what the store has not accepted.
+    /// Returns the follow-up that writes what the store has not accepted, or looks whether the
+    /// revocation is still there.
     ///
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, no call could bring
@@ -161,6 +162,6 @@ impl<P: Ports> Broker<P> {
             self.save(&other, &revoked).await?;
         }
         self.save(&wanted, &revoked).await?;
-        Ok(Ok(None))
+        Ok(Ok(Some(self.check_revocation(wanted))))
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) answer: Cell<Option<(u16, &'static str)>>,
     /// What another instance writes to the store while this one waits for contenders.
     pub(super) written_during_sleep: RefCell<Option<(String, Vec<u8>)>>,
+    /// What another request of the instance does during the next sleep.
+    pub(super) during_sleep: RefCell<Option<Box<dyn FnOnce()>>>,
     /// What another request of the instance does during the next write.
     pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
     pub(super) warnings: RefCell<Vec<String>>,
@@ -112,6 +114,9 @@ impl Ports for TestPorts {
             let slept = self.0.slept.get() + duration;
             self.0.seconds.set(self.0.seconds.get() + slept.as_secs() + self.0.late.get());
             self.0.slept.set(slept - Duration::from_secs(slept.as_secs()));
+        }
+        if let Some(act) = self.0.during_sleep.take() {
+            act();
         }
         if duration >= LEASE_WAIT
             && let Some((key, value)) = self.0.written_during_sleep.take()

@@ -115,7 +115,7 @@ impl OfficeRnd {
         let token = match known {
             Some((token, _)) => token.clone(),
             None => {
-                let token = format!("{:040x}", self.issued.len());
+                let token = token(self.issued.len() as u64);
                 let issued = Issued { scopes: scopes.clone(), client_id: client_id.clone(), until: now + self.life };
                 self.issued.insert(token.clone(), issued);
                 token
@@ -131,6 +131,11 @@ impl OfficeRnd {
             None,
         )
     }
+}
+
+/// The text of the token of a number.
+pub(crate) fn token(number: u64) -> String {
+    format!("{number:040x}")
 }
 
 fn answer(status: u16, body: &str, retry_after: Option<u64>) -> Result<Response<Vec<u8>>, SendError> {

@@ -60,6 +60,8 @@ pub struct Faults {
     pub crowds: bool,
     /// One more caller asks for a new scope set each time.
     pub greed: bool,
+    /// Callers revoke tokens that they were given.
+    pub revocations: bool,
 }
 
 impl Scenario {
@@ -89,6 +91,7 @@ impl Scenario {
                 clocks: random.bool(),
                 crowds: random.bool(),
                 greed: random.u8(..) < 85,
+                revocations: random.u8(..) < 85,
             },
         }
     }

@@ -11,6 +11,7 @@ mod store;
 mod variables;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -90,6 +91,9 @@ pub struct World {
     officernd: RefCell<OfficeRnd>,
     /// Calls of the last minutes.
     calls: RefCell<Vec<Rc<Call>>>,
+    /// The token that each caller was given last, and when which tokens were revoked.
+    given: RefCell<BTreeMap<usize, u64>>,
+    revoked: RefCell<BTreeMap<String, Instant>>,
     /// Number of requests so far.
     journeys: Cell<u64>,
     report: Cell<Report>,
@@ -114,6 +118,8 @@ impl World {
             token_keys: (0..scenario.callers).map(token_key).collect(),
             officernd: RefCell::new(OfficeRnd::new(LIMIT, scenario.token_life, scenario.reissues)),
             calls: RefCell::default(),
+            given: RefCell::default(),
+            revoked: RefCell::default(),
             journeys: Cell::default(),
             report: Cell::default(),
             violation: RefCell::default(),
@@ -139,6 +145,12 @@ impl World {
             if self.scenario.faults.greed {
                 let greedy = Attempt::NewScopes(requests.len() as u64);
                 requests.push(self.request_somewhere(self.scenario.callers, greedy));
+            }
+            if self.scenario.faults.revocations && self.chance(15) {
+                let caller = self.pick_caller();
+                let given = self.given.borrow().get(&caller).copied();
+                let revocation = given.map(|token| self.request_somewhere(caller, Attempt::Revocation(token)));
+                requests.extend(revocation);
             }
             if self.chance(10) {
                 requests.push(self.request_somewhere(self.pick_caller(), Attempt::OthersScopes));

@@ -36,6 +36,7 @@ fn symptoms(rule: Rule) -> &'static [&'static str] {
         Rule::Patience => &[NO_STORE],
         Rule::CompleteLook => &["overwrites a ledger that it has not read"],
         Rule::FailFast => &["after the store failed"],
+        Rule::TokenMemory => &["after its revocation"],
         Rule::LastGood => &["although it had a configuration"],
         Rule::OneReader => &["twice at the same time"],
         Rule::EntryMistake => &["although the variables are sound", "although it had a configuration"],

@@ -7,8 +7,9 @@ use officernd_token_broker::token::{Key, LEAST_REMAINING, Token};
 use tokio::time::Instant;
 
 use super::faults::LARGEST_ERROR;
-use super::requests::{Answered, Attempt, scopes_of};
+use super::requests::{Answered, Attempt, Journey, scopes_of};
 use super::{LARGEST_DIFFERENCE, World};
+use crate::officernd;
 use crate::scenario::Faults;
 
 /// Longest wait of a request.
@@ -20,6 +21,9 @@ const ROUNDING: Duration = Duration::from_secs(3);
 
 /// How long an instance believes what it has last read of a token.
 const TOKEN_MEMORY: Duration = Duration::from_secs(2);
+
+/// How long a write that was given up may take to land, and until it is noticed.
+const LONGEST_LANDING: Duration = Duration::from_secs(15);
 
 /// How long an instance may act on the store's last failure: it remembers it for 2 s, and an
 /// operation that began in the fault may end a second after it.
@@ -68,6 +72,8 @@ impl World {
                 }
                 (Attempt::OthersScopes, 400) | (Attempt::WrongSecret, 401) => {}
                 (Attempt::NewScopes(_), 200 | 502 | 503) => {}
+                (Attempt::Revocation(number), 200) => self.note_revocation(journey, number),
+                (Attempt::Revocation(_), 503) => {}
                 (_, status) => self.violate(format!("{attempt:?} got {status} {}", response.body())),
             }
         }
@@ -126,6 +132,39 @@ impl World {
         true
     }
 
+    /// Notes a revocation if the request has written it: a caller may also revoke a token that the
+    /// store does not have any more, or not yet.
+    fn note_revocation(&self, journey: &Journey, number: u64) {
+        let is_written =
+            |(token, since): (Token, Instant)| token.access_token.expose().is_empty() && since >= journey.taken.get();
+        if self.stored_token(journey.caller).is_some_and(is_written) {
+            self.revoked.borrow_mut().insert(officernd::token(number), Instant::now());
+        }
+    }
+
+    /// Checks that no request gets a token that was revoked well before, unless OfficeRnD issues it
+    /// again or the store has lost the revocation.
+    fn check_revoked(&self, answered: &Answered, token: &str) {
+        let Some(revoked) = self.revoked.borrow().get(token).copied() else { return };
+        let taken = answered.journey.taken.get();
+        let limit = if self.store.is_sound_since(revoked - LONGEST_LANDING.min(revoked - self.started)) {
+            TOKEN_MEMORY
+        } else {
+            LONGEST_LANDING
+        };
+        let is_late = revoked + limit + self.clock_slack() < taken;
+        let is_sound = self.store.is_sound_since(taken - LONGEST_LANDING.min(taken - self.started));
+        let is_excused = self.scenario.reissues
+            || self.scenario.faults.kills
+            || self.store.is_damaged_since(revoked)
+            // It does not wait for the read that may learn of the revocation.
+            || answered.journey.is_beside_a_try.get();
+        if is_late && is_sound && !is_excused {
+            let caller = answered.journey.caller;
+            self.violate(format!("caller {caller} got a token {:?} after its revocation", revoked.elapsed()));
+        }
+    }
+
     /// Checks a token: it has at least 30 s left, the caller may have it, and `expires_in` is
     /// true.
     fn check_token(&self, answered: &Answered) {
@@ -141,6 +180,8 @@ impl World {
             }
             issued.until
         };
+        self.check_revoked(answered, text);
+        self.given.borrow_mut().insert(caller, u64::from_str_radix(text, 16).expect("a number"));
         let remaining = until.saturating_duration_since(Instant::now());
         if remaining + slack < LEAST_REMAINING {
             self.violate(format!("caller {caller} got a token with {remaining:?} left"));
@@ -154,10 +195,10 @@ impl World {
     /// Checks that the callers of [`Scenario::beside_greed`](crate::Scenario::beside_greed) are never
     /// refused: two calls of each minute are left to them, and they need no more.
     fn check_share(&self, answered: &Answered) {
-        let Faults { upstream, store, variables, kills, clocks, crowds: _, greed } = self.scenario.faults;
+        let Faults { upstream, store, variables, kills, clocks, crowds: _, greed, revocations } = self.scenario.faults;
         if greed
             && self.scenario.callers == 2
-            && ![upstream, store, variables, kills, clocks, self.scenario.reissues].contains(&true)
+            && ![upstream, store, variables, kills, clocks, revocations, self.scenario.reissues].contains(&true)
         {
             let Answered { journey, .. } = answered;
             let reason = journey.reason.borrow();
@@ -186,7 +227,7 @@ impl World {
     fn check_store(&self, answered: &Answered) {
         let (caller, taken) = (answered.journey.caller, answered.journey.taken.get());
         // After a failure one request tries the store, and those beside it do not wait for it.
-        if answered.journey.is_beside_a_try.get() {
+        if answered.journey.is_beside_a_try.get() || answered.running.seen.has_begun_revocation(caller) {
             return;
         }
         if !self.store.is_readable_since(taken - RECOVERY.min(taken - self.started)) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use officernd_token_broker::token::Token;
 use tokio::time::Instant;
 
+use super::requests::Attempt;
 use super::seen::Outcome;
 use super::store::{BUSY_WAIT, Kind};
 use crate::ports::Simulated;
@@ -80,7 +81,11 @@ impl Operation {
             tenure.began.set(Some(operation.began));
             tenure.has_read.set(false);
             tenure.has_recorded.set(false);
-        } else if operation.is_of_lease() || operation.is_of_ledger() || operation.caller().is_some() {
+        } else if operation.is_of_lease()
+            || operation.is_of_ledger()
+            || operation.caller().is_some() && !matches!(ports.journey.attempt, Attempt::Revocation(_))
+        {
+            // A revocation needs no lease: it erases, and reaches nothing but its token.
             operation.check_tenure();
         }
         operation
@@ -148,6 +153,8 @@ impl Operation {
         }
         if let (Some(caller), Ok(value)) = (self.caller(), outcome) {
             match value.as_ref().and_then(|bytes| world.open_token(caller, bytes)) {
+                // It may be the revocation of the token in memory.
+                Some(token) if token.access_token.expose().is_empty() => running.seen.forget(caller),
                 Some(token) => self.hold(caller, &token),
                 // Memory then has none either, unless the store did not accept it.
                 None => running.seen.release(caller, true),

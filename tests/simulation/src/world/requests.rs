@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::World;
 use super::hosts::Running;
 use super::operations::{FirstTry, Tenure};
-use crate::officernd::Call;
+use crate::officernd::{self, Call};
 use crate::ports::Simulated;
 
 /// What a request asks for, and with which secret.
@@ -30,6 +30,8 @@ pub(crate) enum Attempt {
     /// A scope set of this number, which no request has asked for yet. Only the caller that asks
     /// for new ones may have it.
     NewScopes(u64),
+    /// The revocation of the token of this number.
+    Revocation(u64),
 }
 
 /// A request and its follow-up.
@@ -159,6 +161,9 @@ impl World {
         let ports = Simulated { world: self.clone(), running: running.clone(), journey: journey.clone() };
         let broker = Broker { ports, instance: running.instance.clone() };
         let request = request(journey.caller, journey.attempt);
+        if matches!(journey.attempt, Attempt::Revocation(_)) {
+            running.seen.begin_revocation(journey.caller);
+        }
         let handled = async {
             journey.taken.set(Instant::now());
             journey.is_beside_a_try.set(running.seen.is_trying());
@@ -201,11 +206,16 @@ fn request(caller: usize, attempt: Attempt) -> Request<endpoint::Body> {
             body.push_str(&format!("&scope={}", scopes_of(caller + 1).as_str().replace(' ', "+")));
         }
         Attempt::NewScopes(number) => body.push_str(&format!("&scope={}", new_scope(number))),
+        Attempt::Revocation(number) => body = format!("token={}", officernd::token(number)),
         Attempt::Allowed | Attempt::WrongSecret => {}
     }
+    let uri = match attempt {
+        Attempt::Revocation(_) => "http://broker.example/oauth/revoke",
+        _ => "http://broker.example/oauth/token",
+    };
     let mut request = Request::new(Ok(body.into_bytes()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = http::Uri::from_static("http://broker.example/oauth/token");
+    *request.uri_mut() = http::Uri::from_static(uri);
     request.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
     request.headers_mut().insert(AUTHORIZATION, http::HeaderValue::try_from(format!("Basic {basic}")).expect("ASCII"));
     request

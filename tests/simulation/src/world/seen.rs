@@ -1,7 +1,7 @@
 //! What the world has seen an instance learn: tokens, failures of the store, configurations.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(super) calls: RefCell<Vec<Rc<Call>>>,
     /// Tokens in its memory, by caller.
     pub(super) tokens: RefCell<BTreeMap<usize, Held>>,
+    /// Callers of whose tokens it was asked to revoke one.
+    revocations: RefCell<BTreeSet<usize>>,
     /// Whether it ever had a configuration.
     pub(super) has_config: Cell<bool>,
     /// Reads of each variable in progress.
@@ -123,6 +125,9 @@ impl Seen {
 
     /// Notes a token that the instance has read or fetched.
     pub(super) fn hold(&self, caller: usize, until: Instant, is_saved: bool) {
+        if self.has_begun_revocation(caller) {
+            return;
+        }
         let mut tokens = self.tokens.borrow_mut();
         match tokens.get_mut(&caller) {
             Some(held) if held.until == until => held.is_saved |= is_saved,
@@ -130,6 +135,23 @@ impl Seen {
             Some(held) if !held.is_saved && until < Instant::now() + LEAST_REMAINING => {}
             _ => drop(tokens.insert(caller, Held { since: Instant::now(), until, is_saved })),
         }
+    }
+
+    /// Notes that the instance is asked to revoke a caller's token. From then on it may know of a
+    /// revocation that the store does not have.
+    pub(super) fn begin_revocation(&self, caller: usize) {
+        self.revocations.borrow_mut().insert(caller);
+        self.forget(caller);
+    }
+
+    /// Notes that memory may have no token of a caller any more.
+    pub(super) fn forget(&self, caller: usize) {
+        self.tokens.borrow_mut().remove(&caller);
+    }
+
+    /// Whether it may know of a revocation.
+    pub(super) fn has_begun_revocation(&self, caller: usize) -> bool {
+        self.revocations.borrow().contains(&caller)
     }
 
     /// Notes that memory has no token any more, if the instance believes, or does not believe, that

@@ -56,6 +56,8 @@ pub(super) struct Store {
     /// When an operation was last in trouble, and a read.
     unsound_at: Cell<Option<Instant>>,
     unreadable_at: Cell<Option<Instant>>,
+    /// When it last lost a value.
+    damaged_at: Cell<Option<Instant>>,
     /// When a request last acquired the lease of a holder that had not released it.
     taken_over_at: Cell<Option<Instant>>,
     /// Second since the start, and the operations that succeeded in it.
@@ -77,6 +79,11 @@ impl Store {
     /// Whether every operation since then has done what it should.
     pub(super) fn is_sound_since(&self, then: Instant) -> bool {
         !self.in_trouble() && self.unsound_at.get().is_none_or(|at| at < then)
+    }
+
+    /// Whether it has lost a value since then.
+    pub(super) fn is_damaged_since(&self, then: Instant) -> bool {
+        self.damaged_at.get().is_some_and(|at| at >= then)
     }
 
     /// Whether every read since then has done what it should.
@@ -158,6 +165,7 @@ impl World {
     /// Clears the store, or puts garbage into a value.
     pub(super) fn damage_the_store(&self) {
         self.store.note_unsound(Instant::now(), true);
+        self.store.damaged_at.set(Some(Instant::now()));
         let mut values = self.store.values.borrow_mut();
         let keys: Vec<_> = values.keys().cloned().collect();
         if keys.is_empty() {
@@ -291,7 +299,9 @@ impl Simulated {
                 world.note_record(&this, is_lost);
             }
             world.trace(|| format!("instance {}: {key} lands with {} bytes", this.running.number, value.len()));
-            if !is_lost {
+            if is_lost {
+                world.store.damaged_at.set(Some(Instant::now()));
+            } else {
                 let is_lease = key == world.lease_key;
                 world.store.insert(key, value, is_lease);
             }
