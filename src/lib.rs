@@ -13,7 +13,7 @@
 //!
 //! Each module imports only modules that this list names before it, and a test checks it:
 //!
-//! - digest, record, time, json, mutation, scope
+//! - digest, record, time, json, mutation, scope, signature
 //! - secret, seal, config, error
 //! - token, upstream, gate, broker
 //! - audit, endpoint, component
@@ -33,6 +33,7 @@ mod record;
 pub mod scope;
 pub mod seal;
 pub mod secret;
+pub mod signature;
 pub mod time;
 pub mod token;
 pub mod upstream;
