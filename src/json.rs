@@ -44,7 +44,7 @@ impl Json<'_> {
 /// object.
 pub(crate) fn for_each_entry<'a>(
     text: &'a str,
-    is_wanted: impl Fn(&str) -> bool,
+    is_wanted: impl FnMut(&str) -> bool,
     take: impl FnMut(Cow<'a, str>, Json<'a>),
 ) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -61,7 +61,7 @@ struct Entries<W, T> {
     take: T,
 }
 
-impl<'de, W: Fn(&str) -> bool, T: FnMut(Cow<'de, str>, Json<'de>)> Visitor<'de> for Entries<W, T> {
+impl<'de, W: FnMut(&str) -> bool, T: FnMut(Cow<'de, str>, Json<'de>)> Visitor<'de> for Entries<W, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

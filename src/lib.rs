@@ -14,10 +14,11 @@
 //! Each module imports only modules that this list names before it, and a test checks it:
 //!
 //! - digest, record, time, json, mutation, scope, signature
-//! - secret, seal, config, error
+//! - secret, assertion, seal, config, error
 //! - token, upstream, gate, broker
 //! - audit, endpoint, component
 
+pub mod assertion;
 pub mod audit;
 pub mod broker;
 #[cfg(target_family = "wasm")]
