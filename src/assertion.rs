@@ -159,11 +159,9 @@ impl Assertion {
     /// it parses the payload again, and a value of another type may be large.
     pub fn claim(&self, name: &str) -> Option<String> {
         let mut found = None;
-        let read = for_each_entry(&self.payload, |known| known == name, |_, value| found = Some(value));
-        match found {
-            Some(Json::Text(text)) if read.is_ok() => Some(text.into()),
-            _ => None,
-        }
+        let mut take = |_: &str, value: Json<'_, '_>| found = value.text().map(|text| text.to_string());
+        for_each_entry(&self.payload, &mut |known| known == name, &mut take).ok()?;
+        found
     }
 }
 

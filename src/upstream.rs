@@ -109,36 +109,28 @@ impl<'a> Answer<'a> {
     fn parse(body: &'a [u8]) -> Option<Self> {
         let mut answer = Self::default();
         let mut is_readable = true;
-        let take = |name: Cow<'_, str>, value| is_readable &= answer.take(&name, value);
-        for_each_entry(std::str::from_utf8(body).ok()?, |name| FIELDS.contains(&name), take).ok()?;
+        let mut take = |name: &str, value: Json<'_, 'a>| is_readable &= answer.take(name, value);
+        for_each_entry(std::str::from_utf8(body).ok()?, &mut |name| FIELDS.contains(&name), &mut take).ok()?;
         is_readable.then_some(answer)
     }
 
     /// Takes over one field; null counts as absent. Returns whether it has the right type and
     /// is the first of its name.
-    fn take(&mut self, name: &str, value: Json<'a>) -> bool {
+    fn take(&mut self, name: &str, value: Json<'_, 'a>) -> bool {
         let place = match name {
             "access_token" => &mut self.access_token,
             "token_type" => &mut self.token_type,
             "scope" => &mut self.scope,
             "error" => &mut self.error,
             "expires_in" => {
-                return match value {
-                    Json::Number(seconds) => self.expires_in.replace(seconds).is_none(),
-                    // Some servers write digits in a string.
-                    Json::Text(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                        let seconds = digits.parse::<u32>();
-                        seconds.is_ok_and(|seconds| self.expires_in.replace(seconds.into()).is_none())
-                    }
-                    value => matches!(value, Json::Null),
-                };
+                // Some servers write digits in a string.
+                let digits = value.text().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let seconds = value.number().or_else(|| digits?.parse::<u32>().ok().map(f64::from));
+                return value.is_null() || seconds.is_some_and(|seconds| self.expires_in.replace(seconds).is_none());
             }
             _ => return true,
         };
-        match value {
-            Json::Text(text) => place.replace(text).is_none(),
-            value => matches!(value, Json::Null),
-        }
+        value.is_null() || value.text().is_some_and(|text| place.replace(text.clone()).is_none())
     }
 }
 

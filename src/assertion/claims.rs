@@ -127,12 +127,12 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 pub(super) fn has_unique_names(object: &str, most: usize) -> bool {
     let mut names: Vec<String> = Vec::new();
     let mut are_unique = true;
-    let note = |name: &str| {
+    let mut note = |name: &str| {
         are_unique &= names.len() < most && !names.iter().any(|known| known == name);
         if are_unique {
             names.push(name.to_owned());
         }
         false
     };
-    for_each_entry(object, note, |_, _| {}).is_ok() && are_unique
+    for_each_entry(object, &mut note, &mut |_, _| {}).is_ok() && are_unique
 }

@@ -110,30 +110,25 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
     if text.is_empty() {
         return (applications, names);
     }
-    let read = for_each_entry(
-        text,
-        |_| true,
-        |name, entry| {
-            let mistakes_before = mistakes.len();
-            if !is_name(&name) {
-                mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
-            } else if name == DEFAULT {
-                mistakes.add(&name, "is reserved for the application of officernd_client_id, expected another name");
-            } else if names.iter().any(|known| *known == name) {
-                mistakes.add(&name, "appears twice, expected each application once");
-                applications.retain(|known| known.name != name);
-            } else if let Some([client_id, client_secret, id_next, secret_next]) =
-                parse_application(&name, &entry, mistakes)
-                && let Some(identity) = identity
-                && mistakes.len() == mistakes_before
-            {
-                let current = Pair { client_id: &client_id, client_secret: &client_secret };
-                let next = Pair { client_id: &id_next, client_secret: &secret_next };
-                applications.push(Rc::new(Application::new(&name, current, next, identity)));
-            }
-            names.push(name.into_owned());
-        },
-    );
+    let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
+        let mistakes_before = mistakes.len();
+        if !is_name(name) {
+            mistakes.add(name, "is not a name, expected 1 to 128 characters of printable ASCII");
+        } else if name == DEFAULT {
+            mistakes.add(name, "is reserved for the application of officernd_client_id, expected another name");
+        } else if names.iter().any(|known| known == name) {
+            mistakes.add(name, "appears twice, expected each application once");
+            applications.retain(|known| known.name != name);
+        } else if let Some([client_id, client_secret, id_next, secret_next]) = parse_application(name, entry, mistakes)
+            && let Some(identity) = identity
+            && mistakes.len() == mistakes_before
+        {
+            let current = Pair { client_id: &client_id, client_secret: &client_secret };
+            let next = Pair { client_id: &id_next, client_secret: &secret_next };
+            applications.push(Rc::new(Application::new(name, current, next, identity)));
+        }
+        names.push(name.to_owned());
+    });
     if let Err(place) = read {
         mistakes.replace(
             &place,
@@ -147,15 +142,15 @@ pub fn parse(text: &str, identity: Option<&Origin>, mistakes: &mut Mistakes) -> 
 const FIELDS: [&str; 4] = ["client_id", "client_secret", "client_id_next", "client_secret_next"];
 const REQUIRED: usize = 2;
 
-fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> Option<[String; 4]> {
-    let Json::Object(fields) = entry else {
+fn parse_application(name: &str, entry: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<[String; 4]> {
+    let Some(fields) = entry.fields() else {
         mistakes.add(name, "is not an object, expected one with client_id and client_secret");
         return None;
     };
     let mut values: [Option<String>; 4] = Default::default();
-    for (field, value) in fields {
+    for (field, value) in fields.clone() {
         let place = format!("{name}.{field}");
-        let Some(index) = FIELDS.iter().position(|known| known == field) else {
+        let Some(index) = FIELDS.iter().position(|known| *known == field) else {
             mistakes.add(&place, "is unknown, expected client_id, client_secret, client_id_next or client_secret_next");
             continue;
         };
@@ -166,7 +161,7 @@ fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> O
         }
     }
     for (field, value) in FIELDS.iter().zip(&values).take(REQUIRED) {
-        if value.is_none() && !fields.iter().any(|(found, _)| found == field) {
+        if value.is_none() && !fields.clone().any(|(found, _)| found == *field) {
             mistakes.add(&format!("{name}.{field}"), "is missing");
         }
     }
@@ -174,7 +169,7 @@ fn parse_application(name: &str, entry: &Json<'_>, mistakes: &mut Mistakes) -> O
     let has_secret_next = match &secret_next {
         Some(text) => !text.is_empty(),
         // One of a wrong type is a mistake already.
-        None => fields.iter().any(|(found, _)| found == FIELDS[3]),
+        None => fields.clone().any(|(found, _)| found == FIELDS[3]),
     };
     if !has_secret_next && id_next.as_ref().is_some_and(|text| !text.is_empty()) {
         mistakes.add(&format!("{name}.client_secret_next"), "is missing, expected one beside client_id_next");

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::application;
+use super::mistake::Mistakes;
 use crate::digest::in_memory_hash;
 use crate::scope::policy::ScopePolicy;
 use crate::scope::{ScopeRefusal, Scopes};
@@ -29,6 +30,14 @@ struct KnownSecret {
     expires_at: Option<Timestamp>,
 }
 
+/// Secrets of one caller: at least one, and mostly no other. So the first needs no allocation: a
+/// policy may have thousands of callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Secrets {
+    first: KnownSecret,
+    others: Box<[KnownSecret]>,
+}
+
 /// A client of the broker, as the policy describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -36,12 +45,12 @@ pub struct Caller {
     pub name: String,
     /// Name of the application whose tokens it gets.
     pub application: Cow<'static, str>,
-    /// Scopes that it may have.
-    pub scopes: ScopePolicy,
+    /// Scopes that it may have. Neighbours in the policy with the same list share them.
+    pub scopes: Rc<ScopePolicy>,
     /// Remaining lifetime below which its tokens are renewed, if not the variable's.
     pub min_remaining: Option<Duration>,
     /// Secrets, any of which authenticates; several while one is being rotated.
-    secrets: Box<[KnownSecret]>,
+    secrets: Secrets,
     /// Its entry has a mistake, so it may have nothing.
     is_disabled: bool,
 }
@@ -55,7 +64,7 @@ pub const UNKNOWN: &str = "unknown";
 /// request, so its duration reveals no name.
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
-    /// Sorted by the hash of the name, then by the name.
+    /// Sorted by the hash of the name.
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
     /// Most characters that a caller's name and its application's have together.
@@ -119,7 +128,7 @@ impl Callers {
     pub fn authenticate(&self, name: &str, secret: &PresentedSecret, now: Timestamp) -> Result<Rc<Caller>, Refused> {
         let presented: Digest = Sha256::digest(secret.expose().as_bytes()).into();
         let caller = self.find(name);
-        let secrets = caller.map_or(&[][..], |caller| &caller.secrets);
+        let secrets = caller.map(|caller| &caller.secrets);
         let because = match (caller, self.matches_one_of(&presented, secrets, now)) {
             (None, _) => Unauthenticated::UnknownCaller,
             (Some(caller), _) if caller.is_disabled => Unauthenticated::DisabledCaller,
@@ -147,19 +156,29 @@ impl Callers {
         nearest.iter().take(alike).map(|(_, caller)| caller).find(|caller| is_same(&caller.name, name))
     }
 
-    /// Replaces the caller at `place` by one that may have nothing.
-    fn disable(&mut self, place: usize) {
-        let (_, caller) = &mut self.known[place];
-        *caller = Rc::new(Caller::disabled(&caller.name));
-        self.longest_names = self.longest_names.max(caller.names_length());
+    /// Replaces callers of the same name by ones that may have nothing.
+    fn disable_repeated(&mut self, mistakes: &mut Mistakes) {
+        for alike in self.known.chunk_by_mut(|(left, _), (right, _)| left == right) {
+            // More than one only if a name appears twice, or two names have the same hash.
+            for place in 1..alike.len() {
+                let (before, (_, caller)) = (&alike[..place], &alike[place]);
+                let Some(first) = before.iter().position(|(_, other)| other.name == caller.name) else { continue };
+                mistakes.add(&caller.name, "appears twice, expected each caller once");
+                for place in [first, place] {
+                    let (_, caller) = &mut alike[place];
+                    *caller = Rc::new(Caller::disabled(&caller.name));
+                    self.longest_names = self.longest_names.max(caller.names_length());
+                }
+            }
+        }
     }
 
     /// Whether the digest matches one of the secrets, and whether a match has not expired.
     /// Compares every secret, even after a match.
-    fn matches_one_of(&self, presented: &Digest, secrets: &[KnownSecret], now: Timestamp) -> (bool, bool) {
+    fn matches_one_of(&self, presented: &Digest, secrets: Option<&Secrets>, now: Timestamp) -> (bool, bool) {
         let (mut is_known, mut opens) = (Choice::from(0), Choice::from(0));
         for place in 0..self.most_secrets {
-            let secret = secrets.get(place).unwrap_or(&NO_SECRET);
+            let secret = secrets.and_then(|secrets| secrets.get(place)).unwrap_or(&NO_SECRET);
             let matches = secret.digest.ct_eq(presented);
             let is_unexpired = secret.expires_at.is_none_or(|expires_at| now < expires_at);
             is_known |= matches;
@@ -178,15 +197,25 @@ fn is_same(known: &str, presented: &str) -> bool {
     bytes.fold(0, |all, (place, byte)| all | difference(place, byte)) == 0 && known.len() == presented.len()
 }
 
+impl Secrets {
+    fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    fn get(&self, place: usize) -> Option<&KnownSecret> {
+        place.checked_sub(1).map_or(Some(&self.first), |place| self.others.get(place))
+    }
+}
+
 impl Caller {
     /// A caller whose entry has a mistake: its name is known, and it may have nothing.
     fn disabled(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             application: Cow::Borrowed(application::DEFAULT),
-            scopes: ScopePolicy::nothing(),
+            scopes: Rc::new(ScopePolicy::nothing()),
             min_remaining: None,
-            secrets: Box::default(),
+            secrets: Secrets { first: NO_SECRET, others: Box::default() },
             is_disabled: true,
         }
     }
@@ -212,7 +241,6 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::mistake::Mistakes;
 
     fn digest_of(secret: &str) -> String {
         Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -277,6 +305,33 @@ mod tests {
         check("b", Some("z.members.read"), Ok("z.members.read"));
         check("b", Some("z.members.write"), Err(ScopeRefusal::OutsidePolicy));
         check("b", None, Err(ScopeRefusal::Unnamed));
+    }
+
+    #[test]
+    fn callers_with_equal_lists_share_their_scopes_and_others_have_their_own() {
+        let lists = [r#"["x", "y"]"#, r#"["x", "\u0079"]"#, r#"["y", "x"]"#, r#"["x"]"#, r#"["x", "y", 1]"#, "{}"];
+        let entry =
+            |(number, list)| format!(r#""c{number}": {{"secret_sha256": ["{}"], "scopes": {list}}}"#, digest_of("s"));
+        let entries: Vec<_> = lists.iter().enumerate().map(entry).collect();
+        let (callers, mistakes) = parse(&format!("{{{}}}", entries.join(",")));
+        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        let scopes = |number: usize| &callers.find(&format!("c{number}")).unwrap().scopes;
+        let everything = |number: usize| scopes(number).everything().map(Scopes::as_str);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(everything), [Some("x y"), Some("x y"), Some("x y"), Some("x"), None, None]);
+        assert!(Rc::ptr_eq(scopes(0), scopes(1)));
+    }
+
+    #[test]
+    fn name_that_appears_three_times_is_two_mistakes_and_disables_all() {
+        let entry = format!(r#"{{"secret_sha256": ["{}"], "scopes": ["x"]}}"#, digest_of("s"));
+        let (callers, mistakes) = parse(&format!(r#"{{"a": {entry}, "b": {entry}, "a": {entry}, "a": {entry}}}"#));
+        assert_eq!(mistakes, ["callers: a: appears twice, expected each caller once"; 2]);
+        let now = Timestamp::from_unix_ms(0);
+        let found =
+            |name| callers.authenticate(name, &PresentedSecret::new("s"), now).map_err(|refused| refused.because);
+        assert_eq!(found("a").map(drop), Err(Unauthenticated::DisabledCaller));
+        assert!(found("b").is_ok());
+        assert!(callers.known.iter().all(|(_, caller)| caller.is_disabled == (caller.name == "a")));
     }
 
     #[test]

@@ -1,14 +1,10 @@
 //! Reads a public key from a JWK (RFC 7517, RFC 7518 section 6).
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Algorithm, JwkMistake, KID_BYTES, PublicKey, RSA_BITS, p256_key};
-use crate::json::{Json, for_each_entry};
-
-type Members<'a> = [(Cow<'a, str>, Json<'a>)];
+use crate::json::{Json, read_value};
 
 /// Members that only a private key has (RFC 7518 sections 6.2.2 and 6.3.2).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
@@ -16,42 +12,42 @@ const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 /// 65537 in base64url, the only public exponent that is accepted.
 const EXPONENT: &str = "AQAB";
 
+const NO_OBJECT: JwkMistake = mistake("", "is not a JSON object, expected a JWK");
+
 impl PublicKey {
     /// Reads a JWK from text.
     ///
     /// # Errors
-    /// As [`PublicKey::from_members`]; also if the text is not one JSON object.
+    /// As [`PublicKey::from_json`].
     pub fn parse(jwk: &str) -> Result<Self, JwkMistake> {
-        let mut members = Vec::new();
-        for_each_entry(jwk, |_| true, |name, value| members.push((name, value)))
-            .map_err(|_| mistake("", "is not valid, expected a JSON object"))?;
-        Self::from_members(&members)
+        read_value(jwk, Self::from_json).unwrap_or(Err(NO_OBJECT))
     }
 
-    /// Reads a JWK from the members of its object. It ignores members that it does not know (RFC
+    /// Reads a JWK. It ignores members that it does not know (RFC
     /// 7517 section 4).
     ///
     /// # Errors
     /// The first member that is missing, is repeated, or has another value than a public key for
-    /// RS256, PS256 or ES256.
-    pub(crate) fn from_members(members: &Members<'_>) -> Result<Self, JwkMistake> {
-        if let Some(member) = PRIVATE.into_iter().find(|name| members.iter().any(|(known, _)| known == name)) {
+    /// RS256, PS256 or ES256; or that the value is no object.
+    pub(crate) fn from_json(jwk: Json<'_, '_>) -> Result<Self, JwkMistake> {
+        let members = jwk.fields().ok_or(NO_OBJECT)?;
+        if let Some(member) = PRIVATE.into_iter().find(|name| members.clone().any(|(known, _)| known == *name)) {
             return Err(mistake(member, "is part of a private key, expected only the public key"));
         }
-        check_purpose(members)?;
-        let kid = text(members, "kid")?;
+        check_purpose(jwk)?;
+        let kid = text(jwk, "kid")?;
         if kid.is_some_and(|kid| kid.len() > KID_BYTES) {
             return Err(mistake("kid", "is too long, expected at most 255 bytes"));
         }
-        let alg = text(members, "alg")?;
-        let (algorithm, numbers) = match text(members, "kty")? {
+        let alg = text(jwk, "alg")?;
+        let (algorithm, numbers) = match text(jwk, "kty")? {
             Some("RSA") => match alg {
-                None | Some("RS256") => (Algorithm::Rs256, modulus(members)?),
-                Some("PS256") => (Algorithm::Ps256, modulus(members)?),
+                None | Some("RS256") => (Algorithm::Rs256, modulus(jwk)?),
+                Some("PS256") => (Algorithm::Ps256, modulus(jwk)?),
                 Some(_) => return Err(mistake("alg", "does not fit an RSA key, expected RS256, PS256 or nothing")),
             },
             Some("EC") => match alg {
-                None | Some("ES256") => (Algorithm::Es256, point(members)?),
+                None | Some("ES256") => (Algorithm::Es256, point(jwk)?),
                 Some(_) => return Err(mistake("alg", "does not fit a key of P-256, expected ES256 or nothing")),
             },
             _ => return Err(mistake("kty", "is not valid, expected RSA or EC")),
@@ -62,25 +58,27 @@ impl PublicKey {
 
 /// Checks that the key is meant for verifying (RFC 7517 sections 4.2 and 4.3). SPIFFE's bundles say
 /// `jwt-svid` instead of `sig`.
-fn check_purpose(members: &Members<'_>) -> Result<(), JwkMistake> {
-    if !matches!(text(members, "use")?, None | Some("sig" | "jwt-svid")) {
+fn check_purpose(jwk: Json<'_, '_>) -> Result<(), JwkMistake> {
+    if !matches!(text(jwk, "use")?, None | Some("sig" | "jwt-svid")) {
         return Err(mistake("use", "is for another purpose, expected sig or nothing"));
     }
-    let may_verify = match member(members, "key_ops")? {
+    let may_verify = match member(jwk, "key_ops")? {
         None => true,
-        Some(Json::List(operations)) => operations.iter().any(|operation| operation.text() == Some("verify")),
-        Some(_) => false,
+        Some(operations) => {
+            let mut operations = operations.values().into_iter().flatten();
+            operations.any(|operation| operation.text().is_some_and(|text| text == "verify"))
+        }
     };
     if may_verify { Ok(()) } else { Err(mistake("key_ops", "is not valid, expected a list with verify, or nothing")) }
 }
 
 /// The modulus: odd, and of an allowed size. Whether it is a product of two primes, the broker
 /// cannot check.
-fn modulus(members: &Members<'_>) -> Result<Vec<u8>, JwkMistake> {
-    if text(members, "e")? != Some(EXPONENT) {
+fn modulus(jwk: Json<'_, '_>) -> Result<Vec<u8>, JwkMistake> {
+    if text(jwk, "e")? != Some(EXPONENT) {
         return Err(mistake("e", "is not valid, expected AQAB, which is 65537"));
     }
-    let modulus = bytes(members, "n")?;
+    let modulus = bytes(jwk, "n")?;
     let is_odd = modulus.last().is_some_and(|byte| byte % 2 == 1);
     // RFC 7518 section 2: a number has no leading zero bytes.
     let bits = modulus.first().map_or(0, |byte| modulus.len() * 8 - byte.leading_zeros() as usize);
@@ -91,13 +89,13 @@ fn modulus(members: &Members<'_>) -> Result<Vec<u8>, JwkMistake> {
 }
 
 /// The coordinates of a point on P-256, 32 bytes each (RFC 7518 section 6.2.1).
-fn point(members: &Members<'_>) -> Result<Vec<u8>, JwkMistake> {
-    if text(members, "crv")? != Some("P-256") {
+fn point(jwk: Json<'_, '_>) -> Result<Vec<u8>, JwkMistake> {
+    if text(jwk, "crv")? != Some("P-256") {
         return Err(mistake("crv", "is not valid, expected P-256"));
     }
     let mut point = Vec::with_capacity(64);
     for name in ["x", "y"] {
-        let coordinate = bytes(members, name)?;
+        let coordinate = bytes(jwk, name)?;
         if coordinate.len() != 32 {
             return Err(mistake(name, "is not valid, expected 32 bytes in base64url"));
         }
@@ -111,19 +109,20 @@ fn point(members: &Members<'_>) -> Result<Vec<u8>, JwkMistake> {
 
 /// The bytes of a member in base64url without padding and with its last bits zero (RFC 7515
 /// section 2); none if the member is missing.
-fn bytes(members: &Members<'_>, name: &'static str) -> Result<Vec<u8>, JwkMistake> {
-    let text = text(members, name)?.unwrap_or_default();
+fn bytes(jwk: Json<'_, '_>, name: &'static str) -> Result<Vec<u8>, JwkMistake> {
+    let text = text(jwk, name)?.unwrap_or_default();
     URL_SAFE_NO_PAD.decode(text).map_err(|_| mistake(name, "is not base64url without padding"))
 }
 
-fn text<'a>(members: &'a Members<'_>, name: &'static str) -> Result<Option<&'a str>, JwkMistake> {
-    let Some(value) = member(members, name)? else { return Ok(None) };
-    value.text().map(Some).ok_or(mistake(name, "is not text"))
+fn text<'p>(jwk: Json<'p, '_>, name: &'static str) -> Result<Option<&'p str>, JwkMistake> {
+    let Some(value) = member(jwk, name)? else { return Ok(None) };
+    value.text().map(|text| Some(&**text)).ok_or(mistake(name, "is not text"))
 }
 
 /// The value of a member. RFC 7517 section 4 requires that it appears once.
-fn member<'a, 'b>(members: &'a Members<'b>, name: &'static str) -> Result<Option<&'a Json<'b>>, JwkMistake> {
-    let mut values = members.iter().filter(|(known, _)| known == name).map(|(_, value)| value);
+fn member<'p, 'a>(jwk: Json<'p, 'a>, name: &'static str) -> Result<Option<Json<'p, 'a>>, JwkMistake> {
+    let fields = jwk.fields().into_iter().flatten();
+    let mut values = fields.filter(|(known, _)| *known == name).map(|(_, value)| value);
     let value = values.next();
     if values.next().is_some() {
         return Err(mistake(name, "appears twice, expected each member once"));
@@ -131,7 +130,7 @@ fn member<'a, 'b>(members: &'a Members<'b>, name: &'static str) -> Result<Option
     Ok(value)
 }
 
-fn mistake(member: &'static str, problem: &'static str) -> JwkMistake {
+const fn mistake(member: &'static str, problem: &'static str) -> JwkMistake {
     JwkMistake { member, problem }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Caller, Callers, KnownSecret, UNKNOWN};
+use super::{Caller, Callers, KnownSecret, Secrets, UNKNOWN};
 use crate::config::application;
 use crate::config::grammar::{MIN_REMAINING_SECONDS, is_name};
 use crate::config::mistake::Mistakes;
@@ -25,56 +25,51 @@ impl Callers {
         let mut known = Vec::new();
         let (mut most_secrets, mut longest_names) = (0, 0);
         let mut is_empty = true;
-        let read = for_each_entry(
-            text,
-            |_| true,
-            |name, entry| {
-                is_empty = false;
-                if !is_name(&name) {
-                    mistakes.add(&name, "is not a name, expected 1 to 128 characters of printable ASCII");
-                    return;
-                }
-                let mistakes_before = mistakes.len();
-                if name == UNKNOWN {
-                    mistakes.add(&name, "is reserved for unauthenticated callers in the log, expected another name");
-                }
-                let caller = parse_caller(&name, &entry, &is_application, mistakes)
-                    .filter(|_| mistakes.len() == mistakes_before)
-                    .unwrap_or_else(|| Caller::disabled(&name));
-                most_secrets = most_secrets.max(caller.secrets.len());
-                longest_names = longest_names.max(caller.names_length());
-                known.push((in_memory_hash(&*name), Rc::new(caller)));
-            },
-        );
+        let mut previous_scopes = ScopeList::default();
+        let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
+            is_empty = false;
+            if !is_name(name) {
+                mistakes.add(name, "is not a name, expected 1 to 128 characters of printable ASCII");
+                return;
+            }
+            let mistakes_before = mistakes.len();
+            if name == UNKNOWN {
+                mistakes.add(name, "is reserved for unauthenticated callers in the log, expected another name");
+            }
+            let caller = parse_caller(name, entry, &is_application, &mut previous_scopes, mistakes)
+                .filter(|_| mistakes.len() == mistakes_before)
+                .unwrap_or_else(|| Rc::new(Caller::disabled(name)));
+            most_secrets = most_secrets.max(caller.secrets.count());
+            longest_names = longest_names.max(caller.names_length());
+            known.push((in_memory_hash(name), caller));
+        });
         match read {
             Err(place) => mistakes
                 .replace(&place, "is not valid, expected a JSON object of callers by name, {\"nightly-sync\": {…}}"),
             Ok(()) if is_empty => mistakes.replace("", "is empty, expected at least one caller"),
             Ok(()) => {}
         }
-        known.sort_unstable_by(|(left_hash, left), (right_hash, right)| {
-            (left_hash, &left.name).cmp(&(right_hash, &right.name))
-        });
+        // Compares only hashes: a policy may have thousands of callers, and names are longer.
+        known.sort_unstable_by_key(|(hash, _)| *hash);
         let mut callers = Self { known, most_secrets, longest_names };
-        for place in 1..callers.known.len() {
-            let [(left_hash, left), (right_hash, right)] = &callers.known[place - 1..=place] else { continue };
-            if left_hash == right_hash && left.name == right.name {
-                mistakes.add(&left.name, "appears twice, expected each caller once");
-                callers.disable(place - 1);
-                callers.disable(place);
-            }
-        }
+        callers.disable_repeated(mistakes);
         callers
     }
 }
 
-fn parse_caller(
+/// The scopes of the caller before, and the texts that they were parsed from. In a policy of
+/// thousands of callers, neighbours often have the same list, which is then parsed and kept once.
+#[derive(Default)]
+struct ScopeList<'a>(Option<(Vec<Cow<'a, str>>, Rc<ScopePolicy>)>);
+
+fn parse_caller<'a>(
     name: &str,
-    entry: &Json<'_>,
+    entry: Json<'_, 'a>,
     is_application: impl Fn(&str) -> bool,
+    previous_scopes: &mut ScopeList<'a>,
     mistakes: &mut Mistakes,
-) -> Option<Caller> {
-    let Json::Object(fields) = entry else {
+) -> Option<Rc<Caller>> {
+    let Some(fields) = entry.fields() else {
         mistakes.add(name, "is not an object, expected one with secret_sha256 and scopes");
         return None;
     };
@@ -84,11 +79,11 @@ fn parse_caller(
     let mut min_remaining = None;
     for (field, value) in fields {
         let place = || format!("{name}.{field}");
-        let repeated = match &**field {
+        let repeated = match field {
             "secret_sha256" => secrets.replace(parse_secrets(place, value, mistakes)).is_some(),
-            "scopes" => scopes.replace(parse_scopes(place, value, mistakes)).is_some(),
+            "scopes" => scopes.replace(parse_scopes(place, value, previous_scopes, mistakes)).is_some(),
             "application" => {
-                let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_owned()));
+                let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_string()));
                 if known.is_none() {
                     mistakes.add(&place(), "is unknown, expected default or a name in the variable applications");
                 }
@@ -118,30 +113,23 @@ fn parse_caller(
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
     let (name, min_remaining) = (name.to_owned(), min_remaining.flatten());
-    Some(Caller { name, application, min_remaining, secrets: secrets??, scopes: scopes??, is_disabled: false })
+    Some(Rc::new(Caller { name, application, min_remaining, secrets: secrets??, scopes: scopes??, is_disabled: false }))
 }
 
-fn parse_min_remaining(value: &Json<'_>) -> Option<Duration> {
+fn parse_min_remaining(value: Json<'_, '_>) -> Option<Duration> {
     let (low, high) = MIN_REMAINING_SECONDS;
     let seconds = value.number().filter(|seconds| (f64::from(low)..=f64::from(high)).contains(seconds))?;
     Some(Duration::from_secs(seconds as u64))
 }
 
-fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<Box<[KnownSecret]>> {
-    let all = |entries: &[Json<'_>]| {
-        // Not collected: `collect` would allocate room for four where most callers have one
-        // secret, and a policy may have thousands of callers.
-        let mut secrets = Vec::with_capacity(entries.len());
-        for entry in entries {
-            secrets.push(parse_secret(entry)?);
-        }
-        Some(secrets.into_boxed_slice())
+fn parse_secrets(place: impl Fn() -> String, value: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<Secrets> {
+    let all = || {
+        let mut entries = value.values()?;
+        let first = parse_secret(entries.next()?)?;
+        let others = entries.map(parse_secret).collect::<Option<_>>()?;
+        Some(Secrets { first, others })
     };
-    let secrets = match value {
-        Json::List(entries) => all(entries),
-        _ => None,
-    };
-    let secrets = secrets.filter(|secrets| !secrets.is_empty());
+    let secrets = all();
     if secrets.is_none() {
         mistakes.add(
             &place(),
@@ -153,16 +141,14 @@ fn parse_secrets(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mi
 }
 
 /// Parses a digest, or an object of a digest and its expiry.
-fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
-    let fields = match entry {
-        Json::Text(digits) => return Some(KnownSecret { digest: parse_digest(digits)?, expires_at: None }),
-        Json::Object(fields) => fields,
-        _ => return None,
-    };
+fn parse_secret(entry: Json<'_, '_>) -> Option<KnownSecret> {
+    if let Some(digits) = entry.text() {
+        return Some(KnownSecret { digest: parse_digest(digits)?, expires_at: None });
+    }
     let (mut digest, mut expires_at) = (None, None);
-    for (field, value) in fields {
+    for (field, value) in entry.fields()? {
         let text = value.text()?;
-        let repeated = match &**field {
+        let repeated = match field {
             "sha256" => digest.replace(parse_digest(text)?).is_some(),
             "expires" => expires_at.replace(Timestamp::parse_rfc3339(text)?).is_some(),
             _ => return None,
@@ -174,14 +160,25 @@ fn parse_secret(entry: &Json<'_>) -> Option<KnownSecret> {
     Some(KnownSecret { digest: digest?, expires_at })
 }
 
-fn parse_scopes(place: impl Fn() -> String, value: &Json<'_>, mistakes: &mut Mistakes) -> Option<ScopePolicy> {
-    let entries = match value {
-        Json::List(entries) => &entries[..],
-        _ => &[],
-    };
+fn parse_scopes<'a>(
+    place: impl Fn() -> String,
+    value: Json<'_, 'a>,
+    previous: &mut ScopeList<'a>,
+    mistakes: &mut Mistakes,
+) -> Option<Rc<ScopePolicy>> {
+    let entries = value.values().into_iter().flatten();
+    if let ScopeList(Some((texts, scopes))) = previous
+        && texts.iter().map(Some).eq(entries.clone().map(Json::text))
+    {
+        return Some(scopes.clone());
+    }
     // An entry that is not a string becomes the empty string, which is not a valid scope.
-    match ScopePolicy::from_entries(entries.iter().map(|entry| entry.text().unwrap_or_default())) {
-        Ok(scopes) => return Some(scopes),
+    match ScopePolicy::from_entries(entries.clone().map(|entry| entry.text().map_or("", |text| text))) {
+        Ok(scopes) => {
+            let (texts, scopes) = (entries.filter_map(Json::text).cloned().collect(), Rc::new(scopes));
+            previous.0 = Some((texts, Rc::clone(&scopes)));
+            return Some(scopes);
+        }
         Err(MalformedPolicy::Scope) => {
             mistakes.add(
                 &place(),
