@@ -1,6 +1,6 @@
 //! Hashes, and hexadecimal digits to and from bytes.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
@@ -15,10 +15,42 @@ pub(crate) fn sha256_of_fields<const N: usize>(fields: [&[u8]; N]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// A hash for lookups in memory. Never store it: another release of Rust may compute another
-/// one.
+/// A hash for lookups in memory, which compare the values as well. Never store it: a release may
+/// compute another one.
 pub(crate) fn in_memory_hash(value: impl Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
+    let mut hasher = Folder(0);
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Takes eight bytes at a time, for a fraction of the instructions of the hash of `std`. Values with
+/// one hash would only be slower to find, and a caller could gain nothing by choosing them: the
+/// policy's names come from the operator, and memory has at most 256 tokens.
+struct Folder(u64);
+
+impl Folder {
+    fn fold(&mut self, word: u64) {
+        // The factor is 2^64 divided by the golden ratio. Neither it nor the shift loses a bit.
+        let product = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+impl Hasher for Folder {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks();
+        for word in words {
+            self.fold(u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        last[7] = rest.len() as u8;
+        self.fold(u64::from_le_bytes(last));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -76,6 +108,16 @@ mod tests {
         for text in ["", &digits[1..], &format!("{digits}0"), &format!("{}\u{e9}", &digits[2..])] {
             assert_eq!(parse_digest(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn names_of_a_large_policy_have_different_hashes() {
+        let mut hashes: Vec<_> = (0..100_000).map(|number| in_memory_hash(format!("another-job-{number}"))).collect();
+        hashes.extend(["", "\0", "\0\0", "a", "aaaaaaaa", "aaaaaaaaa"].map(in_memory_hash));
+        let count = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), count);
     }
 
     #[test]
