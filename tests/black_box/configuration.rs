@@ -219,6 +219,22 @@ async fn mistake_in_one_live_entry_refuses_only_that_caller() {
 }
 
 #[tokio::test]
+async fn entry_nested_as_deep_as_the_parser_goes_fits_on_the_stack() {
+    // The parser refuses 128 levels. Two of them are the policy and the entry.
+    for (levels, told) in [(125, ".scope: is unknown"), (126, "is not valid, expected a JSON object")] {
+        let mut setup = Setup::in_one_instance();
+        let mut policy = setup.policy();
+        policy[&setup.door.name]["scope"] = "levels".into();
+        let nested = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        setup.variables.push(("callers", policy.to_string().replace("\"levels\"", &nested)));
+        let broker = setup.start().await;
+        let status = broker.nightly(MEMBERS).await.status;
+        let log = broker.server.output();
+        assert_eq!((status, log.contains(told)), (if levels == 125 { 200 } else { 500 }, true), "{levels}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn mistake_in_one_application_refuses_only_its_callers() {
     let mut setup = Setup::in_one_instance();
     setup.variables.push(("applications", r#"{"berlin": {"client_id": "b"}}"#.to_owned()));

@@ -161,12 +161,13 @@ fn dependencies_each_have_a_comment_that_says_their_purpose() {
 }
 
 #[test]
-fn component_build_commands_all_use_link_time_optimisation() {
+fn component_build_commands_all_optimise_at_link_time_and_set_the_stack() {
     // With `cargo build`, or with a second crate type, cargo would silently skip link-time
-    // optimisation.
+    // optimisation. Without the argument for the linker, an instance has a stack of 1 MiB.
     for path in ["spin.toml", ".cargo/config.toml", "tests/reproducible"] {
         let text = read(path).replace("\", \"", " ");
         assert!(text.contains("rustc ") && text.contains("--crate-type cdylib "), "{path}");
+        assert!(text.contains("-- -C link-arg=-zstack-size=262144"), "{path}");
         assert!(!text.contains("cargo build"), "{path}");
     }
 }
