@@ -25,6 +25,8 @@ pub struct Audit {
     /// Caller that authenticated, or whose name was presented with a secret that does not
     /// authenticate.
     pub caller: Option<Rc<Caller>>,
+    /// How the caller authenticated, or tried to.
+    pub method: Option<AuthenticationMethod>,
     /// Characters that the names lack to the longest that a refusal's line can have.
     pub padding: usize,
     /// Scopes that were authorized.
@@ -42,6 +44,16 @@ pub struct Audit {
     pub token: Option<Rc<Token>>,
 }
 
+/// How a caller authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthenticationMethod {
+    /// By a secret of its own.
+    Secret,
+    /// By an assertion that it has signed with a key of its own.
+    Key,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     time_ms: Timestamp,
@@ -50,6 +62,8 @@ struct Line<'a> {
     caller: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<AuthenticationMethod>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<&'a str>,
     outcome: &'static str,
@@ -63,7 +77,7 @@ struct Line<'a> {
 }
 
 /// Length of a memory hit's line without its names and scopes, in bytes.
-const LINE_OVERHEAD: usize = 224;
+const LINE_OVERHEAD: usize = 244;
 
 /// Characters of [`Audit::padding`]. Two names have 128 each.
 const PADDING: &str = match str::from_utf8(&[b'x'; 256]) {
@@ -87,6 +101,7 @@ impl Audit {
             request_id,
             route,
             caller: None,
+            method: None,
             padding: 0,
             scopes: None,
             status: 0,
@@ -119,6 +134,7 @@ impl Audit {
             route: self.route,
             caller: self.caller.as_ref().map_or(UNKNOWN, |caller| &caller.name),
             application: self.caller.as_ref().map(|caller| &*caller.application),
+            method: self.method,
             scopes: self.scopes.as_ref().map(Scopes::as_str),
             outcome: match self.status {
                 ..400 => "ok",

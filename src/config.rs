@@ -106,7 +106,7 @@ impl Config {
         let min_remaining_seconds = reader.number("min_remaining_seconds", low, high, seconds);
         let calls = "is not valid, expected a whole number from 1 to 100";
         let calls_per_minute = reader.number("upstream_calls_per_minute", 1, 100, calls);
-        let public_url = reader.public_url();
+        let public_url = reader.public_url(&callers);
         let audited = reader.audited();
         match identity {
             Some(identity) if reader.is_usable && (mutation::holds(Rule::EntryMistake) || reader.found.is_empty()) => {
@@ -215,9 +215,19 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
         (applications, callers)
     }
 
-    fn public_url(&mut self) -> Option<Origin> {
+    /// The public origin. Its lack disables nothing but assertions: a caller may have a secret as
+    /// well.
+    fn public_url(&mut self, callers: &Callers) -> Option<Origin> {
         let text = self.text("public_url");
         let public_url = Origin::parse(text);
+        if text.is_empty() && callers.have_keys() {
+            let mut mistakes = Mistakes::of("public_url");
+            mistakes.add(
+                "",
+                "is empty, expected the broker's origin: an assertion has to name it as its audience, and a caller has keys",
+            );
+            self.collect(mistakes);
+        }
         if public_url.is_none() && !text.is_empty() {
             self.note(
                 "public_url",

@@ -12,16 +12,19 @@ use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use crate::audit::Audit;
+use crate::assertion::Assertion;
+use crate::audit::{Audit, AuthenticationMethod};
 use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
-use crate::config::caller::Caller;
+use crate::config::caller::{Caller, Refused};
 use crate::config::{Audited, Config, Origin};
 use crate::error::{Cause, Error};
 use crate::scope::{ScopeRefusal, Scopes};
+use crate::secret::PresentedSecret;
+use crate::signature::Algorithm;
 use crate::time::Timestamp;
 use crate::token::LEAST_REMAINING;
 use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
-use request::{ClientRequest, Credentials};
+use request::{ClientRequest, Credentials, IdAndSecret};
 use route::Route;
 use trace::{TRACEPARENT, request_id};
 
@@ -172,8 +175,17 @@ fn authenticate<'a>(
 ) -> Result<(ClientRequest<'a>, Rc<Caller>), Error> {
     let client_request = ClientRequest::parse(request)?;
     let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
-    let Credentials { id, secret } = credentials;
-    match config.callers.authenticate(id, secret, audit.time) {
+    let authenticated = match credentials {
+        Credentials::Secret(IdAndSecret { id, secret }) => {
+            audit.method = Some(AuthenticationMethod::Secret);
+            config.callers.authenticate(id, secret, audit.time)
+        }
+        Credentials::Assertion { client_id, assertion } => {
+            audit.method = Some(AuthenticationMethod::Key);
+            authenticate_by_assertion(config, client_id.as_deref(), assertion, audit.time)?
+        }
+    };
+    match authenticated {
         Ok(caller) => {
             audit.caller = Some(caller.clone());
             Ok((client_request, caller))
@@ -185,6 +197,22 @@ fn authenticate<'a>(
             Err(Error::InvalidClient(refused.because))
         }
     }
+}
+
+/// Authenticates by an assertion. The outer error is a request that contradicts itself, or has no
+/// assertion that can be read.
+fn authenticate_by_assertion(
+    config: &Config,
+    client_id: Option<&str>,
+    assertion: &PresentedSecret,
+    now: Timestamp,
+) -> Result<Result<Rc<Caller>, Refused>, Error> {
+    let assertion = Assertion::parse(assertion).map_err(|reason| Error::InvalidClient(reason.into()))?;
+    // RFC 7521 section 4.2: it must identify the same client.
+    if client_id.is_some_and(|id| id != assertion.subject()) {
+        return Err(Error::InvalidRequest("client_id differs from the subject of the assertion"));
+    }
+    Ok(config.callers.authenticate_by_assertion(&assertion, config.public_url.as_ref(), now))
 }
 
 /// The revocation endpoint (RFC 7009).
@@ -228,6 +256,10 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
         }
         (None, ..) => return refuse(Error::InvalidRequest("the request does not name its host"), audit),
     };
+    // Without `public_url` no assertion has an audience that the broker could require.
+    let takes_assertions = config.public_url.is_some();
+    let methods = &AUTHENTICATION_METHODS[..if takes_assertions { 3 } else { 2 }];
+    let algorithms = takes_assertions.then(|| Algorithm::ALL.map(Algorithm::name));
     json(
         StatusCode::OK,
         &Metadata {
@@ -236,15 +268,18 @@ async fn metadata<P: Ports>(broker: &Broker<P>, request: &Request<Body>, audit: 
             issuer,
             grant_types_supported: ["client_credentials"],
             response_types_supported: [],
-            token_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
-            revocation_endpoint_auth_methods_supported: AUTHENTICATION_METHODS,
+            token_endpoint_auth_methods_supported: methods,
+            revocation_endpoint_auth_methods_supported: methods,
+            token_endpoint_auth_signing_alg_values_supported: algorithms,
+            revocation_endpoint_auth_signing_alg_values_supported: algorithms,
         },
         TYPICAL_ANSWER_LENGTH,
     )
 }
 
-/// HTTP Basic, and id and secret in the body (RFC 7591 section 2).
-const AUTHENTICATION_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+/// HTTP Basic, id and secret in the body, and an assertion that the caller has signed with its own
+/// key (RFC 7591 section 2, OpenID Connect Core section 9).
+const AUTHENTICATION_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// Answer of the metadata endpoint, RFC 8414 section 2.
 #[derive(Serialize)]
@@ -254,8 +289,12 @@ struct Metadata {
     revocation_endpoint: String,
     grant_types_supported: [&'static str; 1],
     response_types_supported: [&'static str; 0],
-    token_endpoint_auth_methods_supported: [&'static str; 2],
-    revocation_endpoint_auth_methods_supported: [&'static str; 2],
+    token_endpoint_auth_methods_supported: &'static [&'static str],
+    revocation_endpoint_auth_methods_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_endpoint_auth_signing_alg_values_supported: Option<[&'static str; 3]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation_endpoint_auth_signing_alg_values_supported: Option<[&'static str; 3]>,
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,10 @@
 //! Assertions that break one rule each, and the reason of each refusal.
 
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+
 use super::*;
+use crate::signature::{PublicKey, verify};
 
 const HEADER: &str = r#"{"alg":"ES256","kid":"2026-11"}"#;
 const CLAIMS: &str = r#"{"iss":"door","sub":"door","aud":"https://broker.example.com","exp":1000}"#;
@@ -39,6 +43,11 @@ fn with(name: &str, value: &str) -> String {
     serde_json::to_string(&claims).unwrap()
 }
 
+/// A text with a byte that is not UTF-8 instead of each `letter`.
+fn not_utf8(text: &str, letter: u8) -> Vec<u8> {
+    text.bytes().map(|byte| if byte == letter { 0xff } else { byte }).collect()
+}
+
 #[test]
 fn well_formed_assertion_is_parsed() {
     let claims = with("repository_id", "\"456789\"");
@@ -51,6 +60,27 @@ fn well_formed_assertion_is_parsed() {
     assert_eq!(assertion.claim("repository_id").as_deref(), Some("456789"));
     assert_eq!(assertion.claim("ref"), None);
     assert_eq!(format!("{assertion:?}"), "[redacted]");
+}
+
+#[test]
+fn change_of_any_letter_is_refused() {
+    let signer = SigningKey::from_slice(&[7; 32]).unwrap();
+    let point = signer.verifying_key().to_sec1_point(false);
+    let (x, y) = point.as_bytes()[1..].split_at(32);
+    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}"#, encode(x), encode(y));
+    let key = PublicKey::parse(&jwk).unwrap();
+    let signed = format!("{}.{}", encode(HEADER), encode(CLAIMS));
+    let signature: Signature = signer.sign(signed.as_bytes());
+    let text = format!("{signed}.{}", encode(signature.to_bytes()));
+    let is_good = |text: &str| {
+        parse(text).is_ok_and(|found| verify(Some(&key), found.algorithm(), found.signed(), found.signature()))
+    };
+    assert!(is_good(&text));
+    for place in 0..text.len() {
+        let other = if text.as_bytes()[place] == b'A' { "B" } else { "A" };
+        let changed = [&text[..place], other, &text[place + 1..]].concat();
+        assert!(!is_good(&changed), "letter {place} changed: {changed}");
+    }
 }
 
 #[test]
@@ -81,8 +111,8 @@ fn text_that_is_not_three_parts_of_base64url_is_unreadable() {
         // Last bits that are not zero: `c2k` is `si`, and `c2l` would be too.
         format!("{header}.{claims}.c2l"),
         format!("{header}.{claims}.c2lnc"),
-        format!("{header}.{}.c2ln", encode(b"\xff\xfe")),
-        format!("{}.{claims}.c2ln", encode(b"\xff\xfe")),
+        format!("{header}.{}.c2ln", encode(not_utf8(CLAIMS, b'r'))),
+        format!("{}.{claims}.c2ln", encode(not_utf8(HEADER, b'0'))),
     ] {
         check_text(&text, Err(Reason::Unreadable));
     }
@@ -102,6 +132,9 @@ fn header_and_claims_are_objects_without_repeated_names() {
         check_header(text, Err(Reason::Unreadable));
         check_claims(text, Err(Reason::Unreadable));
     }
+    // By default, serde reads a struct from a list too.
+    check_header(r#"["ES256","2026-11","JWT"]"#, Err(Reason::Unreadable));
+    check_claims(r#"["door","door","https://broker.example.com",1000]"#, Err(Reason::Unreadable));
     check_header(r#"{"alg":"ES256","x":1,"y":1}"#, Ok(()));
     check_header(r#"{"alg":"ES256","x":1,"x":1}"#, Err(Reason::Unreadable));
     check_header(r#"{"alg":"ES256","alg":"ES256"}"#, Err(Reason::Unreadable));

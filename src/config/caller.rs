@@ -1,5 +1,6 @@
 //! The policy: who may call, how a caller authenticates, and which scopes it may have.
 
+mod keys;
 mod parse;
 #[cfg(test)]
 mod properties;
@@ -13,6 +14,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::application;
 use super::mistake::Mistakes;
+use crate::assertion;
 use crate::digest::in_memory_hash;
 use crate::scope::policy::ScopePolicy;
 use crate::scope::{ScopeRefusal, Scopes};
@@ -30,8 +32,8 @@ struct KnownSecret {
     expires_at: Option<Timestamp>,
 }
 
-/// Secrets of one caller: at least one, and mostly no other. So the first needs no allocation: a
-/// policy may have thousands of callers.
+/// Secrets of one caller: mostly one. So the first needs no allocation: a policy may have thousands
+/// of callers. It may be [`NO_SECRET`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Secrets {
     first: KnownSecret,
@@ -51,6 +53,8 @@ pub struct Caller {
     pub min_remaining: Option<Duration>,
     /// Secrets, any of which authenticates; several while one is being rotated.
     secrets: Secrets,
+    /// Public keys, any of which verifies its assertions.
+    keys: Box<[keys::KnownKey]>,
     /// Its entry has a mistake, so it may have nothing.
     is_disabled: bool,
 }
@@ -67,6 +71,7 @@ pub struct Callers {
     /// Sorted by the hash of the name.
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
+    most_keys: usize,
     /// Most characters that a caller's name and its application's have together.
     longest_names: usize,
 }
@@ -86,6 +91,16 @@ pub enum Unauthenticated {
     ExpiredSecret,
     /// The caller's entry in the policy has a mistake.
     DisabledCaller,
+    /// The assertion is wrong, or no key of the caller has signed it.
+    Assertion(assertion::Reason),
+    /// The assertion's issuer is not the caller itself.
+    UnknownIssuer,
+}
+
+impl From<assertion::Reason> for Unauthenticated {
+    fn from(reason: assertion::Reason) -> Self {
+        Self::Assertion(reason)
+    }
 }
 
 /// A failed authentication.
@@ -115,6 +130,8 @@ impl Unauthenticated {
             Self::WrongSecret => "wrong_secret",
             Self::ExpiredSecret => "expired_secret",
             Self::DisabledCaller => "caller_disabled",
+            Self::Assertion(reason) => reason.as_str(),
+            Self::UnknownIssuer => "unknown_issuer",
         }
     }
 }
@@ -136,8 +153,17 @@ impl Callers {
             (Some(_), (true, false)) => Unauthenticated::ExpiredSecret,
             (Some(_), (false, false)) => Unauthenticated::WrongSecret,
         };
+        Err(self.refused(because, caller))
+    }
+
+    fn refused(&self, because: Unauthenticated, caller: Option<&Rc<Caller>>) -> Refused {
         let logged = caller.map_or(UNKNOWN.len(), |caller| caller.names_length());
-        Err(Refused { because, named: caller.cloned(), padding: self.longest_names.saturating_sub(logged) })
+        Refused { because, named: caller.cloned(), padding: self.longest_names.saturating_sub(logged) }
+    }
+
+    /// Whether one of them may authenticate by an assertion.
+    pub(super) fn have_keys(&self) -> bool {
+        self.most_keys > 0
     }
 
     /// Number of callers, those with a mistake included.
@@ -198,6 +224,11 @@ fn is_same(known: &str, presented: &str) -> bool {
 }
 
 impl Secrets {
+    /// Secrets of a caller that has none.
+    fn none() -> Self {
+        Self { first: NO_SECRET, others: Box::default() }
+    }
+
     fn count(&self) -> usize {
         1 + self.others.len()
     }
@@ -215,7 +246,8 @@ impl Caller {
             application: Cow::Borrowed(application::DEFAULT),
             scopes: Rc::new(ScopePolicy::nothing()),
             min_remaining: None,
-            secrets: Secrets { first: NO_SECRET, others: Box::default() },
+            secrets: Secrets::none(),
+            keys: Box::default(),
             is_disabled: true,
         }
     }

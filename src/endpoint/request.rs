@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request};
 
+use crate::assertion;
 use crate::config::caller::Unauthenticated;
 use crate::error::Error;
 use crate::secret::PresentedSecret;
@@ -40,11 +41,24 @@ pub(super) struct ClientRequest<'a> {
     pub(super) token: Option<PresentedSecret>,
 }
 
+/// What a client presents to authenticate.
+pub(super) enum Credentials {
+    Secret(IdAndSecret),
+    /// An assertion (RFC 7521 section 4.2), whose subject `client_id` repeats if it is there.
+    Assertion {
+        client_id: Option<String>,
+        assertion: PresentedSecret,
+    },
+}
+
 /// Id and secret that a client presents.
-pub(super) struct Credentials {
+pub(super) struct IdAndSecret {
     pub(super) id: String,
     pub(super) secret: PresentedSecret,
 }
+
+/// Type of the assertions that the broker accepts (RFC 7523 section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The form parameters that the broker reads. RFC 6749 section 3.2: one without a value counts
 /// as absent, unknown ones are ignored, and none may be repeated.
@@ -54,6 +68,8 @@ struct Form<'a> {
     scope: Option<Cow<'a, str>>,
     client_id: Option<Cow<'a, str>>,
     client_secret: Option<Cow<'a, str>>,
+    client_assertion_type: Option<Cow<'a, str>>,
+    client_assertion: Option<Cow<'a, str>>,
     token: Option<Cow<'a, str>>,
 }
 
@@ -75,6 +91,8 @@ impl<'a> Form<'a> {
             "scope" => Some(&mut self.scope),
             "client_id" => Some(&mut self.client_id),
             "client_secret" => Some(&mut self.client_secret),
+            "client_assertion_type" => Some(&mut self.client_assertion_type),
+            "client_assertion" => Some(&mut self.client_assertion),
             "token" => Some(&mut self.token),
             _ => None,
         }
@@ -124,10 +142,14 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
     if authorizations.next().is_some() {
         return Err(Error::InvalidRequest("more than one Authorization header"));
     }
+    if form.client_assertion_type.is_some() || form.client_assertion.is_some() {
+        return by_assertion(authorization.is_some(), form);
+    }
     let Some(authorization) = authorization else {
         return Ok(match (&form.client_id, &form.client_secret) {
             (Some(id), Some(secret)) => {
-                Ok(Credentials { id: id.clone().into_owned(), secret: PresentedSecret::new(secret.clone()) })
+                let (id, secret) = (id.clone().into_owned(), PresentedSecret::new(secret.clone()));
+                Ok(Credentials::Secret(IdAndSecret { id, secret }))
             }
             _ => Err(Unauthenticated::NoCredentials),
         });
@@ -146,19 +168,34 @@ fn credentials(headers: &HeaderMap, form: &Form<'_>) -> Result<Result<Credential
     if form.client_secret.as_ref().is_some_and(|secret| *secret != credentials.secret.expose()) {
         return Err(Error::InvalidRequest("client_secret differs from the one in the Authorization header"));
     }
-    Ok(Ok(credentials))
+    Ok(Ok(Credentials::Secret(credentials)))
+}
+
+/// An assertion in the form. RFC 6749 section 2.3: a request authenticates in one way only.
+fn by_assertion(has_authorization: bool, form: &Form<'_>) -> Result<Result<Credentials, Unauthenticated>, Error> {
+    if has_authorization || form.client_secret.is_some() {
+        return Err(Error::InvalidRequest("more than one way of authenticating"));
+    }
+    let (Some(kind), Some(assertion)) = (&form.client_assertion_type, &form.client_assertion) else {
+        return Err(Error::InvalidRequest("client_assertion and client_assertion_type belong together"));
+    };
+    if kind != JWT_BEARER {
+        return Ok(Err(assertion::Reason::Type.into()));
+    }
+    let client_id = form.client_id.clone().map(Cow::into_owned);
+    Ok(Ok(Credentials::Assertion { client_id, assertion: PresentedSecret::new(assertion.clone()) }))
 }
 
 /// Parses HTTP Basic (RFC 7617). Id and secret are form-encoded before they are joined (RFC
 /// 6749 section 2.3.1).
-fn basic(authorization: &HeaderValue) -> Option<Credentials> {
+fn basic(authorization: &HeaderValue) -> Option<IdAndSecret> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
-    Some(Credentials { id: form_decode(id)?, secret: PresentedSecret::new(form_decode(secret)?) })
+    Some(IdAndSecret { id: form_decode(id)?, secret: PresentedSecret::new(form_decode(secret)?) })
 }
 
 fn form_decode(text: &str) -> Option<String> {

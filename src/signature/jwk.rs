@@ -289,7 +289,7 @@ mod tests {
             check_mistake(&with(rsa(), name, Value::Null).to_string(), name, "is not text");
         }
         for text in ["", "[]", "null", "{", "{} x"] {
-            check_mistake(text, "", "is not valid, expected a JSON object");
+            check_mistake(text, "", "is not a JSON object, expected a JWK");
         }
     }
 

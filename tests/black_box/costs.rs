@@ -9,12 +9,12 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, MEMBERS, RESOURCES, Server, Setup, Watched, digest_of, form, random, read, root, secret,
-    token_request, toolchain_note,
+    Answer, Broker, Caller, Draft, MEMBERS, PrivateKey, RESOURCES, Server, Setup, Watched, assertion_request,
+    digest_of, form, random, read, root, secret, token_request, toolchain_note,
 };
 
 /// Limits: bytes of the component, and memory of an instance.
-const SIZE_LIMIT: u64 = 512 << 10;
+const SIZE_LIMIT: u64 = 704 << 10;
 const MEMORY_LIMIT: usize = 2 << 20;
 
 /// How far an instruction count may differ from the page.
@@ -279,6 +279,17 @@ async fn request_costs_match_performance_md() {
     let broker = with_applications(twice.clone(), 50).await;
     note("a new instance's first, 50 applications", measure_first(&broker, MEMBERS).await);
 
+    let (broker, keys) = with_keys(metered()).await;
+    for (algorithm, key) in &keys {
+        let assertion = draft(&broker, algorithm).sign(key);
+        let cost = measure(&broker.server, 200, async || by_assertion(&broker, &assertion).await.status).await;
+        note(&format!("memory hit, {algorithm}"), cost);
+        let forged = flip_last_letter(&assertion);
+        let refused = measure(&broker.server, 401, async || by_assertion(&broker, &forged).await.status).await;
+        note(&format!("denial, {algorithm}"), refused);
+        assert!(refused.instructions <= cost.instructions, "a refused {algorithm} costs more than an accepted one");
+    }
+
     rows.iter().for_each(|row| println!("{row}"));
     assert!(growth.iter().all(|growth| *growth <= 1.05), "with 100 and 10,000 callers: {growth:?}");
     compare(
@@ -287,6 +298,55 @@ async fn request_costs_match_performance_md() {
         &rows,
         1,
     );
+}
+
+/// Starts a broker whose caller `nightly` has a key for each algorithm, and stores its token.
+async fn with_keys(mut setup: Setup) -> (Broker, Vec<(&'static str, PrivateKey)>) {
+    let keys = [("ES256", PrivateKey::p256()), ("RS256", PrivateKey::rsa(0)), ("PS256", PrivateKey::rsa(1))].to_vec();
+    let jwks: Vec<_> = keys.iter().map(|(name, key)| key.jwk(json!({ "kid": name, "alg": name }))).collect();
+    let mut policy = setup.policy();
+    policy[&setup.nightly.name]["keys"] = json!(jwks);
+    setup.variables.push(("callers", policy.to_string()));
+    setup.variables.push(("public_url", AUDIENCE.to_owned()));
+    let broker = setup.start().await;
+    broker.store_token(MEMBERS, Duration::from_secs(3600)).await;
+    (broker, keys)
+}
+
+const AUDIENCE: &str = "https://broker.example.com";
+
+fn draft(broker: &Broker, algorithm: &str) -> Draft {
+    Draft::of(&broker.setup.nightly.name, AUDIENCE, algorithm).header(json!({ "kid": algorithm }))
+}
+
+async fn by_assertion(broker: &Broker, assertion: &str) -> Answer {
+    broker.send(assertion_request(assertion, &[("scope", MEMBERS)])).await
+}
+
+/// The same assertion with another signature of the same length.
+fn flip_last_letter(assertion: &str) -> String {
+    let (parts, signature) = assertion.rsplit_once('.').expect("three parts");
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    format!("{parts}.{other}{}", &signature[1..])
+}
+
+#[tokio::test]
+async fn unknown_caller_costs_as_much_as_a_wrong_signature() {
+    let (broker, keys) = with_keys(metered()).await;
+    for (algorithm, key) in &keys {
+        let unknown = "x".repeat(broker.setup.nightly.name.len());
+        for header in [json!({}), json!({ "kid": null })] {
+            let draft = draft(&broker, algorithm).header(header.clone());
+            let cost_of = async |assertion: String| {
+                measure(&broker.server, 401, async || by_assertion(&broker, &assertion).await.status).await.instructions
+            };
+            let known = cost_of(flip_last_letter(&draft.clone().sign(key))).await;
+            let of_nobody = cost_of(draft.claims(json!({ "iss": unknown, "sub": unknown })).sign(key)).await;
+            let ratio = of_nobody as f64 / known as f64;
+            println!("{algorithm} {header}: {of_nobody} and {known}");
+            assert!((0.995..1.005).contains(&ratio), "{algorithm} {header}: instructions tell which callers exist");
+        }
+    }
 }
 
 /// Returns the largest allocation that the component has logged after `before`.

@@ -3,6 +3,7 @@
 //! One test binary, because each more would link wasmtime again.
 
 mod applications;
+mod assertions;
 mod audit;
 mod beneath;
 mod commands;

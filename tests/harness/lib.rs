@@ -5,6 +5,7 @@
 //! would see.
 
 mod answer;
+mod assertion;
 mod broker;
 mod component;
 mod crowd;
@@ -21,6 +22,7 @@ mod sqlite;
 mod toolchain;
 
 pub use answer::{Answer, basic, exchange, form};
+pub use assertion::{Draft, JWT_BEARER, PrivateKey, assertion_request, encode, seconds_since_epoch, set, sign_text};
 pub use broker::{Broker, Touched, eventually, revocation_request, token_request};
 pub use component::{component_for_spin, component_for_wasi};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::keys::parse_keys;
 use super::{Caller, Callers, KnownSecret, Secrets, UNKNOWN};
 use crate::config::application;
 use crate::config::grammar::{MIN_REMAINING_SECONDS, is_name};
@@ -23,7 +24,7 @@ impl Callers {
     /// which `is_application` returns true.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut known = Vec::new();
-        let (mut most_secrets, mut longest_names) = (0, 0);
+        let (mut most_secrets, mut most_keys, mut longest_names) = (0, 0, 0);
         let mut is_empty = true;
         let mut previous_scopes = ScopeList::default();
         let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
@@ -40,6 +41,7 @@ impl Callers {
                 .filter(|_| mistakes.len() == mistakes_before)
                 .unwrap_or_else(|| Rc::new(Caller::disabled(name)));
             most_secrets = most_secrets.max(caller.secrets.count());
+            most_keys = most_keys.max(caller.keys.len());
             longest_names = longest_names.max(caller.names_length());
             known.push((in_memory_hash(name), caller));
         });
@@ -51,7 +53,7 @@ impl Callers {
         }
         // Compares only hashes: a policy may have thousands of callers, and names are longer.
         known.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut callers = Self { known, most_secrets, longest_names };
+        let mut callers = Self { known, most_secrets, most_keys, longest_names };
         callers.disable_repeated(mistakes);
         callers
     }
@@ -70,10 +72,11 @@ fn parse_caller<'a>(
     mistakes: &mut Mistakes,
 ) -> Option<Rc<Caller>> {
     let Some(fields) = entry.fields() else {
-        mistakes.add(name, "is not an object, expected one with secret_sha256 and scopes");
+        mistakes.add(name, "is not an object, expected one with scopes and with secret_sha256 or keys");
         return None;
     };
     let mut secrets = None;
+    let mut keys = None;
     let mut scopes = None;
     let mut application = None;
     let mut min_remaining = None;
@@ -81,24 +84,15 @@ fn parse_caller<'a>(
         let place = || format!("{name}.{field}");
         let repeated = match field {
             "secret_sha256" => secrets.replace(parse_secrets(place, value, mistakes)).is_some(),
+            "keys" => keys.replace(parse_keys(place, value, mistakes)).is_some(),
             "scopes" => scopes.replace(parse_scopes(place, value, previous_scopes, mistakes)).is_some(),
-            "application" => {
-                let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_string()));
-                if known.is_none() {
-                    mistakes.add(&place(), "is unknown, expected default or a name in the variable applications");
-                }
-                application.replace(known).is_some()
-            }
-            "min_remaining_seconds" => {
-                let known = parse_min_remaining(value);
-                if known.is_none() {
-                    mistakes.add(&place(), "is not valid, expected a number of seconds from 60 to 3300");
-                }
-                min_remaining.replace(known).is_some()
-            }
+            "application" => application.replace(parse_application(place, value, &is_application, mistakes)).is_some(),
+            "min_remaining_seconds" => min_remaining.replace(parse_min_remaining(place, value, mistakes)).is_some(),
             _ => {
-                mistakes
-                    .add(&place(), "is unknown, expected secret_sha256, scopes, application or min_remaining_seconds");
+                mistakes.add(
+                    &place(),
+                    "is unknown, expected secret_sha256, keys, scopes, application or min_remaining_seconds",
+                );
                 false
             }
         };
@@ -106,20 +100,45 @@ fn parse_caller<'a>(
             mistakes.add(&place(), "appears twice, expected each field once");
         }
     }
-    for (field, missing) in [("secret_sha256", secrets.is_none()), ("scopes", scopes.is_none())] {
-        if missing {
-            mistakes.add(&format!("{name}.{field}"), "is missing");
-        }
+    if secrets.is_none() && keys.is_none() {
+        mistakes.add(&format!("{name}.secret_sha256"), "is missing, expected it or keys");
+    }
+    if scopes.is_none() {
+        mistakes.add(&format!("{name}.scopes"), "is missing");
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
-    let (name, min_remaining) = (name.to_owned(), min_remaining.flatten());
-    Some(Rc::new(Caller { name, application, min_remaining, secrets: secrets??, scopes: scopes??, is_disabled: false }))
+    let (secrets, keys) = (secrets.unwrap_or(Some(Secrets::none())), keys.unwrap_or(Some(Box::default())));
+    Some(Rc::new(Caller {
+        name: name.to_owned(),
+        application,
+        min_remaining: min_remaining.flatten(),
+        secrets: secrets?,
+        keys: keys?,
+        scopes: scopes??,
+        is_disabled: false,
+    }))
 }
 
-fn parse_min_remaining(value: Json<'_, '_>) -> Option<Duration> {
+fn parse_min_remaining(place: impl Fn() -> String, value: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<Duration> {
     let (low, high) = MIN_REMAINING_SECONDS;
-    let seconds = value.number().filter(|seconds| (f64::from(low)..=f64::from(high)).contains(seconds))?;
-    Some(Duration::from_secs(seconds as u64))
+    let seconds = value.number().filter(|seconds| (f64::from(low)..=f64::from(high)).contains(seconds));
+    if seconds.is_none() {
+        mistakes.add(&place(), "is not valid, expected a number of seconds from 60 to 3300");
+    }
+    seconds.map(|seconds| Duration::from_secs(seconds as u64))
+}
+
+fn parse_application(
+    place: impl Fn() -> String,
+    value: Json<'_, '_>,
+    is_application: impl Fn(&str) -> bool,
+    mistakes: &mut Mistakes,
+) -> Option<Cow<'static, str>> {
+    let known = value.text().filter(|name| is_application(name)).map(|name| Cow::Owned(name.to_string()));
+    if known.is_none() {
+        mistakes.add(&place(), "is unknown, expected default or a name in the variable applications");
+    }
+    known
 }
 
 fn parse_secrets(place: impl Fn() -> String, value: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<Secrets> {
@@ -196,7 +215,7 @@ fn parse_scopes<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// SHA-256 of `opensesame`.
@@ -209,7 +228,8 @@ mod tests {
     }
 
     /// Checks how each mistake of a policy begins: with the variable, the caller and the field.
-    fn check(text: &str, expected: &[&str]) {
+    #[track_caller]
+    pub(in super::super) fn check(text: &str, expected: &[&str]) {
         let (_, mistakes) = parse(text);
         let starts: Vec<_> =
             mistakes.iter().map(|mistake| mistake.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();

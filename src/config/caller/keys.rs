@@ -1,0 +1,212 @@
+//! Public keys of callers: how the policy lists them, and how a caller authenticates with one.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Caller, Callers, Refused, Unauthenticated};
+use crate::assertion::{Assertion, Reason};
+use crate::config::mistake::Mistakes;
+use crate::config::origin::Origin;
+use crate::json::Json;
+use crate::signature::{JwkMistake, PublicKey, verify};
+use crate::time::Timestamp;
+
+/// Most keys of one caller: an assertion that does not name its key is verified with as many.
+const MOST_KEYS: usize = 4;
+
+/// Longest life that an assertion of a caller's own may have left.
+const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+
+/// A public key that verifies a caller's assertions, until it expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownKey {
+    key: PublicKey,
+    expires_at: Option<Timestamp>,
+}
+
+impl Callers {
+    /// Authenticates the caller that an assertion names as its issuer and subject, and that has
+    /// signed it with one of its keys (RFC 7523 section 3). `audience` is the broker's issuer
+    /// identifier, which the assertion must name as its only audience; without one the broker accepts
+    /// no assertion.
+    ///
+    /// An assertion that names its key is verified once, any other as often as the caller with most
+    /// keys has keys. Neither number tells whether the policy has this caller.
+    ///
+    /// # Errors
+    /// When the assertion is for another audience, too old, too early or too long-lived, is not by
+    /// this caller about itself, or no unexpired key of the caller has signed it. Only the log may tell
+    /// which.
+    pub fn authenticate_by_assertion(
+        &self,
+        assertion: &Assertion,
+        audience: Option<&Origin>,
+        now: Timestamp,
+    ) -> Result<Rc<Caller>, Refused> {
+        let caller = self.find(assertion.subject());
+        match (self.check_assertion(caller, assertion, audience, now), caller) {
+            (Ok(()), Some(caller)) => Ok(caller.clone()),
+            (Ok(()), None) => Err(self.refused(Unauthenticated::UnknownCaller, None)),
+            (Err(because), caller) => Err(self.refused(because, caller)),
+        }
+    }
+
+    fn check_assertion(
+        &self,
+        caller: Option<&Rc<Caller>>,
+        assertion: &Assertion,
+        audience: Option<&Origin>,
+        now: Timestamp,
+    ) -> Result<(), Unauthenticated> {
+        assertion.check_own_key_type()?;
+        assertion.check_audience(audience.ok_or(Reason::WrongAudience)?.as_str())?;
+        assertion.check_times(now, LONGEST_LIFE)?;
+        if assertion.issuer() != assertion.subject() {
+            return Err(Unauthenticated::UnknownIssuer);
+        }
+        let keys = caller.map_or(&[][..], |caller| &caller.keys);
+        let mut candidates = keys.iter().filter(|known| known.may_have_signed(assertion));
+        let tries = if assertion.kid().is_some() { self.most_keys.min(1) } else { self.most_keys };
+        let (mut is_candidate, mut is_known, mut opens) = (false, false, false);
+        for _ in 0..tries {
+            let candidate = candidates.next();
+            let key = candidate.map(|known| &known.key);
+            let is_signed = verify(key, assertion.algorithm(), assertion.signed(), assertion.signature());
+            let is_unexpired =
+                candidate.is_some_and(|known| known.expires_at.is_none_or(|expires_at| now < expires_at));
+            is_candidate |= candidate.is_some();
+            is_known |= is_signed;
+            opens |= is_signed && is_unexpired;
+        }
+        match caller {
+            None => Err(Unauthenticated::UnknownCaller),
+            Some(caller) if caller.is_disabled => Err(Unauthenticated::DisabledCaller),
+            Some(_) if opens => Ok(()),
+            Some(_) if is_known => Err(Reason::ExpiredKey.into()),
+            Some(_) if is_candidate => Err(Reason::WrongSignature.into()),
+            Some(_) => Err(Reason::UnknownKey.into()),
+        }
+    }
+}
+
+impl KnownKey {
+    /// Whether algorithm and key id permit that this key has signed the assertion. A key without an
+    /// id is the caller's only one.
+    fn may_have_signed(&self, assertion: &Assertion) -> bool {
+        let has_id = match (self.key.kid(), assertion.kid()) {
+            (Some(known), Some(named)) => known == named,
+            _ => true,
+        };
+        has_id && self.key.algorithm() == assertion.algorithm()
+    }
+}
+
+/// Parses the field `keys` of a caller: a list of JWKs (RFC 7517 section 4), each alone or as
+/// `{"jwk": …, "expires": …}`. Adds every mistake, and returns `None` if there is one.
+pub(super) fn parse_keys(
+    place: impl Fn() -> String,
+    value: Json<'_, '_>,
+    mistakes: &mut Mistakes,
+) -> Option<Box<[KnownKey]>> {
+    let entries = value.values().into_iter().flatten();
+    let count = entries.clone().count();
+    if !(1..=MOST_KEYS).contains(&count) {
+        mistakes.add(&place(), "is not valid, expected a list of 1 to 4 public keys, each a JWK of RFC 7517");
+        return None;
+    }
+    let mut keys = Vec::with_capacity(count);
+    for (number, entry) in entries.enumerate() {
+        match parse_key(entry) {
+            Ok(key) => keys.push(key),
+            Err(JwkMistake { member, problem }) => {
+                let of_member = if member.is_empty() { "" } else { ", " };
+                let place = format!("{}: key {} of {}{of_member}{member}", place(), number + 1, count);
+                mistakes.add(&place, problem);
+            }
+        }
+    }
+    // An assertion names its key, or any of them may have signed it.
+    let has_own_id = |key: &KnownKey| {
+        let id = key.key.kid();
+        id.is_some() && keys.iter().filter(|other| other.key.kid() == id).count() == 1
+    };
+    if keys.len() > 1 && !keys.iter().all(has_own_id) {
+        mistakes.add(&place(), "has several keys, expected a kid in each, and all different");
+        return None;
+    }
+    (keys.len() == count).then(|| keys.into_boxed_slice())
+}
+
+fn parse_key(entry: Json<'_, '_>) -> Result<KnownKey, JwkMistake> {
+    let mistake = |member, problem| JwkMistake { member, problem };
+    let fields = entry.fields().into_iter().flatten();
+    if !fields.clone().any(|(name, _)| name == "jwk") {
+        return Ok(KnownKey { key: PublicKey::from_json(entry)?, expires_at: None });
+    }
+    let (mut key, mut expires_at) = (None, None);
+    for (name, value) in fields {
+        let is_repeated = match name {
+            "jwk" => key.replace(PublicKey::from_json(value)?).is_some(),
+            "expires" => {
+                let time = value.text().and_then(|text| Timestamp::parse_rfc3339(text));
+                let time = time.ok_or(mistake("expires", "is not valid, expected a date or time of RFC 3339"))?;
+                expires_at.replace(time).is_some()
+            }
+            _ => return Err(mistake("", "has an unknown field, expected jwk and expires")),
+        };
+        if is_repeated {
+            return Err(mistake("", "has a field twice, expected each once"));
+        }
+    }
+    let key = key.ok_or(mistake("jwk", "is missing"))?;
+    Ok(KnownKey { key, expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::tests::check;
+
+    /// The key of RFC 7515 appendix A.3, with more members.
+    fn jwk(members: &str) -> String {
+        format!(
+            r#"{{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                 "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"{members}}}"#
+        )
+    }
+
+    #[track_caller]
+    fn check_keys(keys: &str, expected: &[&str]) {
+        check(&format!(r#"{{"a": {{"keys": {keys}, "scopes": ["x"]}}}}"#), expected);
+    }
+
+    #[test]
+    fn mistake_in_a_key_names_its_number_and_member() {
+        let (plain, one, two) = (jwk(""), jwk(r#", "kid": "1""#), jwk(r#", "kid": "2""#));
+        check_keys(&format!("[{plain}]"), &[]);
+        check_keys(&format!("[{one}, {two}]"), &[]);
+        check_keys(&format!(r#"[{{"jwk": {plain}, "expires": "2027-01-31"}}]"#), &[]);
+        let list = "callers: a.keys: is not valid, expected a list of 1 to 4";
+        let five = ["{}"; 5].join(",");
+        for keys in ["[]", "{}", "null", &plain, &format!("[{five}]")] {
+            check_keys(keys, &[list]);
+        }
+        for keys in [format!("[{plain}, {two}]"), format!("[{one}, {one}]")] {
+            check_keys(&keys, &["callers: a.keys: has several keys, expected a kid in each"]);
+        }
+        let private = jwk(r#", "kid": "2", "d": "hunter2""#);
+        check_keys(&format!("[{one}, {private}]"), &["callers: a.keys: key 2 of 2, d: is part of a private key"]);
+        check_keys("[1]", &["callers: a.keys: key 1 of 1: is not a JSON object, expected a JWK"]);
+        for (entry, expected) in [
+            (format!(r#"{{"jwk": {plain}, "expires": "soon"}}"#), "key 1 of 1, expires: is not valid, expected a date"),
+            (format!(r#"{{"jwk": {plain}, "expires": null}}"#), "key 1 of 1, expires: is not valid, expected a date"),
+            (
+                format!(r#"{{"jwk": {plain}, "expiry": "2027-01-31"}}"#),
+                "key 1 of 1: has an unknown field, expected jwk",
+            ),
+            (format!(r#"{{"jwk": {plain}, "jwk": {plain}}}"#), "key 1 of 1: has a field twice"),
+            (r#"{"jwk": 1}"#.to_owned(), "key 1 of 1: is not a JSON object"),
+        ] {
+            check_keys(&format!("[{entry}]"), &[&format!("callers: a.keys: {expected}")]);
+        }
+    }
+}
