@@ -85,6 +85,11 @@ impl PublicKey {
         self.kid.as_deref()
     }
 
+    /// Length of its signatures in bytes: 64 for P-256, 256 to 512 for RSA.
+    pub fn signature_bytes(&self) -> usize {
+        self.numbers.len()
+    }
+
     /// Whether a signature could be this key's: by its algorithm, of its length and, for RSA,
     /// smaller than the modulus (RFC 8017 section 5.2.2).
     fn fits(&self, algorithm: Algorithm, signature: &[u8]) -> bool {

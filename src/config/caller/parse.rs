@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::keys::parse_keys;
+use super::keys::{MostKeys, parse_keys};
 use super::{Caller, Callers, KnownSecret, Secrets, UNKNOWN};
 use crate::config::application;
 use crate::config::grammar::{MIN_REMAINING_SECONDS, is_name};
@@ -24,7 +24,7 @@ impl Callers {
     /// which `is_application` returns true.
     pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
         let mut known = Vec::new();
-        let (mut most_secrets, mut most_keys, mut longest_names) = (0, 0, 0);
+        let (mut most_secrets, mut most_keys, mut longest_names) = (0, MostKeys::default(), 0);
         let mut is_empty = true;
         let mut previous_scopes = ScopeList::default();
         let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
@@ -41,7 +41,7 @@ impl Callers {
                 .filter(|_| mistakes.len() == mistakes_before)
                 .unwrap_or_else(|| Rc::new(Caller::disabled(name)));
             most_secrets = most_secrets.max(caller.secrets.count());
-            most_keys = most_keys.max(caller.keys.len());
+            most_keys.note(&caller.keys);
             longest_names = longest_names.max(caller.names_length());
             known.push((in_memory_hash(name), caller));
         });
@@ -107,13 +107,12 @@ fn parse_caller<'a>(
         mistakes.add(&format!("{name}.scopes"), "is missing");
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
-    let (secrets, keys) = (secrets.unwrap_or(Some(Secrets::none())), keys.unwrap_or(Some(Box::default())));
     Some(Rc::new(Caller {
         name: name.to_owned(),
         application,
         min_remaining: min_remaining.flatten(),
-        secrets: secrets?,
-        keys: keys?,
+        secrets: secrets.unwrap_or_else(|| Some(Secrets::none()))?,
+        keys: keys.unwrap_or_else(|| Some(Box::default()))?,
         scopes: scopes??,
         is_disabled: false,
     }))

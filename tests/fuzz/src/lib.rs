@@ -21,6 +21,9 @@ pub const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 /// contain it.
 pub const CLIENT_SECRET: &str = "a client's \"secret\"";
 
+/// The broker's origin, which an assertion has to name.
+pub const PUBLIC_URL: &str = "https://broker.example";
+
 /// A world whose ports all answer at once. Its clock moves only when the core sleeps.
 #[derive(Clone)]
 pub struct World(Rc<State>);
@@ -88,6 +91,7 @@ impl Ports for World {
             "officernd_client_id" => Some("id".to_owned()),
             "officernd_client_secret" => Some(CLIENT_SECRET.to_owned()),
             "callers" => Some(self.0.callers.clone()),
+            "public_url" => Some(PUBLIC_URL.to_owned()),
             _ => None,
         })
     }

@@ -313,9 +313,9 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         "an assertion beside Basic",
-        "RFC 6749 3.2: the server MUST ignore unrecognized request parameters",
+        "RFC 6749 2.3: the client MUST NOT use more than one authentication method in each request",
         token_body(b"grant_type=client_credentials&scope=members.read&client_assertion=a.b.c"),
-        GRANTED,
+        INVALID_REQUEST,
     ),
     // RFC 6749 section 2.3.1: no parameters in the query.
     row(

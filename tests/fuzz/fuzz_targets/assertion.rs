@@ -1,0 +1,123 @@
+//! Fuzzes an assertion as three lines: header, claims, and a place with the letters that replace
+//! those there. The target signs header and claims. If the broker returns a token for them, a second
+//! reading of the rules agrees, and no change of the text gets a token. Nothing unsigned does.
+
+#![no_main]
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fuzz::{NOW, PUBLIC_URL, World};
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use libfuzzer_sys::fuzz_target;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+use serde_json::{Map, Value, json};
+
+const CALLER: &str = "door";
+const KEY_ID: &str = "2027";
+
+fuzz_target!(|input: &str| {
+    let mut lines = input.splitn(3, '\n');
+    let [header, claims, change] = [(); 3].map(|()| lines.next().unwrap_or_default());
+    let key = SigningKey::from_slice(&[7; 32]).expect("a private key");
+    let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature: Signature = key.sign(signed.as_bytes());
+    let assertion = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()));
+
+    let status = ask(&key, &assertion);
+    let is_right = is_right(header, claims).is_some();
+    assert_eq!(status == StatusCode::OK, is_right, "{status} {header} {claims}");
+    for other in [input.to_owned(), signed, changed(&assertion, change)] {
+        if other != assertion {
+            assert_eq!(ask(&key, &other), StatusCode::UNAUTHORIZED, "{other}");
+        }
+    }
+});
+
+/// The assertion with other letters from a place on.
+fn changed(assertion: &str, change: &str) -> String {
+    let (place, letters) = change.split_once(' ').unwrap_or((change, "A"));
+    let place = place.parse().unwrap_or(0) % assertion.len();
+    let mut bytes = assertion.as_bytes().to_vec();
+    let end = bytes.len().min(place + letters.len());
+    bytes.splice(place..end, letters.bytes());
+    // Bytes that are not text cannot be sent in this form; the request target has those.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The rules of an assertion, read a second time.
+fn is_right(header: &str, claims: &str) -> Option<()> {
+    let holds = |condition: bool| condition.then_some(());
+    // The parts, the 86 letters of the signature and two dots.
+    holds(header.len() <= 1024 && encoded(header) + encoded(claims) + 86 + 2 <= 12_288)?;
+    let [header, claims] = [object(header)?, object(claims)?];
+    holds(header.get("alg")? == "ES256" && !header.contains_key("crit") && !header.contains_key("cty"))?;
+    holds(header.get("kid").is_none_or(|kid| kid == KEY_ID))?;
+    let typ = header.get("typ").map_or(Some("JWT"), Value::as_str)?.to_ascii_lowercase();
+    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+    holds(["jwt", "client-authentication+jwt"].contains(&typ))?;
+    holds(claims.get("iss")? == CALLER && claims.get("sub")? == CALLER)?;
+    let aud = claims.get("aud")?;
+    holds(*aud == PUBLIC_URL || *aud == json!([PUBLIC_URL]))?;
+    let now = NOW.unix_ms() as f64;
+    let date = |name: &str| claims.get(name).map_or(Some(None), |value| value.as_f64().map(Some));
+    let ms = |seconds: f64| (seconds * 1000.0).floor();
+    let exp = date("exp")??;
+    holds((0.0..1e11).contains(&exp) && now < ms(exp) + 30e3 && ms(exp) <= now + 3_630e3)?;
+    for name in ["nbf", "iat"] {
+        holds(date(name)?.is_none_or(|from| (0.0..1e11).contains(&from) && ms(from) <= now + 30e3))?;
+    }
+    Some(())
+}
+
+fn encoded(text: &str) -> usize {
+    BASE64_URL_SAFE_NO_PAD.encode(text).len()
+}
+
+/// A JSON object whose top has at most 100 names, no two alike.
+fn object(text: &str) -> Option<Map<String, Value>> {
+    let object: Map<String, Value> = serde_json::from_str(text).ok()?;
+    (names(text)? == object.len() && object.len() <= 100).then_some(object)
+}
+
+/// How many names the top of an object has, repeated ones included.
+fn names(text: &str) -> Option<usize> {
+    struct Names(usize);
+    impl<'de> serde::de::Visitor<'de> for Names {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(mut self, mut map: A) -> Result<usize, A::Error> {
+            while map.next_entry::<String, serde::de::IgnoredAny>()?.is_some() {
+                self.0 += 1;
+            }
+            Ok(self.0)
+        }
+    }
+    use serde::Deserializer as _;
+    serde_json::Deserializer::from_str(text).deserialize_map(Names(0)).ok()
+}
+
+fn ask(key: &SigningKey, assertion: &str) -> StatusCode {
+    let point = key.verifying_key().to_sec1_point(false);
+    let [x, y] = [point.x(), point.y()].map(|number| BASE64_URL_SAFE_NO_PAD.encode(number.expect("a point")));
+    let jwk = json!({ "kty": "EC", "crv": "P-256", "kid": KEY_ID, "x": x, "y": y });
+    let callers = json!({ CALLER: { "keys": [jwk], "scopes": ["a"] } }).to_string();
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+        .append_pair("client_assertion", assertion)
+        .finish();
+    let request = Request::post("/oauth/token").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let request = request.body(Ok(body.into_bytes())).expect("a valid request");
+    let (response, log) = World::new(&callers, b"", |_| None).ask(request);
+    if assertion.len() > 40 {
+        assert!(!response.body().contains(assertion) && !log.concat().contains(assertion), "{assertion} is told");
+    }
+    // A text without any assertion is a request that lacks a parameter.
+    if assertion.is_empty() { StatusCode::UNAUTHORIZED } else { response.status() }
+}
