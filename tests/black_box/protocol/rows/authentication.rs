@@ -302,8 +302,8 @@ pub(super) static ROWS: &[Row] = &[
         TWO_WAYS,
     ),
     row(
-        "an assertion for a secret",
-        "RFC 6749 5.2: invalid_client: unsupported authentication method",
+        "an unreadable assertion for a secret",
+        "RFC 7521 4.2.1: the value of the \"error\" parameter MUST be the \"invalid_client\" error code",
         Wire {
             body: b"grant_type=client_credentials&client_id=nightly&client_assertion=a.b.c&client_assertion_type=\
                 urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer",
@@ -315,7 +315,7 @@ pub(super) static ROWS: &[Row] = &[
         "an assertion beside Basic",
         "RFC 6749 2.3: the client MUST NOT use more than one authentication method in each request",
         token_body(b"grant_type=client_credentials&scope=members.read&client_assertion=a.b.c"),
-        INVALID_REQUEST,
+        TWO_WAYS,
     ),
     // RFC 6749 section 2.3.1: no parameters in the query.
     row(
