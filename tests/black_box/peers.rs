@@ -1,5 +1,7 @@
 //! Servers and clients of other projects, from `tests/peers`.
 
+mod signed;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use oauth2::basic::{BasicClient, BasicErrorResponseType};

@@ -29,7 +29,7 @@ pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use hex::hex;
 pub use leak::{Secret, encodings, find_leaks, saw, search};
 pub use load::{Load, load};
-pub use peer::{PeerServer, installed, run_peer};
+pub use peer::{PeerServer, installed, run_peer, run_peer_with};
 pub use program::{Ended, Program};
 pub use redis::Redis;
 pub use repository::{read, root};

@@ -83,14 +83,20 @@ impl Drop for PeerServer {
 /// Runs a client or another program of the peers as a caller of a broker, and returns what it
 /// prints. Fails with that text unless the program succeeds.
 pub fn run_peer(command: &[&str], broker_url: &str, caller: &Caller, scope: &str) -> String {
+    let environment =
+        [("BROKER_URL", broker_url), ("CLIENT_ID", &caller.name), ("CLIENT_SECRET", &caller.secret), ("SCOPE", scope)];
+    run_peer_with(command, &environment, Stdio::null())
+}
+
+/// Runs a program of the peers with an environment and a standard input, and returns what it
+/// prints. Fails with that text unless the program succeeds.
+pub fn run_peer_with(command: &[&str], environment: &[(&str, &str)], stdin: Stdio) -> String {
     let (program, arguments) = command.split_first().expect("a program");
     let output = Command::new(if program.contains('/') { installed().join(program) } else { program.into() })
         .args(arguments)
         .current_dir(installed())
-        .env("BROKER_URL", broker_url)
-        .env("CLIENT_ID", &caller.name)
-        .env("CLIENT_SECRET", &caller.secret)
-        .env("SCOPE", scope)
+        .envs(environment.iter().copied())
+        .stdin(stdin)
         .output()
         .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
