@@ -25,10 +25,16 @@ async fn start(keys: Value, has_secret: bool) -> Broker {
 }
 
 /// The last line of the log.
-fn last_line(broker: &Broker) -> Value {
+pub fn last_line(broker: &Broker) -> Value {
     let output = broker.server.output();
     let line = output.lines().rfind(|line| line.starts_with('{')).expect("a request has been answered");
     serde_json::from_str(line).expect("a line is JSON")
+}
+
+/// An answer without the id that differs for each request.
+pub fn without_id(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let headers = answer.headers.iter().filter(|(name, _)| name != "x-request-id");
+    (answer.status, headers.cloned().collect(), answer.body.clone())
 }
 
 fn draft(broker: &Broker, algorithm: &str) -> Draft {
@@ -230,10 +236,6 @@ async fn forgery_of_each_rule_gets_the_answer_of_a_wrong_secret() {
     let mut wrong = tests::token_request(&broker.setup.nightly, Some(MEMBERS));
     wrong.headers_mut().insert(AUTHORIZATION, HeaderValue::from_str(&basic(&broker.setup.nightly.name, "x")).unwrap());
     let expected = broker.send(wrong).await;
-    let without_id = |answer: &Answer| {
-        let headers = answer.headers.iter().filter(|(name, _)| name != "x-request-id");
-        (answer.status, headers.cloned().collect::<Vec<_>>(), answer.body.clone())
-    };
     for (what, forgery, reason) in forgeries(&broker, &p256, &rsa) {
         let before = broker.touched();
         let answer = send(&broker, &forgery).await;

@@ -27,7 +27,7 @@ pub use broker::{Broker, Touched, eventually, revocation_request, token_request}
 pub use component::{component_for_spin, component_for_wasi};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use hex::hex;
-pub use leak::{Secret, encodings, find_leaks, saw, search};
+pub use leak::{Secret, encodings, find_leaks, keep_secret, saw, search};
 pub use load::{Load, load};
 pub use peer::{PeerServer, installed, run_peer, run_peer_with};
 pub use program::{Ended, Program};
