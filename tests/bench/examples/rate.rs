@@ -60,14 +60,16 @@ async fn main() -> anyhow::Result<()> {
     for (url, rounds) in urls.iter().zip(&rounds) {
         let rate = Summary::of(rounds, Round::rate);
         let (p50, p99) = (Summary::of_percentile_ms(rounds, 0.5), Summary::of_percentile_ms(rounds, 0.99));
+        let p99_9 = Round::pooled(rounds).percentile(0.999).as_secs_f64() * 1e3;
         println!(
-            "{url}: {:.0} a second ({:.0} to {:.0}), p50 {:.2} ms, p99 {:.2} ms",
+            "{url}: {:.0} a second ({:.0} to {:.0}), p50 {:.2} ms, p99 {:.2} ms, p99.9 {p99_9:.2} ms",
             rate.median, rate.least, rate.most, p50.median, p99.median
         );
     }
     if let [beside, rounds] = &rounds[..] {
         let ratio = Summary::of_ratio(rounds, beside, Round::rate);
-        println!("{:.3} of it ({:.3} to {:.3})", ratio.median, ratio.least, ratio.most);
+        let tail = Summary::of_ratio(rounds, beside, |round| round.percentile(0.99).as_secs_f64());
+        println!("{:.3} of it ({:.3} to {:.3}), p99 {:.2} of it", ratio.median, ratio.least, ratio.most, tail.median);
     }
     Ok(())
 }

@@ -122,6 +122,7 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     sandbox.answer_always(Answer::Late(UPSTREAM));
 
     let once = Reuse { max_requests: 1, ..Reuse::default() };
+    let kept = Reuse { max_requests: usize::MAX, ..Reuse::default() };
     let reused = Reuse::default();
     let slow_stores = STORE_DELAYS_MS.map(|ms| (slow_store(ms), &broker, "exceptions", 1, reused, ms));
     let mut servers = Vec::new();
@@ -131,6 +132,9 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
         ("all".to_owned(), &broker, "all", 1, reused, 0),
         ("exceptions".to_owned(), &broker, "exceptions", 1, reused, 0),
         ("10,000 callers".to_owned(), &broker, "exceptions", 10_000, reused, 0),
+        ("floor, kept".to_owned(), &floor, "all", 0, kept, 0),
+        ("all, kept".to_owned(), &broker, "all", 1, kept, 0),
+        ("exceptions, kept".to_owned(), &broker, "exceptions", 1, kept, 0),
         ("floor, once".to_owned(), &floor, "all", 0, once, 0),
         ("floor with a store, once".to_owned(), &floor_with_store, "all", 0, once, 0),
         ("1 caller, once".to_owned(), &broker, "exceptions", 1, once, 0),

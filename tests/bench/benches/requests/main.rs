@@ -54,6 +54,7 @@ fn main() -> anyhow::Result<()> {
 async fn measure(options: &Options) -> anyhow::Result<()> {
     let hosts = Hosts::start()?;
     throughput(&hosts, options).await?;
+    kept_instances(&hosts, options).await?;
     new_instances(&hosts, options).await?;
     stores(&hosts).await
 }
@@ -107,6 +108,33 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
                 );
             }
         }
+    }
+    Ok(())
+}
+
+/// Measures the tail of memory hits with Spin's 128 requests for each instance, and with instances
+/// that are not replaced. The difference is what new instances make of it.
+async fn kept_instances(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
+    let question = question(Authentication::Basic, SECRET, &[MEMBERS.to_owned()], StatusCode::OK)?;
+    println!("\n| 16, kept alive | p99 | of the floor's | p99.9 | p99, instances kept | of the floor's | p99.9 |");
+    println!("|---|---|---|---|---|---|---|");
+    let names = ["floor", "exceptions", "all"];
+    let hosts_of = |suffix: &str| {
+        let asked = names.iter().map(|name| anyhow::Ok((hosts.url(&format!("{name}{suffix}"))?, question.clone())));
+        asked.collect::<anyhow::Result<Vec<_>>>()
+    };
+    let asked = [hosts_of("")?, hosts_of(", kept")?].concat();
+    let shape = Shape { connections: 16, kept_alive: true };
+    let rounds = ask_in_turns(&asked, shape, options.rounds, options.duration()).await?;
+    let (replaced, kept) = rounds.split_at(names.len());
+    for (place, name) in names.iter().enumerate() {
+        let tail = |hosts: &[Vec<Round>]| {
+            let p99 = Summary::of_percentile_ms(&hosts[place], 0.99).median;
+            let ratio = Summary::of_ratio(&hosts[place], &hosts[0], |round| round.percentile(0.99).as_secs_f64());
+            let p99_9 = Round::pooled(&hosts[place]).percentile(0.999).as_secs_f64() * 1e3;
+            format!("{p99:.2} ms | {:.2} | {p99_9:.2} ms", ratio.median)
+        };
+        println!("| {name} | {} | {} |", tail(replaced), tail(kept));
     }
     Ok(())
 }
