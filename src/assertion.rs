@@ -69,7 +69,10 @@ impl Assertion {
     pub fn parse(text: &PresentedSecret) -> Result<Self, Reason> {
         let (header, payload, signature) = split(text.expose()).ok_or(Reason::Unreadable)?;
         let signed_bytes = header.len() + 1 + payload.len();
-        let header = decode_object(header).filter(|header| header.len() <= HEADER_BYTES).ok_or(Reason::Unreadable)?;
+        // Before it is decoded and searched for repeated names.
+        let header = Some(header).filter(|header| header.len() <= HEADER_BYTES.div_ceil(3) * 4);
+        let header = header.and_then(decode_object).filter(|header| header.len() <= HEADER_BYTES);
+        let header = header.ok_or(Reason::Unreadable)?;
         let header: Header = serde_json::from_str(&header).map_err(|_| Reason::Unreadable)?;
         let is_identity_type = header.check()?;
         let algorithm = Algorithm::of_name(&header.alg).ok_or(Reason::Algorithm)?;

@@ -88,6 +88,8 @@ pub enum Cause {
     ClientError,
     /// The caller has used up its share of the call quota, and the policy has other callers.
     ShareUsedUp,
+    /// The host did not let the component call OfficeRnD.
+    OutboundDenied,
 }
 
 impl Error {
@@ -143,6 +145,8 @@ impl Cause {
             }
             // A proxy's page, an empty body, a firewall: the next answer may be another.
             Self::ClientError | Self::UnreadableAnswer | Self::AnswerTooLong => true,
+            // Spin denies every call of an instance whose first one met a failing provider of variables.
+            Self::OutboundDenied => true,
             Self::CredentialRefused | Self::UnexpectedStatus => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -172,6 +176,7 @@ impl Cause {
             Self::VariablesUnreadable => "variables_unreadable",
             Self::RevocationPostponed => "revocation_postponed",
             Self::ClientError => "upstream_client_error",
+            Self::OutboundDenied => "outbound_denied",
         }
     }
 }

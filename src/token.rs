@@ -66,9 +66,13 @@ impl Token {
         Self { access_token: AccessToken::new(""), expires_at: expired, stalled: false, revoked_at: Some(now), ..self }
     }
 
-    /// Whether what is known of the key says that this token was revoked after its fetch.
+    /// Whether what is known of the key says that this token was revoked after its fetch. A
+    /// revocation does not keep the token's text, but the time of its fetch. It may be one of an
+    /// earlier fetch only if that brought the same text.
     pub fn is_revoked_by(&self, known: &Self) -> bool {
-        known.revoked_at > self.revoked_at && known.revoked_at.is_some_and(|at| at >= self.fetched_at)
+        let is_same = self.fetched_at == known.fetched_at || self.stalled;
+        let is_later = known.revoked_at.is_some_and(|at| at >= self.fetched_at);
+        is_same && is_later && known.revoked_at > self.revoked_at
     }
 
     /// Remaining lifetime.

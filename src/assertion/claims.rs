@@ -128,7 +128,8 @@ pub(super) fn has_unique_names(object: &str, most: usize) -> bool {
     let mut names: Vec<String> = Vec::new();
     let mut are_unique = true;
     let mut note = |name: &str| {
-        are_unique &= names.len() < most && !names.iter().any(|known| known == name);
+        // Nothing is compared after the first repetition: the text may have a thousand names.
+        are_unique = are_unique && names.len() < most && !names.iter().any(|known| known == name);
         if are_unique {
             names.push(name.to_owned());
         }

@@ -35,6 +35,7 @@ impl<P: Ports> Broker<P> {
             }
             Some(Err(SendError::TooLong)) => Err(Failure::Unavailable(Cause::AnswerTooLong, None)),
             Some(Err(SendError::Unreachable)) => Err(Failure::Unavailable(Cause::Unreachable, None)),
+            Some(Err(SendError::Denied)) => Err(Failure::Unavailable(Cause::OutboundDenied, None)),
             None => Err(Failure::Unavailable(Cause::TimedOut, None)),
         };
         line.end(now, status, grant.as_ref().err().map(|failure| failure.reason()));

@@ -12,7 +12,7 @@ use super::ports::{Followup, Ports};
 use super::wanted::Wanted;
 use crate::gate::Lease;
 use crate::mutation::{self, Rule};
-use crate::token::Index;
+use crate::token::{Index, Token};
 
 /// Pause before an instance tries again to write what the store did not accept; up to as much is
 /// added at random. It is longer than the store's failures are remembered.
@@ -77,23 +77,36 @@ impl<P: Ports> Broker<P> {
         // Another instance may have fetched a later token meanwhile, or revoked this one, which an
         // earlier write has brought to the store after all.
         let loaded = self.load(wanted).await;
-        if let Some(token) = self.instance.unsaved_token(wanted)
+        let text = |token: &Token| token.access_token.expose().to_owned();
+        if let Some(latest) = self.instance.unsaved_token(wanted)
+            // Otherwise the index does not have it yet, and this function runs again.
+            && (latest.access_token.expose().is_empty() || text(&latest) == text(&token))
             && loaded.outcome.is_ok()
             && lease.permits_writes(self.ports.now())
         {
-            let _ = self.save(wanted, &token).await;
+            let _ = self.save(wanted, &latest).await;
         }
     }
 
-    /// Looks once more at the record of a token that was revoked: another instance may have been
-    /// writing the token at the same moment. Dropping this leaves the token to be revoked again.
-    pub(super) fn check_revocation(&self, wanted: Wanted) -> Followup {
+    /// Looks once more at the records of a token that was revoked: another instance may have been
+    /// writing the token at the same moment, or a write that was given up may have landed. Dropping
+    /// this leaves the token to be revoked again.
+    pub(super) fn check_revocation(&self, revoked: Vec<Wanted>) -> Followup {
         let broker = self.clone();
         Box::pin(async move {
-            broker.ports.sleep(SAVE_PAUSE).await;
-            broker.load(&wanted).await;
-            if let Some(rest) = broker.save_later(&wanted) {
-                rest.await;
+            for wanted in revoked {
+                let watch = Watch::begin(broker.ports.uptime());
+                loop {
+                    broker.ports.sleep(SAVE_PAUSE).await;
+                    let has_answered = broker.load(&wanted).await.outcome.is_ok();
+                    if has_answered || watch.lasts(broker.ports.uptime()) >= SAVE_LIMIT {
+                        break;
+                    }
+                }
+                // Not by way of `save_later`: another key's turn may last for a minute.
+                if broker.instance.unsaved_token(&wanted).is_some() {
+                    broker.clone().finish(wanted, None).await;
+                }
             }
         })
     }
@@ -126,7 +139,6 @@ mod tests {
     use crate::error::{Cause, Error};
     use crate::gate::{LEASE_LIFE, Ledger, Need, lease_key, ledger_key};
     use crate::secret::AccessToken;
-    use crate::token::Token;
     use crate::upstream::Failure;
 
     #[test]

@@ -65,6 +65,8 @@ pub enum SendError {
     Unreachable,
     /// The answer exceeds the limit.
     TooLong,
+    /// The host did not let the component send the request, so nothing has left it.
+    Denied,
 }
 
 /// Work to do after the answer. The host's side must run it to its end, which has a deadline.

@@ -38,8 +38,7 @@ impl<P: Ports> Broker<P> {
     /// scopes that its policy permits. Any other token is ignored, as RFC 7009 requires for an
     /// unknown one. The function must be called only after authentication.
     ///
-    /// Returns the follow-up that writes what the store has not accepted, or looks whether the
-    /// revocation is still there.
+    /// Returns the follow-up that looks whether the store has the revocation, and writes it otherwise.
     ///
     /// # Errors
     /// When a token of the same key was revoked less than a minute ago, no call could bring
@@ -152,16 +151,19 @@ impl<P: Ports> Broker<P> {
             // A write of the token may be in progress, or may have landed without an answer.
             self.instance.remember(&wanted, now, Some(revoked.clone()), true);
             let _ = self.save(&wanted, &revoked).await;
-            return Ok(Ok(self.save_later(&wanted)));
+            return Ok(Ok(Some(self.check_revocation(vec![wanted]))));
         }
         // During a rotation, both credentials may have brought the same token. The one that was found
         // is erased last, so that the caller can try again if the store fails.
+        let mut written = Vec::new();
         if let Some(other) = wanted.with_other_credential()
             && self.load(&other).await.token.is_some_and(|known| known.access_token.expose() == token.expose())
         {
             self.save(&other, &revoked).await?;
+            written.push(other);
         }
         self.save(&wanted, &revoked).await?;
-        Ok(Ok(Some(self.check_revocation(wanted))))
+        written.push(wanted);
+        Ok(Ok(Some(self.check_revocation(written))))
     }
 }

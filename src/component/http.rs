@@ -97,7 +97,9 @@ pub(super) async fn read_body(request: types::Request, length: Option<usize>) ->
     match select(pin!(body), pin!(patience)).await {
         Either::Left((Ok(whole), _)) => Ok(whole),
         Either::Left((Err(SendError::TooLong), _)) => Err(BodyError::TooLarge),
-        Either::Left((Err(SendError::Unreachable), _)) | Either::Right(_) => Err(BodyError::Incomplete),
+        Either::Left((Err(SendError::Unreachable | SendError::Denied), _)) | Either::Right(_) => {
+            Err(BodyError::Incomplete)
+        }
     }
 }
 

@@ -57,7 +57,10 @@ impl Ports for World {
         // when it is dropped (bytecodealliance/wasmtime#14227), and a body that follows its
         // head would be lost.
         let (request, _transmitted) = to_send(request).ok_or(SendError::Unreachable)?;
-        let response = client::send(request).await.map_err(|_| SendError::Unreachable)?;
+        let response = client::send(request).await.map_err(|error| match error {
+            types::ErrorCode::HttpRequestDenied => SendError::Denied,
+            _ => SendError::Unreachable,
+        })?;
         let mut answer = Response::new(Vec::new());
         *answer.status_mut() = StatusCode::from_u16(response.get_status_code()).map_err(|_| SendError::Unreachable)?;
         *answer.headers_mut() = headers(&response.get_headers(), &upstream::HEADERS);

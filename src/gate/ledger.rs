@@ -22,6 +22,9 @@ pub fn ledger_key(identity: &Origin) -> String {
     ["ledger.", identity.id()].concat()
 }
 
+/// `Retry-After` after a call that the host has denied: by then another instance may answer.
+const DENIED_RETRY: Duration = Duration::from_secs(5);
+
 /// How long a credential's failure is remembered after its pause. Its next failure then pauses
 /// longer, and a refused credential is not tried again while the other one works.
 const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -166,6 +169,11 @@ impl Ledger {
             Failure::BadRequest => {
                 self.settle(reservation, now);
                 return Error::unavailable(Cause::ClientError, SCOPES_PAUSE);
+            }
+            // No call was made, and other hosts may make one.
+            Failure::Unavailable(cause @ Cause::OutboundDenied, _) => {
+                self.cancel(reservation);
+                return Error::unavailable(cause, DENIED_RETRY);
             }
             Failure::Unavailable(Cause::RateLimited, wait) => {
                 (Cause::RateLimited, Some(wait.unwrap_or(RATE_LIMIT_PAUSE)))
@@ -313,6 +321,21 @@ mod tests {
             0,
         );
         assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success starts the count again");
+    }
+
+    #[test]
+    fn denied_call_uses_no_quota_and_pauses_nothing_even_if_the_store_has_its_reservation() {
+        let (mut ledger, mut unsaved, mut stored) = (Ledger::default(), Ledger::default(), Ledger::default());
+        let reservation = stored.reserve(at(0), TAG, 0);
+        ledger.absorb(&stored);
+        let denied = Failure::Unavailable(Cause::OutboundDenied, None);
+        for ledger in [&mut ledger, &mut unsaved] {
+            let error = ledger.settle_failure(reservation, at(1), denied, &credential("s"), 0);
+            assert_eq!(error.reason(), "outbound_denied");
+        }
+        assert_eq!(ledger, Ledger::default());
+        stored.absorb(&unsaved);
+        assert_eq!(stored, Ledger::default());
     }
 
     #[test]

@@ -180,16 +180,26 @@ pub(super) fn parse_keys(
     (keys.len() == count).then(|| keys.into_boxed_slice())
 }
 
+/// Parses a JWK. It has no `expires`: as an unknown member it would be ignored, and the key would
+/// never expire.
+fn parse_jwk(jwk: Json<'_, '_>) -> Result<PublicKey, JwkMistake> {
+    if jwk.fields().into_iter().flatten().any(|(name, _)| name == "expires") {
+        let problem = "is inside of the JWK, expected {\"jwk\": {…}, \"expires\": …}";
+        return Err(JwkMistake { member: "expires", problem });
+    }
+    PublicKey::from_json(jwk)
+}
+
 fn parse_key(entry: Json<'_, '_>) -> Result<KnownKey, JwkMistake> {
     let mistake = |member, problem| JwkMistake { member, problem };
     let fields = entry.fields().into_iter().flatten();
     if !fields.clone().any(|(name, _)| name == "jwk") {
-        return Ok(KnownKey { key: PublicKey::from_json(entry)?, expires_at: None });
+        return Ok(KnownKey { key: parse_jwk(entry)?, expires_at: None });
     }
     let (mut key, mut expires_at) = (None, None);
     for (name, value) in fields {
         let is_repeated = match name {
-            "jwk" => key.replace(PublicKey::from_json(value)?).is_some(),
+            "jwk" => key.replace(parse_jwk(value)?).is_some(),
             "expires" => {
                 let time = value.text().and_then(|text| Timestamp::parse_rfc3339(text));
                 let time = time.ok_or(mistake("expires", "is not valid, expected a date or time of RFC 3339"))?;
@@ -248,6 +258,11 @@ mod tests {
             ),
             (format!(r#"{{"jwk": {plain}, "jwk": {plain}}}"#), "key 1 of 1: has a field twice"),
             (r#"{"jwk": 1}"#.to_owned(), "key 1 of 1: is not a JSON object"),
+            (jwk(r#", "expires": "2027-01-31""#), "key 1 of 1, expires: is inside of the JWK"),
+            (
+                format!(r#"{{"jwk": {}}}"#, jwk(r#", "expires": "2027-01-31""#)),
+                "key 1 of 1, expires: is inside of the JWK",
+            ),
         ] {
             check_keys(&format!("[{entry}]"), &[&format!("callers: a.keys: {expected}")]);
         }
