@@ -22,8 +22,8 @@ pub struct Audit {
     pub request_id: RequestId,
     /// Path of the request, or `unknown` for a path that the broker does not serve.
     pub route: &'static str,
-    /// Caller that authenticated, or whose name was presented with a secret that does not
-    /// authenticate.
+    /// Caller that authenticated, or whose name was presented with a secret or an assertion that does
+    /// not authenticate.
     pub caller: Option<Rc<Caller>>,
     /// How the caller authenticated, or tried to.
     pub method: Option<AuthenticationMethod>,

@@ -79,7 +79,7 @@ pub struct Callers {
 /// Why a caller is not authenticated. Only the log tells the reasons apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unauthenticated {
-    /// Neither an `Authorization` header nor an id and a secret in the body.
+    /// Neither an `Authorization` header, nor an id and a secret in the body, nor an assertion.
     NoCredentials,
     /// The `Authorization` header is not valid HTTP Basic.
     UnreadableCredentials,

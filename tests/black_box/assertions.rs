@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tests::{
-    Answer, Broker, Draft, JWT_BEARER, MEMBERS, PrivateKey, Setup, assertion_request, basic, digest_of, form, random,
+    Answer, Broker, Draft, JWT_BEARER, MEMBERS, PrivateKey, Setup, assertion_request, basic, digest_of, form,
     seconds_since_epoch, set, sign_text,
 };
 
@@ -84,6 +84,27 @@ async fn caller_with_a_secret_and_a_key_authenticates_with_either() {
     let door = Draft::of(&broker.setup.door.name, AUDIENCE, "ES256").sign(&key);
     assert_eq!(send(&broker, &door).await.status, 401);
     assert_eq!(last_line(&broker)["reason"], "unknown_key");
+}
+
+#[tokio::test]
+async fn caller_with_a_key_cannot_be_another_one() {
+    let [own, of_door] = [PrivateKey::p256(), PrivateKey::p256()];
+    let mut setup = Setup::in_one_instance();
+    let mut policy = setup.policy();
+    policy[&setup.nightly.name]["keys"] = json!([own.jwk(json!({}))]);
+    policy[&setup.door.name]["keys"] = json!([of_door.jwk(json!({}))]);
+    setup.variables.push(("callers", policy.to_string()));
+    setup.variables.push(("public_url", AUDIENCE.to_owned()));
+    let broker = setup.start().await;
+    let as_door = Draft::of(&broker.setup.door.name, AUDIENCE, "ES256");
+    assert_eq!(send(&broker, &as_door.clone().sign(&own)).await.status, 401);
+    assert_eq!(last_line(&broker)["reason"], "wrong_signature");
+    for claim in ["iss", "sub"] {
+        let mixed = as_door.clone().claims(json!({ claim: broker.setup.nightly.name }));
+        assert_eq!(send(&broker, &mixed.sign(&own)).await.status, 401);
+        assert_eq!(last_line(&broker)["reason"], "unknown_issuer");
+    }
+    broker.send(assertion_request(&as_door.sign(&of_door), &[])).await.token();
 }
 
 #[tokio::test]
@@ -325,7 +346,8 @@ async fn metadata_names_assertions_only_with_a_public_url() {
     assert!(metadata.get("token_endpoint_auth_signing_alg_values_supported").is_none(), "{metadata}");
     // The lack of `public_url` is a mistake, and secrets work all the same.
     broker.nightly(MEMBERS).await.token();
-    let own_origin = format!("http://{}", random("host"));
+    // Not the host of the request either, which the sender chooses.
+    let own_origin = format!("http://{}", broker.server.addr());
     let assertion = Draft::of(&broker.setup.nightly.name, &own_origin, "ES256").sign(&key);
     assert_eq!(send(&broker, &assertion).await.status, 401);
     assert_eq!(last_line(&broker)["reason"], "wrong_audience");

@@ -284,7 +284,7 @@ async fn request_costs_match_performance_md() {
         let assertion = draft(&broker, algorithm).sign(key);
         let cost = measure(&broker.server, 200, async || by_assertion(&broker, &assertion).await.status).await;
         note(&format!("memory hit, {algorithm}"), cost);
-        let forged = flip_last_letter(&assertion);
+        let forged = with_another_signature(&assertion);
         let refused = measure(&broker.server, 401, async || by_assertion(&broker, &forged).await.status).await;
         note(&format!("denial, {algorithm}"), refused);
         // The numbers of a signature change its cost by about 1 %.
@@ -326,7 +326,7 @@ async fn by_assertion(broker: &Broker, assertion: &str) -> Answer {
 }
 
 /// The same assertion with another signature of the same length.
-fn flip_last_letter(assertion: &str) -> String {
+fn with_another_signature(assertion: &str) -> String {
     let (parts, signature) = assertion.rsplit_once('.').expect("three parts");
     let other = if signature.starts_with('A') { 'B' } else { 'A' };
     format!("{parts}.{other}{}", &signature[1..])
@@ -342,10 +342,10 @@ async fn unknown_caller_costs_as_much_as_a_wrong_signature() {
             let cost_of = async |assertion: String| {
                 measure(&broker.server, 401, async || by_assertion(&broker, &assertion).await.status).await.instructions
             };
-            let known = cost_of(flip_last_letter(&draft.clone().sign(key))).await;
-            let of_nobody = cost_of(draft.claims(json!({ "iss": unknown, "sub": unknown })).sign(key)).await;
-            let ratio = of_nobody as f64 / known as f64;
-            println!("{algorithm} {header}: {of_nobody} and {known}");
+            let known = cost_of(with_another_signature(&draft.clone().sign(key))).await;
+            let unnamed = cost_of(draft.claims(json!({ "iss": unknown, "sub": unknown })).sign(key)).await;
+            let ratio = unnamed as f64 / known as f64;
+            println!("{algorithm} {header}: {unnamed} and {known}");
             assert!((0.97..1.03).contains(&ratio), "{algorithm} {header}: instructions tell which callers exist");
         }
     }
