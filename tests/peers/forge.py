@@ -51,8 +51,8 @@ def mac(draft):
 
 
 def encrypt(draft):
-    header = draft["header"]
-    return jwe.encrypt_compact(header, json.dumps(draft["payload"]), own_key(draft["key"]), [header["alg"], header["enc"]])
+    header, key = draft["header"], own_key(draft["key"])
+    return jwe.encrypt_compact(header, json.dumps(draft["payload"]), key, [header["alg"], header["enc"]])
 
 
 def as_json(draft):
