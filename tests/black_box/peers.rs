@@ -1,5 +1,6 @@
 //! Servers and clients of other projects, from `tests/peers`.
 
+mod examples;
 mod forged;
 mod signed;
 

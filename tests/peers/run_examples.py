@@ -1,6 +1,12 @@
 """Runs the examples of docs/jobs.md from the page itself, against a running broker.
 
     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... SCOPE=... .venv/bin/python run_examples.py [--all] [TITLE...]
+    BROKER_URL=... CLIENT_ID=... KEY_FILE=... SCOPE=... .venv/bin/python run_examples.py TITLE < LISTENER
+    KEY_FILE=... .venv/bin/python run_examples.py --make-key
+
+The first command runs the examples with a secret, and the second one of those with a key. A key's
+assertion names the broker's address, so the test that starts the broker opens the socket at this
+address, and passes it as standard input. The last command makes a key as the page does, and prints the JWK.
 
 An example is a fenced block with a title: ```python title=job.py. Each runs several times, and each
 run is a round with a name:
@@ -33,6 +39,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -52,6 +59,7 @@ PAGE = HERE.parent.parent / "docs" / "jobs.md"
 # Folder of Debian's packages for Go: the only way to Go's libraries without the network.
 GO_PATH = Path("/usr/share/gocode")
 LONGEST = 12
+LONGEST_WITH_KEY = 15
 # Long, because Go compiles its libraries at the first run.
 TIMEOUT = 180
 # How long an example waits for a token, in the words of the page and in minutes.
@@ -91,6 +99,7 @@ class Example:
         self.title = options["title"]
         self.imports = options.get("imports", "").split(",")
         self.is_tested = "untested" not in options
+        self.has_key = "KEY_FILE" in text
         self.text = text
 
     def with_text(self, old, new):
@@ -134,8 +143,10 @@ def rounds(example):
         yield Round("401", example.text, api=(401,), revokes=True)
     elif not revokes_only:
         refusal, environment, inserted = HTTP.get(example.language, (None, {}, None))
-        if refusal:
+        if refusal and (example.language, example.has_key) != ("python", True):
             yield Round("http", example.text, is_http=True, fails_with=refusal)
+        if example.has_key:
+            return  # The assertion names an address that begins with https.
         text = example.text
         if inserted:
             line, before = inserted
@@ -231,9 +242,13 @@ class Front(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, world, certificate=None, key=None):
+    def __init__(self, world, certificate=None, key=None, listener=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.world = world
+        if listener:
+            self.socket.close()
+            self.socket = listener
+            self.server_port = listener.getsockname()[1]
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key)
@@ -383,9 +398,9 @@ RUNNERS = {
 
 def run(example, folder, certificate, key):
     """Runs an example in all its rounds, and returns the line to print."""
-    lines = len(example.text.splitlines())
-    if lines > LONGEST:
-        return f"not ok {example.title}: it has {lines} lines, more than {LONGEST}"
+    lines, longest = len(example.text.splitlines()), LONGEST_WITH_KEY if example.has_key else LONGEST
+    if lines > longest:
+        return f"not ok {example.title}: it has {lines} lines, more than {longest}"
     if not example.is_tested:
         if example.language in UNTESTED_CAPS:
             waits = re.search(UNTESTED_CAPS[example.language], example.text, re.DOTALL)
@@ -393,8 +408,9 @@ def run(example, folder, certificate, key):
                 return f"not ok {example.title}: it does not wait at most {STATED}"
         return f"skip {example.title}: untested"
     world = World(os.environ["BROKER_URL"])
-    front, plain = Front(world, certificate, key), Front(world)
-    names = ("PATH", "HOME", "CLIENT_ID", "CLIENT_SECRET", "SCOPE")
+    listener = socket.socket(fileno=os.dup(sys.stdin.fileno())) if example.has_key else None
+    front, plain = Front(world, certificate, key, listener), Front(world)
+    names = ("PATH", "HOME", "CLIENT_ID", "KEY_FILE" if example.has_key else "CLIENT_SECRET", "SCOPE")
     # The broker accepts one revocation a minute for a scope set, and two examples revoke.
     scope = os.environ["SCOPE"] if example.title == "revoke.sh" else None
     passed = []
@@ -436,15 +452,26 @@ def stated():
     return next((phrase for phrase in phrases if phrase not in page), None)
 
 
+def make_key(example):
+    """Runs the example that makes a key, and prints what it prints."""
+    done = subprocess.run([program("bash"), "-c", example.text], stdin=subprocess.DEVNULL, timeout=TIMEOUT)
+    return done.returncode
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--all", action="store_true", help="fail if a runtime is missing")
+    parser.add_argument("--make-key", action="store_true", help="make a key and print its JWK")
     parser.add_argument("titles", nargs="*", metavar="TITLE")
     arguments = parser.parse_args()
-    for name in ("BROKER_URL", "CLIENT_ID", "CLIENT_SECRET", "SCOPE"):
+    found = examples()
+    if arguments.make_key:
+        return make_key(next(example for example in found if example.title == "key.sh"))
+    has_key = "KEY_FILE" in os.environ
+    for name in ("BROKER_URL", "CLIENT_ID", "SCOPE", "KEY_FILE" if has_key else "CLIENT_SECRET"):
         if not os.environ.get(name):
             sys.exit(f"run_examples.py: {name} is not set")
-    found = examples()
+    found = [example for example in found if example.has_key == has_key]
     if unknown := set(arguments.titles) - {example.title for example in found}:
         sys.exit(f"run_examples.py: {PAGE.name} has no {', '.join(sorted(unknown))}")
     if missing := stated():
