@@ -83,7 +83,13 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
             "costs::request_costs_match_performance_md",
             "costs::component_size_and_memory_match_performance_md",
             "costs::unknown_caller_costs_as_much_as_a_wrong_secret",
+            "costs::unknown_caller_costs_as_much_as_a_wrong_signature",
+            "costs::signature_of_a_kind_that_no_caller_has_is_not_verified",
         ],
+    ),
+    (
+        "requests that tell the origin for the metadata",
+        &["assertions::without_a_public_url_secrets_work_and_assertions_do_not"],
     ),
     (
         "several requests at a time, which the command of docs/hosts.md forbids",
