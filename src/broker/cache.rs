@@ -214,6 +214,10 @@ mod tests {
         // A write that was given up lands.
         finish(ports.broker().save(&wanted, &live)).unwrap();
         assert!(is_revoked(finish(broker.load(&wanted)).token));
+        // A token that another instance had fetched before, but saves only now, is another one.
+        finish(ports.broker().save(&wanted, &token("earlier", 50))).unwrap();
+        assert_eq!(finish(broker.load(&wanted)).token.unwrap().access_token.expose(), "earlier");
+        broker.instance.remember(&wanted, at(100), Some(revoked.clone()), false);
         // A token that another instance has fetched since then counts.
         finish(ports.broker().save(&wanted, &token("new", 101))).unwrap();
         assert_eq!(finish(broker.load(&wanted)).token.unwrap().access_token.expose(), "new");

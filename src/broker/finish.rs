@@ -253,21 +253,60 @@ mod tests {
         assert!(!broker.lacks_saved(&wanted));
     }
 
-    #[test]
-    fn revocation_is_written_again_if_a_write_of_the_token_lands_after_it() {
+    /// Revokes a token that the store has, or only this instance. A write of the token lands
+    /// afterwards, and the next read of the store fails.
+    fn revoke_before_a_late_write(is_unsaved: bool) {
         let (ports, wanted) = (TestPorts::default(), wanted());
         ports.0.sleep_takes_time.set(true);
         let [other, broker] = [ports.broker(), ports.broker()];
-        finish(other.save(&wanted, &Rc::new(token()))).unwrap();
+        if is_unsaved {
+            broker.instance.remember(&wanted, at(0), Some(Rc::new(token())), true);
+        } else {
+            finish(other.save(&wanted, &Rc::new(token()))).unwrap();
+        }
         let (config, caller) = (wanted.config.clone(), wanted.caller.clone());
         let revocation = finish(broker.revoke(&config, &caller, "t", wanted.request_id, at(0)));
         let followup = revocation.unwrap().expect("a look at the store");
         assert_eq!(stored(&ports, &wanted), REVOKED);
-        let of_other = wanted.clone();
+        let (of_other, failing) = (wanted.clone(), ports.clone());
         ports.0.during_sleep.replace(Some(Box::new(move || {
             finish(other.save(&of_other, &Rc::new(Token { stalled: true, ..token() }))).unwrap();
+            failing.0.outcomes.replace([false, false].into());
         })));
         finish(followup);
-        assert_eq!(stored(&ports, &wanted), REVOKED);
+        assert!(ports.0.during_sleep.borrow().is_none(), "the follow-up waits before it looks");
+        assert_eq!(stored(&ports, &wanted), REVOKED, "unsaved: {is_unsaved}");
+    }
+
+    #[test]
+    fn revocation_is_written_again_if_a_write_of_the_token_lands_after_it() {
+        revoke_before_a_late_write(false);
+        revoke_before_a_late_write(true);
+    }
+
+    #[test]
+    fn token_that_the_index_lacks_is_not_written_in_place_of_another() {
+        let (ports, wanted) = (TestPorts::default(), wanted());
+        let broker = ports.broker();
+        let revoked = Rc::new(token().revoked(at(1)));
+        broker.instance.remember(&wanted, at(0), Some(revoked), true);
+        // A fetch without the store ends during the read that follows the write of the ledger.
+        let (reading, other, of_other) = (ports.clone(), broker.clone(), wanted.clone());
+        ports.0.during_set.replace(Some(Box::new(move || {
+            let (other, of_other) = (other.clone(), of_other.clone());
+            reading.0.during_get.replace(Some(Box::new(move || {
+                let next = Token { access_token: AccessToken::new("next"), fetched_at: at(2), ..token() };
+                other.instance.remember(&of_other, at(2), Some(Rc::new(next)), true);
+            })));
+        })));
+        let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
+        finish(broker.save_with_lease(&wanted, lease));
+        let is_indexed = |ports: &TestPorts| {
+            let index = ports.0.store.borrow().get(&Index::key(&wanted.config.identity)).cloned();
+            Index::decode(index.unwrap_or_default()).find("next").is_some()
+        };
+        assert!(broker.lacks_saved(&wanted) || is_indexed(&ports));
+        finish(broker.save_with_lease(&wanted, lease));
+        assert_eq!((stored(&ports, &wanted).as_str(), is_indexed(&ports)), ("next", true));
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) during_sleep: RefCell<Option<Box<dyn FnOnce()>>>,
     /// What another request of the instance does during the next write.
     pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
+    /// What another request of the instance does during the next read.
+    pub(super) during_get: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) lines: RefCell<Vec<String>>,
     /// The variable `callers`; `None` if the provider fails.
@@ -139,6 +141,9 @@ impl Ports for TestPorts {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
         if self.0.hangs.get() {
             std::future::pending::<()>().await;
+        }
+        if let Some(act) = self.0.during_get.take() {
+            act();
         }
         self.outcome(self.0.store.borrow().get(key).cloned())
     }

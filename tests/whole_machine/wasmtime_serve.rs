@@ -11,7 +11,7 @@ use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};
 
 /// The tests of `black_box` that cannot pass in `wasmtime serve`, by the reason. All others
 /// must pass.
-const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 9] = [
+const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
     (
         "a store outside of the instances, which the test fills, reads, makes fail, or keeps over a restart of the host: \
          `wasmtime serve` has one for each instance, so the command leaves it out",

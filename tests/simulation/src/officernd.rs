@@ -53,6 +53,8 @@ pub(crate) struct Call {
     /// said that it had succeeded.
     pub(crate) is_stored: Cell<bool>,
     pub(crate) is_lost: Cell<bool>,
+    /// Whether that happened when the call had arrived.
+    pub(crate) is_lost_after_arrival: Cell<bool>,
     /// Whether nobody can know of the call any more.
     pub(crate) is_forgiven: Cell<bool>,
 }

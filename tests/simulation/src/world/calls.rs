@@ -30,6 +30,7 @@ impl Call {
             is_recorded,
             is_stored: Cell::new(is_recorded && !is_lost),
             is_lost: Cell::new(is_recorded && is_lost),
+            is_lost_after_arrival: Cell::default(),
             is_forgiven: Cell::default(),
         }
     }
@@ -80,9 +81,12 @@ impl World {
         record_lost.set(is_lost);
         for call in ports.running.seen.calls.borrow().iter() {
             let is_own = calls.borrow().iter().any(|own| Rc::ptr_eq(own, call));
+            // The end of a call is written anew, so a loss before it does no harm.
+            let is_written_again = is_own && !call.is_lost_after_arrival.get();
             if is_lost {
                 call.is_lost.set(true);
-            } else if is_own || !call.is_lost.get() {
+                call.is_lost_after_arrival.set(call.arrived.get().is_some());
+            } else if is_written_again || !call.is_lost.get() {
                 call.is_stored.set(true);
             }
         }
