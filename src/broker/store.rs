@@ -86,10 +86,11 @@ impl<P: Ports> Broker<P> {
         })
     }
 
-    /// Whether the store has failed, but not since `began`, an [uptime](Ports::uptime).
+    /// Whether the store has failed, but neither since `began`, an [uptime](Ports::uptime), nor in
+    /// the 2 s before: then it may work again, and must be tried once more.
     pub(super) fn store_failed_only_before(&self, began: Duration) -> bool {
         let last = self.instance.store.failures(self.ports.uptime()).map(|failures| failures.last).max();
-        last.is_some_and(|last| last + JUST_NOW < began)
+        last.is_some_and(|last| last + FAILURE_MEMORY < began)
     }
 
     fn has_just_failed(&self, failures: &Cell<Option<StoreFailures>>) -> bool {

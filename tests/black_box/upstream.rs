@@ -442,3 +442,21 @@ async fn changed_credential_is_tried_at_once_after_a_refusal() {
     broker.nightly(MEMBERS).await.token();
     assert_eq!(broker.calls().len(), 2);
 }
+
+#[tokio::test]
+async fn call_that_the_host_denies_uses_no_quota_and_closes_no_gate() {
+    let mut setup = Setup::in_one_instance();
+    let scopes = setup.with_scopes(7);
+    let broker = setup.start().await;
+    // The host has decided at its start what the component may reach.
+    broker.variables.set("officernd_identity_url", "https://other.example".to_owned());
+    for scope in &scopes {
+        let answer = broker.nightly(scope).await;
+        assert_eq!((answer.status, answer.error().as_str()), UNAVAILABLE, "{scope}");
+        assert_eq!(answer.retry_after(), Some(5), "{scope}");
+    }
+    let output = broker.server.output();
+    let denied = output.lines().filter(|line| line.contains("/oauth/token") && line.contains("\"outbound_denied\""));
+    assert_eq!(denied.count(), scopes.len(), "{output}");
+    assert!(broker.calls().is_empty());
+}

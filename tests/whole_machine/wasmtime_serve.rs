@@ -73,6 +73,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
             "configuration::variable_with_mistake_stops_one_caller_or_all_until_fixed",
             "rotation::changed_policy_or_secret_takes_effect_without_restart",
             "applications::tokens_and_pauses_of_two_applications_never_mix",
+            "upstream::call_that_the_host_denies_uses_no_quota_and_closes_no_gate",
         ],
     ),
     (

@@ -55,6 +55,26 @@ enum Vanishes {
 /// A job that asks every 2 s, in turn for a token that it had before Redis vanished and for one
 /// that it had not.
 async fn redis_vanishes(fault: &'static str, how: Vanishes, setup: Setup) -> Row {
+    let scopes = [MEMBERS, COMPANIES, MEMBERS, COMPANIES].map(str::to_owned);
+    redis_vanishes_for(fault, how, setup, &scopes, Duration::from_secs(2)).await
+}
+
+/// A job that asks every second for another token that it does not have.
+async fn redis_vanishes_for_new_scope_sets(fault: &'static str, how: Vanishes) -> Row {
+    let mut setup = one_instance();
+    let scopes = setup.with_scopes(4);
+    // A policy of one caller leaves it the whole call quota.
+    setup.without_door();
+    redis_vanishes_for(fault, how, setup, &scopes, Duration::from_secs(1)).await
+}
+
+async fn redis_vanishes_for(
+    fault: &'static str,
+    how: Vanishes,
+    setup: Setup,
+    scopes: &[String],
+    pause: Duration,
+) -> Row {
     let mut redis = Redis::start().await.unwrap();
     let broker = Setup { key_value: redis.key_value(), ..setup }.start().await;
     broker.nightly(MEMBERS).await.token();
@@ -68,8 +88,8 @@ async fn redis_vanishes(fault: &'static str, how: Vanishes, setup: Setup) -> Row
         Vanishes::Frozen => redis.freeze(true),
     }
     let mut answers = Vec::new();
-    for scope in [MEMBERS, COMPANIES, MEMBERS, COMPANIES] {
-        sleep(Duration::from_secs(2)).await;
+    for scope in scopes {
+        sleep(pause).await;
         answers.push(timed(broker.nightly(scope)).await);
     }
     let took: Vec<_> = answers.iter().map(|(_, took)| took.as_millis()).collect();
@@ -204,6 +224,10 @@ async fn stores_that_refuse_throttle_vanish_or_are_locked_get_the_answers_of_fau
             Vanishes::Killed,
             many_instances()
         ),
+        redis_vanishes_for_new_scope_sets(
+            "Redis never answers, and a job asks every second for another scope set",
+            Vanishes::Frozen
+        ),
         sqlite_file_is_locked("another process holds the SQLite file for 10 s", ten, one_instance()),
         sqlite_file_is_locked(
             "another process holds the SQLite file for 10 s, with several instances",
@@ -213,6 +237,6 @@ async fn stores_that_refuse_throttle_vanish_or_are_locked_get_the_answers_of_fau
         store_refuses_the_keys_of_cosmos_db(),
         two_identity_hosts_share_one_store(),
     );
-    rows.extend(<[Row; 9]>::from(others));
+    rows.extend(<[Row; 10]>::from(others));
     check("Stores that refuse, throttle, vanish or are locked", &rows, &["DynamoDB answers with old values"]);
 }
