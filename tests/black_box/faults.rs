@@ -424,7 +424,7 @@ async fn faults_get_the_answers_of_faults_md() {
         (
             "store: values of a later version",
             Fault::Values(|value| {
-                value.iter_mut().take(1).for_each(|byte| *byte += 1);
+                value.iter_mut().take(1).for_each(|byte| *byte = byte.wrapping_add(1));
                 value.push(0);
             }),
         ),
