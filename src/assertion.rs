@@ -2,8 +2,8 @@
 //!
 //! Nothing here trusts an assertion, and nothing verifies its signature. In this order, the broker
 //! 1. parses it, which looks at nothing but its text,
-//! 2. finds the keys that may have signed it, and verifies its [`signature`](crate::signature),
-//! 3. checks audience and times.
+//! 2. checks type, audience and times, which tell nothing about the policy,
+//! 3. finds the keys that may have signed it, and verifies its [`signature`](crate::signature).
 
 mod claims;
 mod reason;

@@ -98,9 +98,12 @@ impl<P: Ports> Broker<P> {
         lease: Lease,
     ) -> bool {
         let now = self.ports.now();
+        if !lease.permits_writes(now) {
+            return false;
+        }
         // The index finds tokens that can be revoked; a token without text is a revocation.
-        if !lease.permits_writes(now) || token.access_token.expose().is_empty() {
-            return lease.permits_writes(now);
+        if token.access_token.expose().is_empty() {
+            return true;
         }
         let mut index = Index::decode(index.unwrap_or_default());
         let most = 60 * wanted.config.calls_per_minute;

@@ -64,8 +64,9 @@ pub const UNKNOWN: &str = "unknown";
 
 /// All callers of the policy.
 ///
-/// Authentication takes the same number of name hashes and digest comparisons for every
-/// request, so its duration reveals no name.
+/// Authentication by a secret takes the same number of name hashes and digest comparisons for
+/// every request, so its duration reveals no name. For an assertion see
+/// [`Callers::authenticate_by_assertion`].
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
     /// Sorted by the hash of the name.

@@ -144,8 +144,8 @@ impl KnownKey {
     }
 }
 
-/// Parses the field `keys` of a caller: a list of JWKs (RFC 7517 section 4), each alone or as
-/// `{"jwk": …, "expires": …}`. Adds every mistake, and returns `None` if there is one.
+/// Parses the field `keys` of a caller: a list of JWKs (RFC 7517 section 4), each as it is or
+/// as `{"jwk": …, "expires": …}`. Adds every mistake, and returns `None` if there is one.
 pub(super) fn parse_keys(
     place: impl Fn() -> String,
     value: Json<'_, '_>,

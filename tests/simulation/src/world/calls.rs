@@ -81,7 +81,7 @@ impl World {
         record_lost.set(is_lost);
         for call in ports.running.seen.calls.borrow().iter() {
             let is_own = calls.borrow().iter().any(|own| Rc::ptr_eq(own, call));
-            // The end of a call is written anew, so a loss before it does no harm.
+            // The end of a call is written again, so a loss before it does no harm.
             let is_written_again = is_own && !call.is_lost_after_arrival.get();
             if is_lost {
                 call.is_lost.set(true);
