@@ -158,13 +158,29 @@ impl Assertion {
         if self.expires_at > now + max_life + ISSUER_CLOCK_SKEW { Err(Reason::Long) } else { Ok(()) }
     }
 
-    /// A claim at the top of the payload, if it is text. Call it only when the signature is good:
-    /// it parses the payload again, and a value of another type may be large.
-    pub fn claim(&self, name: &str) -> Option<String> {
-        let mut found = None;
-        let mut take = |_: &str, value: Json<'_, '_>| found = value.text().map(|text| text.to_string());
-        for_each_entry(&self.payload, &mut |known| known == name, &mut take).ok()?;
-        found
+    /// The claims that are text. Call it only when the signature is good: it parses the payload
+    /// again, and a claim of another type may be large.
+    pub fn text_claims(&self) -> TextClaims {
+        let mut claims = Vec::new();
+        let mut take = |name: &str, value: Json<'_, '_>| {
+            claims.extend(value.text().map(|text| (name.to_owned(), text.to_string())));
+        };
+        match for_each_entry(&self.payload, &mut |_| true, &mut take) {
+            Ok(()) => TextClaims(claims),
+            // A number that is too large, or half a surrogate pair, in any claim.
+            Err(_) => TextClaims(Vec::new()),
+        }
+    }
+}
+
+/// Claims of a verified assertion whose values are text. A claim of another type matches nothing,
+/// so it is not there.
+pub struct TextClaims(Vec<(String, String)>);
+
+impl TextClaims {
+    /// The value of a claim.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::broker::{RequestId, Source};
 use crate::config::caller::{Caller, UNKNOWN};
+use crate::config::issuer::Issuer;
 use crate::json::to_json;
 use crate::scope::Scopes;
 use crate::time::Timestamp;
@@ -27,6 +28,8 @@ pub struct Audit {
     pub caller: Option<Rc<Caller>>,
     /// How the caller authenticated, or tried to.
     pub method: Option<AuthenticationMethod>,
+    /// What is known of the token of an outside issuer.
+    pub identity: Option<Box<PresentedIdentity>>,
     /// Characters that the names lack to the longest that a refusal's line can have.
     pub padding: usize,
     /// Scopes that were authorized.
@@ -52,6 +55,19 @@ pub enum AuthenticationMethod {
     Secret,
     /// By an assertion that it has signed with a key of its own.
     Key,
+    /// By a token of an outside issuer.
+    Identity,
+}
+
+/// The token of an outside issuer with which a caller authenticates.
+#[derive(Debug)]
+pub struct PresentedIdentity {
+    /// The issuer.
+    pub issuer: Rc<Issuer>,
+    /// The beginning of the token's `sub`, once its signature is verified.
+    pub subject: Option<String>,
+    /// The claim that differs from the policy, if that is why the request was denied.
+    pub claim: Option<Rc<str>>,
 }
 
 #[derive(Serialize)]
@@ -64,6 +80,12 @@ struct Line<'a> {
     application: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<AuthenticationMethod>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<&'a str>,
     outcome: &'static str,
@@ -102,6 +124,7 @@ impl Audit {
             route,
             caller: None,
             method: None,
+            identity: None,
             padding: 0,
             scopes: None,
             status: 0,
@@ -123,11 +146,12 @@ impl Audit {
     fn work_as_for_longest_names(&self) {
         let padding = &PADDING[..self.padding.min(PADDING.len())];
         let application = self.caller.is_none().then_some("");
-        black_box(to_json(&Padding { caller: padding, application }, LINE_OVERHEAD + padding.len()));
+        black_box(to_json(&Padding { caller: padding, application }, LINE_OVERHEAD + PADDING.len()));
     }
 
     /// The line as JSON, with its line break.
     pub fn line(&self) -> Vec<u8> {
+        let identity = self.identity.as_deref();
         let line = Line {
             time_ms: self.time,
             request_id: self.request_id.as_str(),
@@ -135,6 +159,9 @@ impl Audit {
             caller: self.caller.as_ref().map_or(UNKNOWN, |caller| &caller.name),
             application: self.caller.as_ref().map(|caller| &*caller.application),
             method: self.method,
+            issuer: identity.map(|identity| identity.issuer.name.as_str()),
+            subject: identity.and_then(|identity| identity.subject.as_deref()),
+            claim: identity.and_then(|identity| identity.claim.as_deref()),
             scopes: self.scopes.as_ref().map(Scopes::as_str),
             outcome: match self.status {
                 ..400 => "ok",
@@ -150,7 +177,9 @@ impl Audit {
             self.work_as_for_longest_names();
         }
         let names = [Some(line.caller), line.application, line.scopes].into_iter().flatten();
-        let mut json = to_json(&line, LINE_OVERHEAD + names.map(str::len).sum::<usize>());
+        // The buffers of all refusals have one length: the allocator's work depends on it.
+        let capacity = LINE_OVERHEAD + names.map(str::len).sum::<usize>() + self.padding;
+        let mut json = to_json(&line, capacity);
         json.push(b'\n');
         json
     }

@@ -3,6 +3,7 @@
 pub mod application;
 pub mod caller;
 mod grammar;
+pub mod issuer;
 mod mistake;
 mod origin;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use application::{Application, Pair};
 use caller::{Caller, Callers};
 use grammar::{MIN_REMAINING_SECONDS, parse_within};
+use issuer::Issuers;
 
 use crate::mutation::{self, Rule};
 
@@ -28,7 +30,7 @@ pub struct Variable {
 }
 
 /// All variables.
-pub const VARIABLES: [Variable; 11] = [
+pub const VARIABLES: [Variable; 12] = [
     Variable { name: "officernd_client_id", default: None },
     Variable { name: "officernd_client_id_next", default: Some("") },
     Variable { name: "officernd_client_secret_next", default: Some("") },
@@ -36,13 +38,15 @@ pub const VARIABLES: [Variable; 11] = [
     Variable { name: "officernd_identity_url", default: Some("https://identity.officernd.com") },
     Variable { name: "applications", default: Some("") },
     Variable { name: "callers", default: None },
+    Variable { name: "issuers", default: Some("") },
     Variable { name: "min_remaining_seconds", default: Some("300") },
     Variable { name: "upstream_calls_per_minute", default: Some("5") },
     Variable { name: "public_url", default: Some("") },
     Variable { name: "audit", default: Some("all") },
 ];
 
-/// A usable configuration. Callers and applications with a mistake in their entry are disabled.
+/// A usable configuration. Callers, applications and issuers with a mistake in their entry are
+/// disabled.
 #[derive(Debug)]
 pub struct Config {
     /// Identity host: OfficeRnD's token server.
@@ -51,6 +55,8 @@ pub struct Config {
     pub applications: Vec<Rc<Application>>,
     /// The policy.
     pub callers: Callers,
+    /// Outside issuers, whose tokens are identities of callers.
+    pub issuers: Issuers,
     /// Remaining lifetime below which the broker tries to renew a token before it returns it:
     /// 60 s to 55 min. The entry of a caller may have another.
     pub min_remaining: Duration,
@@ -61,8 +67,8 @@ pub struct Config {
     pub public_url: Option<Origin>,
     /// Which requests leave an audit line.
     pub audited: Audited,
-    /// Mistakes, each of which disables one caller or one application, or the next pair of the
-    /// default application.
+    /// Mistakes, each of which disables one caller, one application or one issuer, or the next pair of
+    /// the default application.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -91,7 +97,7 @@ impl Config {
     /// string.
     ///
     /// # Errors
-    /// All mistakes at once, if one of them concerns more than a caller or an application.
+    /// All mistakes at once, if one of them concerns more than one entry of a variable.
     pub fn parse<'a>(lookup: impl Fn(&str) -> &'a str) -> Result<Self, Vec<Mistake>> {
         let mut reader = Reader { lookup, found: Vec::new(), is_usable: true };
         let client_id =
@@ -100,7 +106,7 @@ impl Config {
             .required("officernd_client_secret", "is empty, expected the client secret of the OfficeRnD application");
         let next = reader.next_pair();
         let identity = reader.identity();
-        let (mut applications, callers) = reader.applications_and_callers(identity.as_ref());
+        let (mut applications, issuers, callers) = reader.entries(identity.as_ref());
         let seconds = "is not valid, expected a whole number of seconds from 60 to 3300";
         let (low, high) = MIN_REMAINING_SECONDS;
         let min_remaining_seconds = reader.number("min_remaining_seconds", low, high, seconds);
@@ -117,6 +123,7 @@ impl Config {
                     identity,
                     applications,
                     callers,
+                    issuers,
                     min_remaining: Duration::from_secs(min_remaining_seconds.into()),
                     calls_per_minute: calls_per_minute.into(),
                     public_url,
@@ -143,7 +150,7 @@ impl Config {
 struct Reader<L> {
     lookup: L,
     found: Vec<Mistake>,
-    /// No mistake so far concerns more than a caller or an application.
+    /// No mistake so far concerns more than one entry of a variable.
     is_usable: bool,
 }
 
@@ -202,17 +209,21 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
         identity
     }
 
-    fn applications_and_callers(&mut self, identity: Option<&Origin>) -> (Vec<Rc<Application>>, Callers) {
+    /// The variables that have entries: applications, issuers and callers.
+    fn entries(&mut self, identity: Option<&Origin>) -> (Vec<Rc<Application>>, Issuers, Callers) {
         let mut mistakes = Mistakes::of("applications");
         let (applications, names) = application::parse(self.text("applications"), identity, &mut mistakes);
         let are_all_known = !mistakes.spoil_variable();
         self.collect(mistakes);
         let is_known =
             |name: &str| name == application::DEFAULT || !are_all_known || names.iter().any(|known| known == name);
-        let mut mistakes = Mistakes::of("callers");
-        let callers = Callers::parse(self.text("callers"), is_known, &mut mistakes);
+        let mut mistakes = Mistakes::of("issuers");
+        let issuers = Issuers::parse(self.text("issuers"), &mut mistakes);
         self.collect(mistakes);
-        (applications, callers)
+        let mut mistakes = Mistakes::of("callers");
+        let callers = Callers::parse(self.text("callers"), is_known, &issuers, &mut mistakes);
+        self.collect(mistakes);
+        (applications, issuers, callers)
     }
 
     /// The public origin. Its lack disables nothing but assertions: a caller may have a secret as
@@ -220,11 +231,11 @@ impl<'a, L: Fn(&str) -> &'a str> Reader<L> {
     fn public_url(&mut self, callers: &Callers) -> Option<Origin> {
         let text = self.text("public_url");
         let public_url = Origin::parse(text);
-        if text.is_empty() && callers.have_keys() {
+        if text.is_empty() && callers.need_public_url() {
             let mut mistakes = Mistakes::of("public_url");
             mistakes.add(
                 "",
-                "is empty, expected the broker's origin: an assertion has to name it as its audience, and a caller has keys",
+                "is empty, expected the broker's origin: assertions must name it as their audience, and a caller has keys or identities",
             );
             self.collect(mistakes);
         }
@@ -268,7 +279,11 @@ mod tests {
                 "callers" => CALLERS,
                 "min_remaining_seconds" => "300",
                 "upstream_calls_per_minute" => "5",
-                "officernd_client_id_next" | "officernd_client_secret_next" | "applications" | "public_url" => "",
+                "officernd_client_id_next"
+                | "officernd_client_secret_next"
+                | "applications"
+                | "issuers"
+                | "public_url" => "",
                 "audit" => "all",
                 other => panic!("{other} is not a variable"),
             }

@@ -1,6 +1,7 @@
 //! HTTP in and out: answers each path by authentication, authorization and the broker.
 
 mod answer;
+mod authentication;
 mod request;
 mod route;
 mod trace;
@@ -12,19 +13,17 @@ use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use crate::assertion::Assertion;
-use crate::audit::{Audit, AuthenticationMethod};
+use crate::audit::Audit;
 use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
-use crate::config::caller::{Caller, Refused};
+use crate::config::caller::Caller;
 use crate::config::{Audited, Config, Origin};
 use crate::error::{Cause, Error};
 use crate::scope::{ScopeRefusal, Scopes};
-use crate::secret::PresentedSecret;
 use crate::signature::Algorithm;
 use crate::time::Timestamp;
 use crate::token::LEAST_REMAINING;
 use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
-use request::{ClientRequest, Credentials, IdAndSecret};
+use authentication::authenticate;
 use route::Route;
 use trace::{TRACEPARENT, request_id};
 
@@ -164,55 +163,6 @@ fn token_answer(outcome: TokenOutcome, audit: &mut Audit) -> (Response<String>, 
         Err(error) => refuse(error, audit),
     };
     (response, outcome.followup)
-}
-
-/// Authenticates the caller, which is the first step of both client endpoints (RFC 6749 section
-/// 2.3, RFC 7009 section 2.1).
-fn authenticate<'a>(
-    config: &Config,
-    request: &'a Request<Body>,
-    audit: &mut Audit,
-) -> Result<(ClientRequest<'a>, Rc<Caller>), Error> {
-    let client_request = ClientRequest::parse(request)?;
-    let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
-    let authenticated = match credentials {
-        Credentials::Secret(IdAndSecret { id, secret }) => {
-            audit.method = Some(AuthenticationMethod::Secret);
-            config.callers.authenticate(id, secret, audit.time)
-        }
-        Credentials::Assertion { client_id, assertion } => {
-            audit.method = Some(AuthenticationMethod::Key);
-            authenticate_by_assertion(config, client_id.as_deref(), assertion, audit.time)?
-        }
-    };
-    match authenticated {
-        Ok(caller) => {
-            audit.caller = Some(caller.clone());
-            Ok((client_request, caller))
-        }
-        Err(refused) => {
-            // If the policy has this name, the operator must learn which job fails.
-            audit.caller = refused.named;
-            audit.padding = refused.padding;
-            Err(Error::InvalidClient(refused.because))
-        }
-    }
-}
-
-/// Authenticates by an assertion. The outer error is a request that contradicts itself, or has no
-/// assertion that can be read.
-fn authenticate_by_assertion(
-    config: &Config,
-    client_id: Option<&str>,
-    assertion: &PresentedSecret,
-    now: Timestamp,
-) -> Result<Result<Rc<Caller>, Refused>, Error> {
-    let assertion = Assertion::parse(assertion).map_err(|reason| Error::InvalidClient(reason.into()))?;
-    // RFC 7521 section 4.2: it must identify the same client.
-    if client_id.is_some_and(|id| id != assertion.subject()) {
-        return Err(Error::InvalidRequest("client_id differs from the subject of the assertion"));
-    }
-    Ok(config.callers.authenticate_by_assertion(&assertion, config.public_url.as_ref(), now))
 }
 
 /// The revocation endpoint (RFC 7009).

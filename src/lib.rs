@@ -14,7 +14,7 @@
 //! Each module imports only modules that this list names before it, and a test checks it:
 //!
 //! - digest, record, time, json, mutation, scope, signature
-//! - secret, assertion, seal, config, error
+//! - key_set, secret, assertion, seal, config, error
 //! - token, upstream, gate, broker
 //! - audit, endpoint, component
 
@@ -29,6 +29,7 @@ pub mod endpoint;
 pub mod error;
 pub mod gate;
 mod json;
+pub mod key_set;
 pub mod mutation;
 mod record;
 pub mod scope;

@@ -1,5 +1,6 @@
 //! The policy: who may call, how a caller authenticates, and which scopes it may have.
 
+mod identities;
 mod keys;
 mod parse;
 #[cfg(test)]
@@ -41,7 +42,7 @@ struct Secrets {
 }
 
 /// A client of the broker, as the policy describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Client id at the broker.
     pub name: String,
@@ -55,6 +56,8 @@ pub struct Caller {
     secrets: Secrets,
     /// Public keys, any of which verifies its assertions.
     keys: Box<[keys::KnownKey]>,
+    /// Identities at outside issuers, any of which authenticates.
+    identities: Box<[identities::Identity]>,
     /// Its entry has a mistake, so it may have nothing.
     is_disabled: bool,
 }
@@ -73,6 +76,8 @@ pub struct Callers {
     known: Vec<(u64, Rc<Caller>)>,
     most_secrets: usize,
     most_keys: keys::MostKeys,
+    /// One of them has an identity at an issuer without an audience of its own.
+    need_public_url: bool,
     /// Most characters that a caller's name and its application's have together.
     longest_names: usize,
 }
@@ -94,8 +99,14 @@ pub enum Unauthenticated {
     DisabledCaller,
     /// The assertion is wrong, or no key of the caller has signed it.
     Assertion(assertion::Reason),
-    /// The assertion's issuer is not the caller itself.
+    /// The assertion is neither by a caller about itself nor by an issuer of the policy.
     UnknownIssuer,
+    /// The issuer's token has no identity of a caller.
+    WrongIdentity,
+    /// The issuer's token has an identity of several callers, and the request names none of them.
+    AmbiguousIdentity,
+    /// The issuer's token is for an event that strangers can cause.
+    EventRefused,
 }
 
 impl From<assertion::Reason> for Unauthenticated {
@@ -115,6 +126,8 @@ pub struct Refused {
     /// Characters that the log line's names lack to the longest line of the policy. Work on as many
     /// keeps the duration of a refusal from telling whether the line names a caller.
     pub padding: usize,
+    /// Claim of an issuer's token that differs from the policy, if that is why. Only for the log.
+    pub claim: Option<Rc<str>>,
 }
 
 /// Padding for callers with fewer secrets, so that every lookup compares equally many digests.
@@ -133,6 +146,9 @@ impl Unauthenticated {
             Self::DisabledCaller => "caller_disabled",
             Self::Assertion(reason) => reason.as_str(),
             Self::UnknownIssuer => "unknown_issuer",
+            Self::WrongIdentity => "wrong_identity",
+            Self::AmbiguousIdentity => "ambiguous_identity",
+            Self::EventRefused => "event_refused",
         }
     }
 }
@@ -159,12 +175,13 @@ impl Callers {
 
     fn refused(&self, because: Unauthenticated, caller: Option<&Rc<Caller>>) -> Refused {
         let logged = caller.map_or(UNKNOWN.len(), |caller| caller.names_length());
-        Refused { because, named: caller.cloned(), padding: self.longest_names.saturating_sub(logged) }
+        let padding = self.longest_names.saturating_sub(logged);
+        Refused { because, named: caller.cloned(), padding, claim: None }
     }
 
-    /// Whether one of them may authenticate by an assertion.
-    pub(super) fn have_keys(&self) -> bool {
-        !self.most_keys.are_none()
+    /// Whether one of them may authenticate by an assertion whose audience is the broker.
+    pub(super) fn need_public_url(&self) -> bool {
+        !self.most_keys.are_none() || self.need_public_url
     }
 
     /// Number of callers, those with a mistake included.
@@ -249,6 +266,7 @@ impl Caller {
             min_remaining: None,
             secrets: Secrets::none(),
             keys: Box::default(),
+            identities: Box::default(),
             is_disabled: true,
         }
     }
@@ -274,6 +292,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::issuer::Issuers;
 
     fn digest_of(secret: &str) -> String {
         Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -281,7 +300,8 @@ mod tests {
 
     fn parse(text: &str) -> (Callers, Vec<String>) {
         let mut mistakes = Mistakes::of("callers");
-        let callers = Callers::parse(text, |name| ["default", "berlin"].contains(&name), &mut mistakes);
+        let is_application = |name: &str| ["default", "berlin"].contains(&name);
+        let callers = Callers::parse(text, is_application, &Issuers::default(), &mut mistakes);
         (callers, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
     }
 

@@ -3,7 +3,12 @@
 /// Whether `text` may name a caller or an application. RFC 6749 appendix A.1: a client id is
 /// printable ASCII.
 pub(crate) fn is_name(text: &str) -> bool {
-    (1..=NAME_LIMIT).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    is_printable(text, NAME_LIMIT)
+}
+
+/// Whether `text` is printable ASCII, and has 1 to `limit` bytes.
+pub(super) fn is_printable(text: &str, limit: usize) -> bool {
+    (1..=limit).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Longest name of a caller or an application, in bytes.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::signature::JwkMistake;
+
 /// One mistake: its place, and what is expected there. It never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -59,6 +61,13 @@ impl Mistakes {
         let place = escape(place);
         self.found.push(Mistake { variable: self.variable, place, problem });
     }
+
+    /// Adds a mistake in the key at `index` of the list at `place`.
+    pub(super) fn add_key(&mut self, place: &str, index: usize, mistake: JwkMistake) {
+        let JwkMistake { member, problem } = mistake;
+        let of_member = if member.is_empty() { "" } else { ", " };
+        self.add(&format!("{place}: key {}{of_member}{member}", index + 1), problem);
+    }
 }
 
 impl IntoIterator for Mistakes {
@@ -69,6 +78,7 @@ impl IntoIterator for Mistakes {
         self.found.into_iter()
     }
 }
+
 /// The beginning of a name from a variable, safe to print: no line break or control character can
 /// forge a line of the log.
 pub fn escape(name: &str) -> String {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use officernd_token_broker::config::Mistakes;
 use officernd_token_broker::config::caller::Callers;
+use officernd_token_broker::config::issuer::Issuers;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::{COMPANIES, Caller, Ended, MEMBERS, Program, RESOURCES, Secret, Setup, find_leaks, random, read};
@@ -23,7 +24,7 @@ fn caller(arguments: &[&str], old: &str) -> Ended {
 fn edited(ended: &Ended) -> (String, String) {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let mut mistakes = Mistakes::of("callers");
-    Callers::parse(&ended.stdout, |name| name == "berlin", &mut mistakes);
+    Callers::parse(&ended.stdout, |name| name == "berlin", &Issuers::unread(), &mut mistakes);
     assert_eq!(mistakes.into_iter().count(), 0, "{}", ended.stdout);
     let secret = ended.stderr.lines().find(|line| line.len() == 43 && !line.contains(' '));
     let secret = secret.unwrap_or_else(|| panic!("no secret is printed: {}", ended.stderr)).to_owned();

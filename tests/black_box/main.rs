@@ -12,6 +12,7 @@ mod costs;
 mod denials;
 mod faults;
 mod gate;
+mod identities;
 mod life;
 mod peers;
 mod program;

@@ -10,6 +10,7 @@ mod broker;
 mod component;
 mod crowd;
 mod hex;
+mod identity;
 mod leak;
 mod load;
 mod peer;
@@ -27,6 +28,7 @@ pub use broker::{Broker, Touched, eventually, revocation_request, token_request}
 pub use component::{component_for_spin, component_for_wasi};
 pub use crowd::{all_at_once, crowd, different_tokens, most_in_a_minute};
 pub use hex::hex;
+pub use identity::{CLUSTER, GITHUB, TestIssuer, github_claims, kubernetes_claims};
 pub use leak::{Secret, encodings, find_leaks, keep_secret, saw, search};
 pub use load::{Load, load};
 pub use peer::{PeerServer, installed, run_peer, run_peer_with};

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
+use std::iter;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -117,14 +118,21 @@ impl Server {
         }
     }
 
-    /// Counts the instances that have warned that they have no store.
+    /// Counts the instances that have warned that they have no store. On `wasmtime serve` it first
+    /// waits up to 5 s for the first warning: an answer may arrive before it.
     pub fn instances_alone(&self) -> usize {
+        let count = |text: &str| text.matches(ALONE).count();
         match self {
-            Self::Here(server) => server.output().matches(ALONE).count(),
+            Self::Here(server) => count(&server.output()),
             Self::WasmtimeServe(server) => match &server.log {
                 Log::Captured(_) => 0,
                 Log::Piped(text) => {
-                    text.lock().expect("no thread panics while it holds the lock").matches(ALONE).count()
+                    let written = || count(&text.lock().expect("no thread panics while it holds the lock"));
+                    let tries = iter::repeat_with(|| {
+                        thread::sleep(Duration::from_millis(50));
+                        written()
+                    });
+                    tries.take(100).find(|&instances| instances > 0).unwrap_or_default()
                 }
             },
         }

@@ -71,6 +71,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
             "configuration::last_good_configuration_outlives_a_failing_provider_and_a_mistake",
             "configuration::mistake_in_one_live_entry_refuses_only_that_caller",
             "configuration::variable_with_mistake_stops_one_caller_or_all_until_fixed",
+            "identities::withdrawn_issuer_or_key_is_refused_once_the_change_takes_effect",
             "rotation::changed_policy_or_secret_takes_effect_without_restart",
             "applications::tokens_and_pauses_of_two_applications_never_mix",
             "upstream::call_that_the_host_denies_uses_no_quota_and_closes_no_gate",

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, bail, ensure};
 use officernd_token_broker::config::Mistakes;
 use officernd_token_broker::config::caller::Callers;
+use officernd_token_broker::config::issuer::Issuers;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -25,8 +26,8 @@ impl Policy {
     /// be edited safely: for example, only the last of several equal keys would be left.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut mistakes = Mistakes::of("callers");
-        // The applications are in another variable, so any name is accepted here.
-        Callers::parse(text, |_| true, &mut mistakes);
+        // Applications and issuers are in other variables, so any name is accepted here.
+        Callers::parse(text, |_| true, &Issuers::unread(), &mut mistakes);
         let mistakes: Vec<_> = mistakes.into_iter().map(|mistake| mistake.to_string()).collect();
         ensure!(mistakes.is_empty(), "{}", mistakes.join("\n"));
         Ok(Self(serde_json::from_str(text)?))

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::identities::parse_identities;
 use super::keys::{MostKeys, parse_keys};
 use super::{Caller, Callers, KnownSecret, Secrets, UNKNOWN};
 use crate::config::application;
 use crate::config::grammar::{MIN_REMAINING_SECONDS, is_name};
+use crate::config::issuer::Issuers;
 use crate::config::mistake::Mistakes;
 use crate::digest::{in_memory_hash, parse_digest};
 use crate::json::{Json, for_each_entry};
@@ -22,10 +24,15 @@ impl Callers {
     /// `{"nightly-sync": {"secret_sha256": ["<64 hex>"], "scopes":
     /// ["flex.community.members.read"]}}`. The optional field `application` must be a name for
     /// which `is_application` returns true.
-    pub fn parse(text: &str, is_application: impl Fn(&str) -> bool, mistakes: &mut Mistakes) -> Self {
+    pub fn parse(
+        text: &str,
+        is_application: impl Fn(&str) -> bool,
+        issuers: &Issuers,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let mut known = Vec::new();
         let (mut most_secrets, mut most_keys, mut longest_names) = (0, MostKeys::default(), 0);
-        let mut is_empty = true;
+        let (mut is_empty, mut need_public_url) = (true, false);
         let mut previous_scopes = ScopeList::default();
         let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
             is_empty = false;
@@ -37,11 +44,15 @@ impl Callers {
             if name == UNKNOWN {
                 mistakes.add(name, "is reserved for unauthenticated callers in the log, expected another name");
             }
-            let caller = parse_caller(name, entry, &is_application, &mut previous_scopes, mistakes)
+            if issuers.of_identifier(name).is_some() {
+                mistakes.add(name, "is the identifier of an issuer, expected another name");
+            }
+            let caller = parse_caller(name, entry, &is_application, issuers, &mut previous_scopes, mistakes)
                 .filter(|_| mistakes.len() == mistakes_before)
                 .unwrap_or_else(|| Rc::new(Caller::disabled(name)));
             most_secrets = most_secrets.max(caller.secrets.count());
             most_keys.note(&caller.keys);
+            need_public_url |= caller.has_identity_for_public_url();
             longest_names = longest_names.max(caller.names_length());
             known.push((in_memory_hash(name), caller));
         });
@@ -53,7 +64,7 @@ impl Callers {
         }
         // Compares only hashes: a policy may have thousands of callers, and names are longer.
         known.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut callers = Self { known, most_secrets, most_keys, longest_names };
+        let mut callers = Self { known, most_secrets, most_keys, need_public_url, longest_names };
         callers.disable_repeated(mistakes);
         callers
     }
@@ -68,15 +79,17 @@ fn parse_caller<'a>(
     name: &str,
     entry: Json<'_, 'a>,
     is_application: impl Fn(&str) -> bool,
+    issuers: &Issuers,
     previous_scopes: &mut ScopeList<'a>,
     mistakes: &mut Mistakes,
 ) -> Option<Rc<Caller>> {
     let Some(fields) = entry.fields() else {
-        mistakes.add(name, "is not an object, expected one with scopes and with secret_sha256 or keys");
+        mistakes.add(name, "is not an object, expected one with scopes and with secret_sha256, keys or identities");
         return None;
     };
     let mut secrets = None;
     let mut keys = None;
+    let mut identities = None;
     let mut scopes = None;
     let mut application = None;
     let mut min_remaining = None;
@@ -85,13 +98,15 @@ fn parse_caller<'a>(
         let repeated = match field {
             "secret_sha256" => secrets.replace(parse_secrets(place, value, mistakes)).is_some(),
             "keys" => keys.replace(parse_keys(place, value, mistakes)).is_some(),
+            "identities" => identities.replace(parse_identities(place, value, issuers, mistakes)).is_some(),
             "scopes" => scopes.replace(parse_scopes(place, value, previous_scopes, mistakes)).is_some(),
             "application" => application.replace(parse_application(place, value, &is_application, mistakes)).is_some(),
             "min_remaining_seconds" => min_remaining.replace(parse_min_remaining(place, value, mistakes)).is_some(),
             _ => {
                 mistakes.add(
                     &place(),
-                    "is unknown, expected secret_sha256, keys, scopes, application or min_remaining_seconds",
+                    "is unknown, expected secret_sha256, keys, identities, scopes, application or \
+                     min_remaining_seconds",
                 );
                 false
             }
@@ -100,8 +115,8 @@ fn parse_caller<'a>(
             mistakes.add(&place(), "appears twice, expected each field once");
         }
     }
-    if secrets.is_none() && keys.is_none() {
-        mistakes.add(&format!("{name}.secret_sha256"), "is missing, expected it or keys");
+    if secrets.is_none() && keys.is_none() && identities.is_none() {
+        mistakes.add(&format!("{name}.secret_sha256"), "is missing, expected it, keys or identities");
     }
     if scopes.is_none() {
         mistakes.add(&format!("{name}.scopes"), "is missing");
@@ -113,6 +128,7 @@ fn parse_caller<'a>(
         min_remaining: min_remaining.flatten(),
         secrets: secrets.unwrap_or_else(|| Some(Secrets::none()))?,
         keys: keys.unwrap_or_else(|| Some(Box::default()))?,
+        identities: identities.unwrap_or_else(|| Some(Box::default()))?,
         scopes: scopes??,
         is_disabled: false,
     }))
@@ -222,7 +238,8 @@ pub(super) mod tests {
 
     fn parse(text: &str) -> (Callers, Vec<String>) {
         let mut mistakes = Mistakes::of("callers");
-        let callers = Callers::parse(text, |name| ["default", "berlin"].contains(&name), &mut mistakes);
+        let is_application = |name: &str| ["default", "berlin"].contains(&name);
+        let callers = Callers::parse(text, is_application, &Issuers::default(), &mut mistakes);
         (callers, mistakes.into_iter().map(|mistake| mistake.to_string()).collect())
     }
 

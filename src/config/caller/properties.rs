@@ -8,6 +8,7 @@ use proptest::sample::{Index, select};
 use sha2::{Digest as _, Sha256};
 
 use super::{Caller, Callers};
+use crate::config::issuer::Issuers;
 use crate::config::mistake::Mistakes;
 use crate::scope::{ScopeRefusal, Scopes};
 use crate::secret::PresentedSecret;
@@ -19,7 +20,7 @@ fn caller(entries: &[String]) -> Option<std::rc::Rc<Caller>> {
     let digest: String = Sha256::digest(b"secret").iter().map(|byte| format!("{byte:02x}")).collect();
     let policy = serde_json::json!({ "a": { "secret_sha256": [digest], "scopes": entries } });
     let mut mistakes = Mistakes::of("callers");
-    let callers = Callers::parse(&policy.to_string(), |_| true, &mut mistakes);
+    let callers = Callers::parse(&policy.to_string(), |_| true, &Issuers::default(), &mut mistakes);
     let found = callers.authenticate("a", &PresentedSecret::new("secret"), Timestamp::from_unix_ms(0)).ok();
     assert_eq!(found.is_some(), mistakes.into_iter().next().is_none());
     found

@@ -34,7 +34,7 @@ fuzz_target!(|input: &str| {
     };
 
     let print = |name: &str| match name {
-        "applications" | "callers" => match lookup(name).trim() {
+        "applications" | "issuers" | "callers" => match lookup(name).trim() {
             "" => String::new(),
             text => serde_json::from_str::<Value>(text).expect("what is accepted is JSON").to_string(),
         },
