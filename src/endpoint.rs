@@ -73,9 +73,7 @@ pub fn handle<P: Ports>(
                 Box::pin(revocation(broker, request, &mut audit)).await
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
-            Route::Health if is_read => {
-                (json(StatusCode::OK, &Health { status: "ok", problem: None }, TYPICAL_ANSWER_LENGTH), None)
-            }
+            Route::Health if is_read => (health(StatusCode::OK, "ok", None, None), None),
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
             Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "no such path"), None),
             _ => (method_not_allowed(route), None),
@@ -100,14 +98,8 @@ async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<
     };
     audit.reason = problem;
     match problem {
-        None => json(
-            StatusCode::OK,
-            &Health { status: "ready", problem: broker.ports.degradation() },
-            TYPICAL_ANSWER_LENGTH,
-        ),
-        Some(_) => {
-            json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", problem }, TYPICAL_ANSWER_LENGTH)
-        }
+        None => health(StatusCode::OK, "ready", broker.ports.degradation(), VERSION),
+        Some(_) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem, VERSION),
     }
 }
 
@@ -252,6 +244,20 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
+}
+
+/// The version that `/readyz` reports.
+const VERSION: Option<&str> = Some(env!("CARGO_PKG_VERSION"));
+
+fn health(
+    code: StatusCode,
+    status: &'static str,
+    problem: Option<&'static str>,
+    version: Option<&'static str>,
+) -> Response<String> {
+    json(code, &Health { status, problem, version }, TYPICAL_ANSWER_LENGTH)
 }
 
 fn method_not_allowed(route: Route) -> Response<String> {

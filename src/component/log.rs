@@ -3,6 +3,7 @@
 //! An audit line takes one host call. Rust's standard library would make three: `check-write`,
 //! `write` and `blocking-flush`.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 
 use self::wasi::cli::stdout::get_stdout;
@@ -75,21 +76,33 @@ wasip3::wit_bindgen::generate!({
 /// Most bytes that a host accepts in one call.
 const LONGEST: usize = 4096;
 
-pub(super) struct Stdout(OutputStream);
+/// First member of an instance's first line, with the brace before it: the version that writes this
+/// line and those after it.
+const VERSION: &[u8] = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",").as_bytes();
+
+pub(super) struct Stdout {
+    stream: OutputStream,
+    is_first: Cell<bool>,
+}
 
 impl Stdout {
     pub(super) fn open() -> Self {
-        Self(get_stdout())
+        Self { stream: get_stdout(), is_first: Cell::new(true) }
     }
 
-    /// Writes in one piece, so that lines of several instances do not mix. A line longer than
-    /// [`LONGEST`] goes through Rust's standard library, which also writes it in one piece if
-    /// the host can take it. A failed write is ignored: a broken log must not stop requests.
-    pub(super) fn write(&self, bytes: &[u8]) {
-        if bytes.len() <= LONGEST {
-            let _ = self.0.blocking_write_and_flush(bytes);
+    /// Writes an audit line in one piece, so that lines of several instances do not mix. A line
+    /// longer than [`LONGEST`] goes through Rust's standard library, which also writes it in one
+    /// piece if the host can take it. A failed write is ignored: a broken log must not stop
+    /// requests.
+    pub(super) fn write(&self, mut line: Vec<u8>) {
+        // Here, because the first line can be that of a request or of a call.
+        if self.is_first.take() {
+            line.splice(..1, VERSION.iter().copied());
+        }
+        if line.len() <= LONGEST {
+            let _ = self.stream.blocking_write_and_flush(&line);
         } else {
-            let _ = io::stdout().write_all(bytes);
+            let _ = io::stdout().write_all(&line);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Ports for World {
     }
 
     fn audit(&self, line: Vec<u8>) {
-        self.stdout.write(&line);
+        self.stdout.write(line);
     }
 
     fn warn(&self, line: &str) {

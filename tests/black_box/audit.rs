@@ -180,6 +180,24 @@ async fn each_call_leaves_one_line() {
 }
 
 #[tokio::test]
+async fn first_line_of_an_instance_has_its_version() {
+    for is_cold in [true, false] {
+        let broker = Setup::in_one_instance().start().await;
+        if !is_cold {
+            broker.fetch(Method::GET, "/healthz").await;
+        }
+        broker.nightly(MEMBERS).await.token();
+        broker.nightly(MEMBERS).await.token();
+        let log = broker.server.output();
+        // The fetch leaves the line of its call before its own.
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!((lines.len(), lines[0]["route"].is_null()), (if is_cold { 3 } else { 4 }, is_cold), "{log}");
+        assert_eq!(lines[0]["version"], env!("CARGO_PKG_VERSION"), "{log}");
+        assert!(lines[1..].iter().all(|line| line["version"].is_null()), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn calls_with_both_credentials_of_a_rotation_leave_a_line_each() {
     let mut setup = Setup::in_one_instance();
     setup.variables.push(("officernd_client_secret_next", setup.application.secret.clone()));

@@ -15,7 +15,7 @@ use super::readiness::{check_healthy, check_ready};
 pub(super) const TAKES_EFFECT: Duration = Duration::from_secs(15);
 
 async fn check_unavailable(broker: &Broker) {
-    let body = json!({ "status": "unavailable", "problem": "configuration" });
+    let body = json!({ "status": "unavailable", "problem": "configuration", "version": env!("CARGO_PKG_VERSION") });
     let get = broker.fetch(Method::GET, "/readyz").await;
     assert_eq!((get.status, get.json()), (503, body), "{}", broker.server.output());
     let head = broker.fetch(Method::HEAD, "/readyz").await;

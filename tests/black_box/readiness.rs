@@ -16,7 +16,8 @@ pub(super) async fn check_healthy(broker: &Broker) {
 }
 
 pub(super) async fn check_ready(broker: &Broker) {
-    for (method, body) in [(Method::GET, r#"{"status":"ready"}"#), (Method::HEAD, "")] {
+    let body = concat!(r#"{"status":"ready","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+    for (method, body) in [(Method::GET, body), (Method::HEAD, "")] {
         let answer = broker.fetch(method, "/readyz").await;
         assert_eq!((answer.status, answer.body.as_str()), (200, body), "{}", broker.server.output());
     }
@@ -44,9 +45,10 @@ async fn readiness_reports_only_the_class_of_the_problem() {
     let (broker, abroad, berlin) = two_applications().await;
     let check = async |problem: Option<&str>| {
         let answer = broker.fetch(Method::GET, "/readyz").await;
+        let version = env!("CARGO_PKG_VERSION");
         let expected = match problem {
-            None => (200, json!({ "status": "ready" })),
-            Some(problem) => (503, json!({ "status": "unavailable", "problem": problem })),
+            None => (200, json!({ "status": "ready", "version": version })),
+            Some(problem) => (503, json!({ "status": "unavailable", "problem": problem, "version": version })),
         };
         assert_eq!((answer.status, answer.json()), expected, "{}", broker.server.output());
     };

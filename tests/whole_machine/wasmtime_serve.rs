@@ -209,7 +209,8 @@ async fn instance_without_store_warns_and_is_ready() {
     let _alone = crowd().await;
     let broker = start().await;
     let answer = broker.fetch(Method::GET, "/readyz").await;
-    let expected = json!({ "status": "ready", "problem": "budget_per_instance" });
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = json!({ "status": "ready", "problem": "budget_per_instance", "version": version });
     assert_eq!((answer.status, answer.json()), (StatusCode::OK.as_u16(), expected));
     assert_eq!(broker.server.instances_alone(), 1, "{}", broker.server.output());
 }

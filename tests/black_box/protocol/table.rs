@@ -154,7 +154,8 @@ pub(super) const DOOR_GRANTED: Answer = Answer::Token(Source::Hit, DOORS);
 pub(super) const CROWD_GRANTED: Answer = Answer::Token(Source::Hit, "<scopes 512>");
 pub(super) const REVOKED: Answer = Answer::Json("{}");
 pub(super) const HEALTHY: Answer = Answer::Json(r#"{"status":"ok"}"#);
-pub(super) const READY: Answer = Answer::Json(r#"{"status":"ready"}"#);
+pub(super) const READY: Answer =
+    Answer::Json(concat!(r#"{"status":"ready","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#));
 pub(super) const DESCRIBED: Answer = Answer::Metadata("http://localhost");
 
 pub(super) const INVALID_CLIENT: Answer = Answer::Error(401, "invalid_client", "client authentication failed");
