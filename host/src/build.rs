@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
-
-use crate::spin::manifest::Manifest;
+use broker_operator::spin::Manifest;
 
 const TARGET: &str = "wasm32-wasip2";
 

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use broker_operator::RandomSecret;
 use serde_json::json;
 
-use crate::operator::secret::RandomSecret;
 use crate::sandbox::{Application, Config, Sandbox};
-use crate::spin::variables::Variables;
+use crate::variables::Variables;
 
 /// Variables that point the broker to OfficeRnD. If none of them is set, the demo runs.
 pub const OFFICERND_VARIABLES: [&str; 7] = [

@@ -6,8 +6,6 @@
 //! - [`Options`] holds what Spin takes from its environment: the variables, the key-value
 //!   store, how often an instance is reused, the clock, and where the output goes.
 //! - [`sandbox`] is a stand-in for OfficeRnD, and [`demo`] a broker that is set up to use it.
-//! - [`Policy`] edits the variable `callers`, and [`GivenVariables`] finds the mistakes in all
-//!   variables. Both use the component's own parser. [`check_manifest`] finds an outdated `spin.toml`.
 //!
 //! A component cannot do anything here that Spin forbids. The dev host lacks some features of
 //! Spin: other triggers, files, SQLite, service chaining, inbound TLS. A `spin.toml` that asks
@@ -19,26 +17,22 @@ mod build;
 mod clock;
 mod counts;
 pub mod demo;
-mod operator;
 mod output;
 mod runtime;
 pub mod sandbox;
 mod server;
-mod spin;
 mod store;
+mod variable_faults;
+mod variables;
 
+pub use broker_operator::spin::Manifest;
 pub use build::build;
 pub use clock::Clock;
 pub use counts::Counts;
-pub use operator::check::{Findings, GivenVariables};
-pub use operator::manifest::check as check_manifest;
-pub use operator::policy::Policy;
-pub use operator::secret::RandomSecret;
 pub use output::Output;
 pub use runtime::app::App;
 pub use server::options::{Options, Reuse};
 pub use server::{Server, start};
-pub use spin::manifest::Manifest;
-pub use spin::variable_faults::{Beyond, VariableFaults};
-pub use spin::variables::Variables;
 pub use store::{Fail, Faults, KeyValue};
+pub use variable_faults::{Beyond, VariableFaults};
+pub use variables::Variables;

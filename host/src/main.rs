@@ -3,8 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-mod cli;
-
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +11,8 @@ use std::process::{self, ExitCode};
 use anyhow::Context;
 use broker_host::demo::{Demo, OFFICERND_VARIABLES};
 use broker_host::{App, KeyValue, Manifest, Options, Server, Variables};
-use clap::{Args, Parser, Subcommand};
+use broker_operator::cli::Command;
+use clap::{Args, Parser};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,13 +29,6 @@ struct Program {
 
     #[command(flatten)]
     arguments: Arguments,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    #[command(subcommand)]
-    Caller(cli::Caller),
-    Check(cli::Check),
 }
 
 /// Options of `broker` without a subcommand.
@@ -67,8 +59,7 @@ fn main() -> ExitCode {
     let program = Program::parse();
     let result = match &program.command {
         None => broker(&program.arguments).map(|()| ExitCode::SUCCESS),
-        Some(Command::Caller(caller)) => caller.run().map(|()| ExitCode::SUCCESS),
-        Some(Command::Check(check)) => check.run(),
+        Some(command) => command.run(),
     };
     match result {
         Ok(code) => code,

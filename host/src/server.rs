@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use broker_operator::spin::AllowedHosts;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -22,7 +23,6 @@ use self::workers::Instances;
 use crate::counts::Counts;
 use crate::runtime::app::App;
 use crate::runtime::shared::Shared;
-use crate::spin::allowed_hosts::AllowedHosts;
 
 /// Time that [`Server::stop`] gives to requests and to the follow-ups of instances.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! The operator's commands `broker caller` and `broker check`.
+//! The operator's commands `caller` and `check`.
 
 use std::fs;
 use std::path::Path;
@@ -78,6 +78,30 @@ async fn caller_made_by_the_command_gets_tokens_until_removed() {
 }
 
 #[test]
+fn both_programs_have_the_same_commands() {
+    let folder = folder();
+    let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
+    write_variables(folder.path(), "{{ hunter2 }}", &policy, &[]);
+    for arguments in [
+        &["caller", "--help"][..],
+        &["caller", "new", "--help"],
+        &["caller", "rotate", "--help"],
+        &["caller", "remove", "--help"],
+        &["check", "--help"],
+        &["caller", "nwe"],
+        &["caller", "new", "a", "--scope", MEMBERS, "--callers", "-"],
+        &["caller", "rotate", "b", "--callers", "-"],
+        &["check"],
+    ] {
+        let [broker, operator] =
+            [Program::run, Program::run_operator].map(|run| run(arguments, &policy, folder.path()));
+        let named = |text: &str| text.replace("broker-operator", "broker");
+        assert_eq!((operator.code, named(&operator.stdout)), (broker.code, broker.stdout), "{arguments:?}");
+        assert_eq!(named(&operator.stderr), broker.stderr, "{arguments:?}");
+    }
+}
+
+#[test]
 fn caller_new_without_old_policy_makes_a_policy_of_one() {
     let (policy, _) = edited(&caller(&["new", "a", "--scope", MEMBERS], ""));
     let new = ["new", "b", "--scope", "flex.community.**", "--application", "berlin", "--callers", "-"];
@@ -99,9 +123,9 @@ fn refused_edit_prints_neither_policy_nor_secret() {
         assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.contains("secret of"), "{}", ended.stderr);
     };
-    check(&["new", "a", "--scope", MEMBERS, "--callers", "-"], &policy, "broker caller rotate");
-    check(&["rotate", "b", "--callers", "-"], &policy, "broker caller new");
-    check(&["remove", "b", "--callers", "-"], &policy, "broker caller new");
+    check(&["new", "a", "--scope", MEMBERS, "--callers", "-"], &policy, "`caller rotate`");
+    check(&["rotate", "b", "--callers", "-"], &policy, "`caller new`");
+    check(&["remove", "b", "--callers", "-"], &policy, "`caller new`");
     check(&["new", "b", "--scope", "a\"b", "--callers", "-"], &policy, "b.scopes");
     check(
         &["new", "b", "--scope", MEMBERS, "--callers", "-"],

@@ -1,5 +1,6 @@
-//! The program `broker`, started as a shell would.
+//! The programs `broker` and `broker-operator`, started as a shell would.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub struct Program {
     _folder: TempDir,
 }
 
-/// Result of a `broker` that has ended without being killed.
+/// Result of a program that has ended without being killed.
 #[derive(Debug)]
 pub struct Ended {
     /// Exit code.
@@ -48,7 +49,16 @@ impl Program {
     /// Runs `broker` to its end in `folder`, with these arguments, this text on stdin, and only
     /// the variables of the folder's `.env`.
     pub fn run(arguments: &[&str], stdin: &str, folder: &Path) -> Ended {
-        let mut child = command(arguments, folder).stdin(Stdio::piped()).spawn().expect("broker starts");
+        Self::run_program("broker", arguments, stdin, folder)
+    }
+
+    /// Runs `broker-operator` as [`run`](Self::run) runs `broker`.
+    pub fn run_operator(arguments: &[&str], stdin: &str, folder: &Path) -> Ended {
+        Self::run_program("broker-operator", arguments, stdin, folder)
+    }
+
+    fn run_program(name: &str, arguments: &[&str], stdin: &str, folder: &Path) -> Ended {
+        let mut child = command(name, arguments, folder).stdin(Stdio::piped()).spawn().expect("it starts");
         // The program may end before it reads stdin; then this write fails.
         drop(child.stdin.take().expect("it is piped").write_all(stdin.as_bytes()));
         let output = child.wait_with_output().expect("it is a child of this process");
@@ -64,7 +74,7 @@ impl Program {
     pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let variables = variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value));
-        let mut command = command(arguments, folder.path());
+        let mut command = command("broker", arguments, folder.path());
         let mut child = command.envs(variables).stdin(Stdio::null()).spawn().expect("broker starts");
 
         let (sender, lines) = channel();
@@ -156,9 +166,9 @@ impl Drop for Program {
     }
 }
 
-fn command(arguments: &[&str], folder: &Path) -> Command {
-    assert!(!is_wasmtime_serve(), "not on wasmtime serve: the program is a host of its own");
-    let mut command = as_from_a_shell(Command::new(built()));
+fn command(name: &str, arguments: &[&str], folder: &Path) -> Command {
+    assert!(!is_wasmtime_serve(), "not on wasmtime serve: `broker` is a host of its own");
+    let mut command = as_from_a_shell(Command::new(&built()[name]));
     command.args(arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -174,11 +184,11 @@ pub(crate) fn as_from_a_shell(mut command: Command) -> Command {
     command
 }
 
-/// Builds the program once per process, in the target folder of this test, and returns its
-/// path.
-fn built() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// Builds the programs once per process, in the target folder of this test, and returns their
+/// paths by name.
+fn built() -> &'static HashMap<String, PathBuf> {
+    static PROGRAMS: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
         let test = std::env::current_exe().expect("this program has a path");
         // TARGET/PROFILE/deps/TEST
         let profile = test.ancestors().nth(2).expect("a test is three folders deep");
@@ -186,7 +196,16 @@ fn built() -> &'static Path {
         let mut command = as_from_a_shell(Command::new(cargo));
         // Without --package: selecting packages also selects features, and Cargo would build
         // most dependencies again.
-        command.args(["build", "--bin", "broker", "--message-format", "json", "--target-dir"]);
+        command.args([
+            "build",
+            "--bin",
+            "broker",
+            "--bin",
+            "broker-operator",
+            "--message-format",
+            "json",
+            "--target-dir",
+        ]);
         command.arg(profile.parent().expect("a test is three folders deep"));
         // The profiles `release` and `bench` share a folder, and `release` is for the
         // component.
@@ -194,12 +213,13 @@ fn built() -> &'static Path {
             command.args(["--profile", "bench"]);
         }
         let output = command.current_dir(root()).stderr(Stdio::inherit()).output().expect("cargo starts");
-        assert!(output.status.success(), "broker does not build");
+        assert!(output.status.success(), "the programs do not build");
         let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-        let executable = messages.lines().rev().find_map(|line| {
+        let executables = messages.lines().filter_map(|line| {
             let message: Value = serde_json::from_str(line).ok()?;
-            message["executable"].as_str().map(PathBuf::from)
+            let path = message["executable"].as_str().map(PathBuf::from)?;
+            Some((message["target"]["name"].as_str()?.to_owned(), path))
         });
-        executable.expect("cargo prints the path of broker")
+        executables.collect()
     })
 }

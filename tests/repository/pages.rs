@@ -44,7 +44,7 @@ fn file_of(name: &str) -> String {
     match name.split_once('/') {
         Some(("black_box" | "repository" | "whole_machine", _)) => format!("tests/{name}.rs"),
         Some(("simulation", file)) => format!("tests/simulation/tests/{file}.rs"),
-        Some(("host", file)) => format!("host/src/{file}.rs"),
+        Some((package @ ("host" | "operator"), file)) => format!("{package}/src/{file}.rs"),
         Some(("src", _)) => format!("{name}.rs"),
         _ => panic!("{name} is not in a known folder"),
     }
@@ -118,7 +118,7 @@ fn links_and_paths_on_pages_exist() {
         // A text in backticks that looks like a path of this repository must be one.
         for path in code(&text) {
             let is_path =
-                ["src/", "deploy/", "docs/", "host/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
+                ["src/", "deploy/", "docs/", "host/", "operator/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
             if is_path && !path.contains("::") {
                 assert!(root().join(&path).exists(), "{page}: {path} does not exist");
             }
@@ -147,7 +147,7 @@ fn code_map_names_every_file_of_src() {
     }
 }
 
-/// Runs the arguments of `broker` from a line of a page. Like a shell, it first empties the
+/// Runs the arguments of `cargo operator` from a line of a page. Like a shell, it first empties the
 /// file after `>` and writes stdout there.
 fn run_line(line: &str, folder: &Path, page: &str) {
     let line = line.split_once(" #").map_or(line, |(command, _)| command);
@@ -157,7 +157,7 @@ fn run_line(line: &str, folder: &Path, page: &str) {
         fs::write(folder.join(file), "").unwrap();
     }
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let ended = Program::run(&arguments, "", folder);
+    let ended = Program::run_operator(&arguments, "", folder);
     assert_eq!(ended.code, 0, "{page}: {line}: {}", ended.stderr);
     if let Some(file) = file {
         fs::write(folder.join(file), ended.stdout).unwrap();
@@ -182,9 +182,7 @@ fn operator_commands_on_pages_succeed() {
         let in_blocks = text.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
         let commands = in_blocks.map(str::to_owned).chain(code(&text));
         let commands: Vec<_> =
-            commands.filter_map(|command| command.strip_prefix("cargo run -- ").map(str::to_owned)).collect();
-        let is_operators = |command: &&String| ["caller ", "check"].iter().any(|begin| command.starts_with(begin));
-        let commands: Vec<_> = commands.iter().filter(is_operators).collect();
+            commands.filter_map(|command| command.strip_prefix("cargo operator ").map(str::to_owned)).collect();
         for command in &commands {
             run_line(command, folder.path(), page);
         }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use broker_operator::spin::Manifest;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
@@ -19,7 +20,6 @@ use super::cache;
 use super::instance::Instance;
 use super::shared::Shared;
 use super::timers::Timers;
-use crate::spin::manifest::Manifest;
 
 /// Time that an instance computes before it yields to others. It must not be much shorter: an
 /// instance that yields may receive further requests, which Spin would not send it.

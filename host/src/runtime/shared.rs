@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use broker_operator::spin::{AllowedHosts, Manifest};
+
 use crate::clock::Clock;
 use crate::counts::Counters;
 use crate::output::Output;
-use crate::spin::allowed_hosts::AllowedHosts;
-use crate::spin::manifest::Manifest;
-use crate::spin::variables::Variables;
 use crate::store::KeyValue;
+use crate::variables::Variables;
 
 /// State that all instances on one server share.
 pub(crate) struct Shared {

@@ -1,11 +1,11 @@
 //! The interface `spin:variables`, implemented on an instance.
 
+use broker_operator::spin::Error;
 use wasmtime::component::{Accessor, HasSelf};
 
 use super::bindings::spin::variables::variables;
 use super::instance::Instance;
-use crate::spin::variable_faults::Refused;
-use crate::spin::variables::Error;
+use crate::variable_faults::Refused;
 
 impl variables::Host for Instance {}
 
@@ -21,7 +21,7 @@ impl<T: Send> variables::HostWithStore<T> for HasSelf<Instance> {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        Ok(shared.manifest.declarations.get(&name, &shared.variables).map_err(|error| match error {
+        Ok(shared.manifest.component_variable(&name, &shared.variables).map_err(|error| match error {
             Error::InvalidName(text) => variables::Error::InvalidName(text),
             Error::Undefined(text) => variables::Error::Undefined(text),
             Error::Provider(text) => variables::Error::Provider(text),

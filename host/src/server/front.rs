@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use broker_operator::spin::Route;
 use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
@@ -24,7 +25,6 @@ use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler};
 use super::phase::{Phase, reached};
 use super::workers::{Instances, Occupied};
 use crate::runtime::shared::Shared;
-use crate::spin::manifest::Route;
 
 pub(super) async fn accept(listener: TcpListener, front: Arc<Front>, phase: watch::Receiver<Phase>) {
     let mut draining = pin!(reached(phase.clone(), Phase::Draining));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::output::Output;
-use crate::spin::variables::Variables;
 use crate::store::KeyValue;
+use crate::variables::Variables;
 
 /// Settings of a server that Spin takes from its command line and its runtime configuration.
 #[derive(Clone)]

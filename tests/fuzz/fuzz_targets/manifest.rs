@@ -1,27 +1,23 @@
-//! Fuzzes Spin's manifest, as the dev host reads it. An accepted manifest means what TOML says,
+//! Fuzzes Spin's manifest, as the dev host and the operator's commands read it. An accepted manifest means what TOML says,
 //! has only fields that the dev host knows, resolves, and stays the same when printed and read
 //! again. The same bytes are also read as a template, and as a route with a path.
 
 #![no_main]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use manifest::{Manifest, Route};
 use toml::{Table, Value};
-use variables::{Template, Variables};
+use variables::Template;
 
-// Included by path: the package `broker-host` would bring wasmtime, which takes minutes to
-// compile.
-#[allow(dead_code, reason = "the dev host uses more of it")]
-#[path = "../../../host/src/spin/manifest.rs"]
+// Included by path: the parts under test are private in the package `broker-operator`.
+#[allow(dead_code, reason = "the commands use more of it")]
+#[path = "../../../operator/src/spin/manifest.rs"]
 mod manifest;
-#[allow(dead_code, reason = "the dev host uses more of it")]
-#[path = "../../../host/src/spin/variable_faults.rs"]
-mod variable_faults;
-#[allow(dead_code, reason = "the dev host uses more of it")]
-#[path = "../../../host/src/spin/variables.rs"]
+#[allow(dead_code, reason = "the commands use more of it")]
+#[path = "../../../operator/src/spin/variables.rs"]
 mod variables;
 
 fuzz_target!(|input: &str| {
@@ -110,12 +106,12 @@ fn resolves(manifest: &Manifest, table: &Table) {
     let declared = entries(table.get("variables"));
     assert!(declared.keys().all(|name| is_name(name)), "{declared:?}");
     let required: Vec<_> = declared.iter().filter(|(_, variable)| variable.get("default").is_none()).collect();
-    let missing = manifest.check_variables(&Variables::default()).err().map(|error| error.to_string());
+    let missing = manifest.check_variables(&BTreeMap::new()).err().map(|error| error.to_string());
     let named =
         missing.iter().flat_map(|error| error.split([' ', '(', ')'])).filter(|word| declared.contains_key(*word));
     assert!(named.eq(required.iter().map(|(name, _)| *name)), "{missing:?}");
 
-    let given: Variables = required.iter().map(|(name, _)| (name.as_str(), "given")).collect();
+    let given: BTreeMap<_, _> = required.iter().map(|(name, _)| (name.as_str(), "given")).collect();
     manifest.check_variables(&given).expect("nothing is missing");
     let value = |name: &str| declared[name].get("default").map_or("given", |text| text.as_str().expect("a text"));
     for name in declared.keys() {

@@ -4,7 +4,7 @@ use officernd_token_broker::config::escape;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::spin::variables::environment_name;
+use crate::spin::environment_name;
 
 /// Longest string in the environment of a program on Linux, in bytes: the name, `=`, the value and
 /// a zero byte.
@@ -12,7 +12,7 @@ const ENVIRONMENT_LIMIT: usize = 128 << 10;
 
 /// Warnings about a policy, the value of the variable `callers`, each without any digest. What the
 /// component calls a mistake is none of them.
-pub(super) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<String> {
+pub(crate) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, entry) in policy {
         let place = escape(name);
@@ -47,7 +47,7 @@ pub(super) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<Stri
 }
 
 /// Warns of a value that no environment variable can hold.
-pub(super) fn of_length(variable: &str, value: &str) -> Option<String> {
+pub(crate) fn of_length(variable: &str, value: &str) -> Option<String> {
     let length = environment_name(variable).len() + "=".len() + value.len() + "\0".len();
     (length > ENVIRONMENT_LIMIT).then(|| {
         format!(

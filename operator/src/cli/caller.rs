@@ -1,14 +1,15 @@
-//! `broker caller`: adds, rotates and removes callers in the policy.
+//! `caller`: adds, rotates and removes callers in the policy.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use broker_host::{Policy, RandomSecret};
 use clap::Subcommand;
 
 use super::terminal::{now, warn};
+use crate::policy::Policy;
+use crate::secret::RandomSecret;
 
 const OUTPUT: &str = "Prints the whole new value of the variable `callers` to stdout, and a new secret to stderr. The secret \
                       is shown only once, because the policy contains only its SHA-256. Writes no file: do not redirect \
@@ -17,7 +18,7 @@ const OUTPUT: &str = "Prints the whole new value of the variable `callers` to st
 
 /// Add a caller to the policy, give it another secret, or remove it
 #[derive(Subcommand)]
-pub(crate) enum Caller {
+pub enum Caller {
     /// Add a caller
     #[command(after_help = OUTPUT)]
     New {
@@ -61,7 +62,7 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::New { name, scopes, application, callers } => {
                 let scopes: Vec<_> = scopes.iter().flat_map(|text| text.split_whitespace()).map(String::from).collect();

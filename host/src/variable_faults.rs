@@ -29,7 +29,7 @@ pub enum Beyond {
 
 /// Reads that the provider has to answer.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     /// When each of the last [`VariableFaults::reads_per_second`] reads begins, oldest first.
     begins: VecDeque<Instant>,
     /// When each read that runs, or waits for its turn, ends.
@@ -42,7 +42,7 @@ pub(crate) struct Refused;
 
 impl Queue {
     /// Enters a read that arrives now, and returns how long it takes.
-    pub(super) fn enter(&mut self, faults: VariableFaults, now: Instant) -> Result<Duration, Refused> {
+    pub(crate) fn enter(&mut self, faults: VariableFaults, now: Instant) -> Result<Duration, Refused> {
         // Without a limit, no read waits for another.
         if faults.reads_per_second.is_none() && faults.reads_at_once.is_none() {
             return Ok(faults.delay);

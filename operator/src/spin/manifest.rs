@@ -7,25 +7,28 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
-use super::variables::{Declarations, Template, Variables};
+use super::variables::{Declarations, Error, Template, Values};
 
 /// A `spin.toml` with one component behind one or more HTTP routes.
 #[derive(Debug)]
 pub struct Manifest {
     /// Folder of `spin.toml`, in which the build command runs.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// File of the component.
-    pub(crate) source: PathBuf,
-    pub(crate) build_command: Option<String>,
-    pub(crate) routes: Vec<Route>,
+    pub source: PathBuf,
+    /// Command that makes [`source`](Self::source), for a shell.
+    pub build_command: Option<String>,
+    /// Routes that lead to the component, in the order of the file.
+    pub routes: Vec<Route>,
     pub(crate) declarations: Declarations,
     pub(crate) allowed_outbound_hosts: Vec<Template>,
-    pub(crate) key_value_stores: BTreeSet<String>,
+    /// Labels of the key-value stores that the component may open.
+    pub key_value_stores: BTreeSet<String>,
 }
 
 /// Paths that lead to the component.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub enum Route {
     /// Only this path.
     Exact(String),
     /// This path, which has no slash at its end, and all paths below it.
@@ -55,7 +58,7 @@ impl Manifest {
     ///
     /// If one has none, with its name and its environment variable, or if `variables` cannot be
     /// read.
-    pub fn check_variables(&self, variables: &Variables) -> anyhow::Result<()> {
+    pub fn check_variables(&self, variables: &dyn Values) -> anyhow::Result<()> {
         self.declarations.check_required(variables)
     }
 
@@ -65,8 +68,17 @@ impl Manifest {
     ///
     /// If it is not declared, if it is required and has no value, or if `variables` cannot be
     /// read.
-    pub fn variable(&self, name: &str, variables: &Variables) -> anyhow::Result<String> {
+    pub fn variable(&self, name: &str, variables: &dyn Values) -> anyhow::Result<String> {
         Ok(self.declarations.application_value(name, variables)?)
+    }
+
+    /// Returns the present value of the variable `name` of the component.
+    ///
+    /// # Errors
+    ///
+    /// If the component may not read such a variable, or if it has no value.
+    pub fn component_variable(&self, name: &str, variables: &dyn Values) -> Result<String, Error> {
+        self.declarations.get(name, variables)
     }
 
     pub(crate) fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
@@ -121,7 +133,7 @@ impl Route {
 
     /// Returns the part of `path` below the route, such as `/b` of `/a/b` for the route
     /// `/a/...`; `None` if the route does not match.
-    pub(crate) fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Self::Exact(exact) => (path == exact).then_some(""),
             Self::Tree(root) => {

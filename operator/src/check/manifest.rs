@@ -1,60 +1,63 @@
 //! Compares a manifest with the component: does it pass every variable, and allow only OfficeRnD?
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::ensure;
 use officernd_token_broker::config::{VARIABLES, Variable};
 
-use super::check::{Findings, GivenVariables};
-use crate::spin::allowed_hosts::AllowedHosts;
-use crate::spin::manifest::Manifest;
-use crate::spin::variables::Variables;
+use super::{Findings, GivenVariables};
+use crate::spin::{AllowedHosts, Manifest};
 
 /// Label of the store that the component opens.
 const STORE: &str = "default";
 
-/// Adds to `findings` whatever is outdated in the manifest at `path`, for these variables.
-///
-/// # Errors
-///
-/// If there is no such file.
-pub fn check(path: &Path, given: &GivenVariables, findings: &mut Findings) -> anyhow::Result<()> {
-    let file = path.display();
-    ensure!(path.is_file(), "{file} is not a file, expected a spin.toml");
-    // The cause is left out, because it may quote a default, which may be a secret.
-    let Ok(manifest) = Manifest::read(path) else {
-        findings.warnings.push(format!("{file}: cannot be checked: `broker --manifest {file}` says why"));
-        return Ok(());
-    };
-    for Variable { name, default } in VARIABLES.iter().filter(|variable| !manifest.declarations.passes(variable.name)) {
-        let expected = format!("expected {name} in [variables] and in the variables of the component");
-        match default {
-            Some(_) => {
-                findings.warnings.push(format!("{file}: {name} is missing, so its default is in use, {expected}"))
+impl GivenVariables {
+    /// Adds to `findings` whatever is outdated in the manifest at `path`, for these variables.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file.
+    pub(crate) fn check_manifest(&self, path: &Path, findings: &mut Findings) -> anyhow::Result<()> {
+        let file = path.display();
+        ensure!(path.is_file(), "{file} is not a file, expected a spin.toml");
+        // The cause is left out, because it may quote a default, which may be a secret.
+        let Ok(manifest) = Manifest::read(path) else {
+            findings
+                .warnings
+                .push(format!("{file}: cannot be checked: the program `broker` says why with `--manifest {file}`"));
+            return Ok(());
+        };
+        for Variable { name, default } in
+            VARIABLES.iter().filter(|variable| !manifest.declarations.passes(variable.name))
+        {
+            let expected = format!("expected {name} in [variables] and in the variables of the component");
+            match default {
+                Some(_) => {
+                    findings.warnings.push(format!("{file}: {name} is missing, so its default is in use, {expected}"))
+                }
+                None => findings.mistakes.push(format!("{file}: {name} is missing, {expected}")),
             }
-            None => findings.mistakes.push(format!("{file}: {name} is missing, {expected}")),
         }
+        if !manifest.key_value_stores.contains(STORE) {
+            findings.warnings.push(format!("{file}: key_value_stores lacks {STORE:?}, so the broker has no store"));
+        }
+        let set: BTreeMap<_, _> = self.readable().into_iter().collect();
+        let identity = set.get(IDENTITY).copied().unwrap_or_else(|| Variable::default_of(IDENTITY)).trim();
+        // Without the value of a required variable, or with one that is no URL, another line says so.
+        let (Ok(hosts), Ok(uri)) = (AllowedHosts::resolve(&manifest, &set), identity.parse()) else {
+            return Ok(());
+        };
+        let expected = r#"expected only "{{ officernd_identity_url }}""#;
+        if !hosts.allow(&uri) {
+            findings
+                .mistakes
+                .push(format!("{file}: allowed_outbound_hosts lacks {IDENTITY}, so no call leaves, {expected}"));
+        } else if !hosts.are_only(identity) {
+            findings.warnings.push(format!("{file}: allowed_outbound_hosts allows more than {IDENTITY}, {expected}"));
+        }
+        Ok(())
     }
-    if !manifest.key_value_stores.contains(STORE) {
-        findings.warnings.push(format!("{file}: key_value_stores lacks {STORE:?}, so the broker has no store"));
-    }
-    let set = given.readable();
-    let identity = set.iter().find(|(name, _)| *name == IDENTITY).map(|(_, value)| *value);
-    let identity = identity.unwrap_or_else(|| Variable::default_of(IDENTITY)).trim();
-    // Without the value of a required variable, or with one that is no URL, another line says so.
-    let (Ok(hosts), Ok(uri)) = (AllowedHosts::resolve(&manifest, &Variables::from_iter(set.clone())), identity.parse())
-    else {
-        return Ok(());
-    };
-    let expected = r#"expected only "{{ officernd_identity_url }}""#;
-    if !hosts.allow(&uri) {
-        findings
-            .mistakes
-            .push(format!("{file}: allowed_outbound_hosts lacks {IDENTITY}, so no call leaves, {expected}"));
-    } else if !hosts.are_only(identity) {
-        findings.warnings.push(format!("{file}: allowed_outbound_hosts allows more than {IDENTITY}, {expected}"));
-    }
-    Ok(())
 }
 
 const IDENTITY: &str = "officernd_identity_url";
@@ -79,7 +82,7 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::write(&variables, format!("{VALUES}{values}")).unwrap();
         let mut findings = Findings::default();
-        check(&path, &GivenVariables::from_file(&variables).unwrap(), &mut findings).unwrap();
+        GivenVariables::from_file(&variables).unwrap().check_manifest(&path, &mut findings).unwrap();
         for (found, expected) in [(&findings.mistakes, mistakes), (&findings.warnings, warnings)] {
             assert_eq!(found.len(), expected.len(), "{changes:?}: {findings:?}");
             for (found, expected) in found.iter().zip(expected) {

@@ -1,42 +1,45 @@
 //! Spin's variables: declared in `[variables]`, set in the environment, passed to a component
 //! by templates.
 //!
-//! This file and the manifest's do not name wasmtime, so that `tests/fuzz` can include them.
+//! This file and the manifest's name no other module of the crate, so that `tests/fuzz` can
+//! include them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env::VarError;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 
-use super::variable_faults::{Queue, Refused, VariableFaults};
-
-/// Values of an application's variables. Clones share them, and the next read sees a change.
-#[derive(Clone, Default)]
-pub struct Variables(Arc<Mutex<Provider>>);
-
-#[derive(Default)]
-struct Provider {
-    values: BTreeMap<String, String>,
-    /// If set, a name that is not in `values` is looked up in the environment, and then in this
-    /// `.env`.
-    dotenv: Option<HashMap<String, String>>,
-    failing: bool,
-    faults: VariableFaults,
-    queue: Queue,
+/// Values that are set for variables. A manifest knows the defaults of the others.
+pub trait Values {
+    /// Returns the value that is set for `name`, without defaults.
+    ///
+    /// # Errors
+    ///
+    /// If the value cannot be read.
+    fn lookup(&self, name: &str) -> anyhow::Result<Option<String>>;
 }
 
-impl Variables {
-    /// Reads values as Spin does: from `SPIN_VARIABLE_<NAME>` in the environment, otherwise
-    /// from the file `.env` of the working directory. Values from [`set`](Self::set) come
-    /// before both.
+impl Values for BTreeMap<&str, &str> {
+    fn lookup(&self, name: &str) -> anyhow::Result<Option<String>> {
+        Ok(self.get(name).map(|value| (*value).to_owned()))
+    }
+}
+
+/// Values as Spin reads them: from `SPIN_VARIABLE_<NAME>` in the environment, otherwise from the
+/// file `.env` of the working directory.
+#[derive(Default)]
+pub struct Environment {
+    dotenv: HashMap<String, String>,
+}
+
+impl Environment {
+    /// Reads `.env`. The environment is read by each [`lookup`](Values::lookup).
     ///
     /// # Errors
     ///
     /// If `.env` exists and does not parse.
-    pub fn from_environment() -> anyhow::Result<Self> {
+    pub fn read() -> anyhow::Result<Self> {
         let dotenv = match dotenvy::from_path_iter(".env") {
             // The crate's own error contains the line, which may have a secret.
             Ok(entries) => {
@@ -48,71 +51,19 @@ impl Variables {
             Err(error) if error.not_found() => HashMap::new(),
             Err(error) => return Err(error).context("cannot read the file .env"),
         };
-        Ok(Self(Arc::new(Mutex::new(Provider { dotenv: Some(dotenv), ..Provider::default() }))))
-    }
-
-    /// Sets the value of `name`.
-    pub fn set(&self, name: impl Into<String>, value: impl Into<String>) {
-        self.provider().values.insert(name.into(), value.into());
-    }
-
-    /// Removes the value from [`set`](Self::set).
-    pub fn unset(&self, name: &str) {
-        self.provider().values.remove(name);
-    }
-
-    /// Sets the faults of the reads that components make.
-    pub fn set_faults(&self, faults: VariableFaults) {
-        let mut provider = self.provider();
-        (provider.faults, provider.queue) = (faults, Queue::default());
-    }
-
-    /// Begins one read of a component, and returns how long it takes.
-    pub(crate) fn begin_read(&self) -> Result<Duration, Refused> {
-        let mut provider = self.provider();
-        let faults = provider.faults;
-        provider.queue.enter(faults, Instant::now())
-    }
-
-    /// Lets every read fail (`true`), as if Vault were unreachable, or succeed again (`false`).
-    pub fn fail(&self, failing: bool) {
-        self.provider().failing = failing;
-    }
-
-    /// Returns the value that is set for `name`, without defaults.
-    ///
-    /// # Errors
-    ///
-    /// If the value in the environment is not Unicode, or after [`fail`](Self::fail).
-    pub fn lookup(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let provider = self.provider();
-        ensure!(!provider.failing, "the variables provider is unavailable");
-        if let Some(value) = provider.values.get(name) {
-            return Ok(Some(value.clone()));
-        }
-        let Some(dotenv) = &provider.dotenv else {
-            return Ok(None);
-        };
-        let key = environment_name(name);
-        match std::env::var(&key) {
-            Ok(value) => Ok(Some(value)),
-            Err(VarError::NotPresent) => Ok(dotenv.get(&key).cloned()),
-            // The error's own text contains the value.
-            Err(VarError::NotUnicode(_)) => bail!("{key} is not Unicode"),
-        }
-    }
-
-    fn provider(&self) -> MutexGuard<'_, Provider> {
-        self.0.lock().expect("nothing panics while it holds the provider")
+        Ok(Self { dotenv })
     }
 }
 
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Variables {
-    /// Sets these values, without the environment.
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(values: I) -> Self {
-        let variables = Self::default();
-        values.into_iter().for_each(|(name, value)| variables.set(name, value));
-        variables
+impl Values for Environment {
+    fn lookup(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let key = environment_name(name);
+        match std::env::var(&key) {
+            Ok(value) => Ok(Some(value)),
+            Err(VarError::NotPresent) => Ok(self.dotenv.get(&key).cloned()),
+            // The error's own text contains the value.
+            Err(VarError::NotUnicode(_)) => bail!("{key} is not Unicode"),
+        }
     }
 }
 
@@ -123,9 +74,12 @@ pub(crate) fn environment_name(name: &str) -> String {
 
 /// Reason why a variable has no value, with the text that the component receives.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
+    /// The name breaks Spin's rule for names.
     InvalidName(String),
+    /// The manifest passes no such variable to the component.
     Undefined(String),
+    /// The value cannot be read, or a required variable has none.
     Provider(String),
 }
 
@@ -227,7 +181,7 @@ impl Declarations {
     }
 
     /// Fails if required variables have no value, and names all of them.
-    pub(crate) fn check_required(&self, variables: &Variables) -> anyhow::Result<()> {
+    pub(crate) fn check_required(&self, variables: &dyn Values) -> anyhow::Result<()> {
         let mut missing = Vec::new();
         for (name, _) in self.application.iter().filter(|(_, default)| default.is_none()) {
             if variables.lookup(name)?.is_none() {
@@ -239,7 +193,7 @@ impl Declarations {
     }
 
     /// Returns the present value of the component's variable `name`.
-    pub(crate) fn get(&self, name: &str, variables: &Variables) -> Result<String, Error> {
+    pub(crate) fn get(&self, name: &str, variables: &dyn Values) -> Result<String, Error> {
         check_name(name).map_err(Error::InvalidName)?;
         let template = self
             .templates
@@ -254,7 +208,7 @@ impl Declarations {
     }
 
     /// Returns the text of `template` with the present values of its variables.
-    pub(crate) fn resolve(&self, template: &Template, variables: &Variables) -> Result<String, Error> {
+    pub(crate) fn resolve(&self, template: &Template, variables: &dyn Values) -> Result<String, Error> {
         let mut text = String::new();
         for part in &template.0 {
             match part {
@@ -266,7 +220,7 @@ impl Declarations {
     }
 
     /// Returns the present value of the application's variable `name`.
-    pub(crate) fn application_value(&self, name: &str, variables: &Variables) -> Result<String, Error> {
+    pub(crate) fn application_value(&self, name: &str, variables: &dyn Values) -> Result<String, Error> {
         let given = variables.lookup(name).map_err(|error| Error::Provider(error.to_string()))?;
         given
             .or_else(|| self.application.get(name).cloned().flatten())
@@ -336,32 +290,32 @@ mod tests {
     }
 
     #[test]
-    fn set_value_replaces_the_default_and_each_read_is_fresh() {
+    fn set_value_replaces_the_default() {
+        struct Failing;
+        impl Values for Failing {
+            fn lookup(&self, _: &str) -> anyhow::Result<Option<String>> {
+                bail!("Vault is unreachable")
+            }
+        }
+
         let declarations = declarations();
-        let variables = Variables::from_iter([("key", "k1")]);
-        let get = |name| declarations.get(name, &variables);
-
-        assert_eq!(get("key").unwrap(), "k1");
-        assert_eq!(get("endpoint").unwrap(), "https://a.example/oauth");
-        variables.set("key", "k2");
-        variables.set("url", "http://b.example");
-        assert_eq!(get("key").unwrap(), "k2");
-        assert_eq!(get("endpoint").unwrap(), "http://b.example/oauth");
-
-        variables.unset("key");
-        assert!(matches!(get("key"), Err(Error::Provider(message)) if message.contains("\"key\"")));
-        variables.fail(true);
-        assert!(matches!(get("endpoint"), Err(Error::Provider(_))));
-        variables.fail(false);
-        assert!(matches!(get("url"), Err(Error::Undefined(_))));
-        assert!(matches!(get("Url"), Err(Error::InvalidName(_))));
+        let get = |name, values: &[(&'static str, &'static str)]| {
+            declarations.get(name, &values.iter().copied().collect::<BTreeMap<_, _>>())
+        };
+        assert_eq!(get("key", &[("key", "k1")]).unwrap(), "k1");
+        assert_eq!(get("endpoint", &[]).unwrap(), "https://a.example/oauth");
+        assert_eq!(get("endpoint", &[("url", "http://b.example")]).unwrap(), "http://b.example/oauth");
+        assert!(matches!(get("key", &[]), Err(Error::Provider(message)) if message.contains("\"key\"")));
+        assert!(matches!(declarations.get("endpoint", &Failing), Err(Error::Provider(_))));
+        assert!(matches!(get("url", &[]), Err(Error::Undefined(_))));
+        assert!(matches!(get("Url", &[]), Err(Error::InvalidName(_))));
     }
 
     #[test]
     fn missing_required_variable_is_reported_with_its_environment_variable() {
-        let error = declarations().check_required(&Variables::default()).unwrap_err().to_string();
+        let error = declarations().check_required(&BTreeMap::new()).unwrap_err().to_string();
         assert_eq!(error, "required variables without a value: key (set SPIN_VARIABLE_KEY)");
-        declarations().check_required(&Variables::from_iter([("key", "")])).unwrap();
+        declarations().check_required(&BTreeMap::from([("key", "")])).unwrap();
     }
 
     #[test]

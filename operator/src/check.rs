@@ -1,5 +1,8 @@
 //! Checks the variables before anything starts, and finds all mistakes and warnings at once.
 
+mod manifest;
+mod value;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -12,20 +15,20 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{value, warning};
-use crate::spin::variables::Variables;
+use crate::spin::{Environment, Values as _};
+use crate::warning;
 
 /// Variables that are set: each name with its value, or with the reason why the value cannot be
 /// read.
-pub struct GivenVariables(Vec<(String, Result<String, String>)>);
+pub(crate) struct GivenVariables(Vec<(String, Result<String, String>)>);
 
-/// What `broker check` has found, each as one line without any value.
+/// Everything that a check has found, each as one line without any value.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// What stops callers, all of them or some.
-    pub mistakes: Vec<String>,
+    pub(crate) mistakes: Vec<String>,
     /// What works today, or works for some clients only.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Stands in for a value that cannot be read. It is neither a list of applications nor an
@@ -33,13 +36,13 @@ pub struct Findings {
 const UNREADABLE: &str = "?";
 
 impl GivenVariables {
-    /// Reads the variables as [`Variables::from_environment`] does.
+    /// Reads the variables as Spin does: from the environment, and from `.env`.
     ///
     /// # Errors
     ///
     /// If `.env` exists and does not parse.
-    pub fn from_environment() -> anyhow::Result<Self> {
-        let variables = Variables::from_environment()?;
+    pub(crate) fn from_environment() -> anyhow::Result<Self> {
+        let variables = Environment::read()?;
         let given = VARIABLES.iter().filter_map(|variable| {
             let value = variables.lookup(variable.name).map_err(|error| error.to_string());
             value.transpose().map(|value| (variable.name.to_owned(), value))
@@ -54,7 +57,7 @@ impl GivenVariables {
     ///
     /// If the file cannot be read, has another extension, or does not have the format of its
     /// extension.
-    pub fn from_file(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
         let file = path.display();
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
         match path.extension().and_then(OsStr::to_str) {
@@ -80,7 +83,7 @@ impl GivenVariables {
     }
 
     /// Returns everything that is wrong with the variables, at the time `now`.
-    pub fn findings(&self, now: Timestamp) -> Findings {
+    pub(crate) fn findings(&self, now: Timestamp) -> Findings {
         let mut warnings: Vec<_> =
             self.readable().iter().filter_map(|(name, value)| warning::of_length(name, value)).collect();
         warnings.extend(self.object("callers").iter().flat_map(|policy| warning::of_policy(policy, now)));

@@ -1,13 +1,13 @@
-//! `broker check`: prints all mistakes in the variables, and warnings.
+//! `check`: prints all mistakes in the variables, and warnings.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use broker_host::{GivenVariables, check_manifest};
 use clap::Args;
 
 use super::terminal::{now, warn};
+use crate::check::GivenVariables;
 
 /// Find all mistakes in the variables, and an outdated manifest
 ///
@@ -16,7 +16,7 @@ use super::terminal::{now, warn};
 /// begins with `warning: ` is no mistake: it concerns only some clients or platforms, or has no
 /// effect yet. The exit code is 1 if there are mistakes; with nothing but warnings it is 0.
 #[derive(Args)]
-pub(crate) struct Check {
+pub struct Check {
     /// Check only the file that `spin up --variable @FILE` takes, FILE.toml or FILE.json
     /// [default: the environment and .env]
     #[arg(long, value_name = "FILE")]
@@ -28,7 +28,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let given = match &self.variables {
             Some(file) => GivenVariables::from_file(file)?,
             None => GivenVariables::from_environment()?,
@@ -36,7 +36,7 @@ impl Check {
         let mut findings = given.findings(now());
         let here = Some(PathBuf::from("spin.toml")).filter(|path| path.is_file());
         if let Some(manifest) = self.manifest.clone().or(here) {
-            check_manifest(&manifest, &given, &mut findings)?;
+            given.check_manifest(&manifest, &mut findings)?;
         }
         for mistake in &findings.mistakes {
             writeln!(io::stderr(), "{mistake}")?;

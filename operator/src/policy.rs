@@ -9,13 +9,13 @@ use officernd_token_broker::config::issuer::Issuers;
 use officernd_token_broker::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::secret::RandomSecret;
-use super::warning;
+use crate::secret::RandomSecret;
+use crate::warning;
 
 /// A policy that the component accepts. An edit leaves everything else unchanged and in its
 /// place.
 #[derive(Debug)]
-pub struct Policy(Map<String, Value>);
+pub(crate) struct Policy(Map<String, Value>);
 
 impl Policy {
     /// Reads a value of the variable `callers`.
@@ -24,7 +24,7 @@ impl Policy {
     ///
     /// All mistakes that the component would find, one line each. A policy with mistakes cannot
     /// be edited safely: for example, only the last of several equal keys would be left.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let mut mistakes = Mistakes::of("callers");
         // Applications and issuers are in other variables, so any name is accepted here.
         Callers::parse(text, |_| true, &Issuers::unread(), &mut mistakes);
@@ -38,7 +38,7 @@ impl Policy {
     /// # Errors
     ///
     /// If the component would refuse the name or the scopes.
-    pub fn of(name: &str, scopes: &[String], application: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
+    pub(crate) fn of(name: &str, scopes: &[String], application: Option<&str>) -> anyhow::Result<(Self, RandomSecret)> {
         Self(Map::new()).add(name, scopes, application)
     }
 
@@ -48,7 +48,7 @@ impl Policy {
     ///
     /// If a caller of that name exists, or if the component would refuse the name or the
     /// scopes.
-    pub fn add(
+    pub(crate) fn add(
         mut self,
         name: &str,
         scopes: &[String],
@@ -56,8 +56,7 @@ impl Policy {
     ) -> anyhow::Result<(Self, RandomSecret)> {
         ensure!(
             !self.0.contains_key(name),
-            "the caller {name:?} already exists: `broker caller rotate` gives it another secret, and `broker caller remove` \
-             removes it"
+            "the caller {name:?} already exists: `caller rotate` gives it another secret, and `caller remove` removes it"
         );
         let secret = RandomSecret::generate();
         let mut entry = json!({ "secret_sha256": [secret.sha256()], "scopes": scopes });
@@ -74,7 +73,12 @@ impl Policy {
     /// # Errors
     ///
     /// If the caller does not exist, or if `expires` is neither a date nor a time after `now`.
-    pub fn rotate(mut self, name: &str, expires: Option<&str>, now: Timestamp) -> anyhow::Result<(Self, RandomSecret)> {
+    pub(crate) fn rotate(
+        mut self,
+        name: &str,
+        expires: Option<&str>,
+        now: Timestamp,
+    ) -> anyhow::Result<(Self, RandomSecret)> {
         if let Some(text) = expires {
             let expires = Timestamp::parse_rfc3339(text).context(
                 "--expires is wrong, expected a date or a time of RFC 3339: 2027-01-31 or 2027-01-31T12:00:00Z",
@@ -108,7 +112,7 @@ impl Policy {
     /// # Errors
     ///
     /// If the caller does not exist, or if it is the only one.
-    pub fn remove(mut self, name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn remove(mut self, name: &str) -> anyhow::Result<Self> {
         // Not `remove`, which would move the last caller into the gap.
         self.0.shift_remove(name).with_context(|| absent(name))?;
         if self.0.is_empty() {
@@ -119,7 +123,7 @@ impl Policy {
 
     /// Returns warnings about the policy, each as one line: what the component accepts, but what
     /// does not work for every client, or not any more at the time `now`.
-    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+    pub(crate) fn warnings(&self, now: Timestamp) -> Vec<String> {
         let length = warning::of_length("callers", &self.to_string());
         length.into_iter().chain(warning::of_policy(&self.0, now)).collect()
     }
@@ -131,7 +135,7 @@ impl Policy {
 }
 
 fn absent(name: &str) -> String {
-    format!("the caller {name:?} does not exist: `broker caller new` adds it")
+    format!("the caller {name:?} does not exist: `caller new` adds it")
 }
 
 impl fmt::Display for Policy {
@@ -250,9 +254,9 @@ mod tests {
 
     #[test]
     fn taken_or_unknown_name_is_refused_with_advice() {
-        assert!(problem(parsed().add("zoo", &["x".into()], None)).contains("broker caller rotate"));
-        assert!(problem(parsed().rotate("bear", None, now())).contains("broker caller new"));
-        assert!(problem(parsed().remove("bear")).contains("broker caller new"));
+        assert!(problem(parsed().add("zoo", &["x".into()], None)).contains("`caller rotate`"));
+        assert!(problem(parsed().rotate("bear", None, now())).contains("`caller new`"));
+        assert!(problem(parsed().remove("bear")).contains("`caller new`"));
     }
 
     #[test]

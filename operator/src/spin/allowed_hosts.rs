@@ -1,17 +1,17 @@
 //! The list `allowed_outbound_hosts`: parses its entries and matches requests with them.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
 use http::Uri;
-use url::Host;
 
 use super::manifest::Manifest;
-use super::variables::Variables;
+use super::variables::Values;
 
 /// Hosts to which a component may send requests.
 #[derive(Debug, Default)]
-pub(crate) struct AllowedHosts(Vec<AllowedHost>);
+pub struct AllowedHosts(Vec<AllowedHost>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct AllowedHost {
@@ -30,11 +30,25 @@ enum HostPattern {
     Exact(Host),
 }
 
+/// A host as URLs write it. The ways to write an IPv4 address other than four decimal numbers, and
+/// domains outside ASCII, are refused: their ASCII form begins with `xn--`.
+#[derive(Debug, PartialEq, Eq)]
+enum Host {
+    /// In lower case.
+    Domain(String),
+    Ipv4(Ipv4Addr),
+    Ipv6(Ipv6Addr),
+}
+
 impl AllowedHosts {
     /// Resolves the list of `manifest` with the present values of `variables`. As in Spin, the
     /// list does not change while the application runs. An entry that consists only of
     /// variables may be empty, and then allows nothing.
-    pub(crate) fn resolve(manifest: &Manifest, variables: &Variables) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If a variable has no value, or if an entry does not parse.
+    pub fn resolve(manifest: &Manifest, variables: &dyn Values) -> anyhow::Result<Self> {
         let mut hosts = Self::default();
         for template in &manifest.allowed_outbound_hosts {
             let text = manifest.declarations.resolve(template, variables)?;
@@ -56,7 +70,8 @@ impl AllowedHosts {
         AllowedHost::parse(url).is_ok_and(|only| self.0.iter().all(|allowed| *allowed == only))
     }
 
-    pub(crate) fn allow(&self, uri: &Uri) -> bool {
+    /// Whether the component may send a request to this URL.
+    pub fn allow(&self, uri: &Uri) -> bool {
         let scheme = uri.scheme_str().unwrap_or("https");
         let Some(Ok(host)) = uri.host().map(Host::parse) else {
             return false;
@@ -134,6 +149,22 @@ impl HostPattern {
     }
 }
 
+impl Host {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return Ok(Self::Ipv6(address.parse().with_context(|| format!("{text:?} is not an IPv6 address"))?));
+        }
+        let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let name = text.strip_suffix('.').unwrap_or(text);
+        ensure!(name.split('.').all(|part| !part.is_empty() && is_part(part)), "{text:?} is not a host");
+        // As in a URL, only an address ends in a number.
+        if name.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_digit())) {
+            return Ok(Self::Ipv4(text.parse().with_context(|| format!("{text:?} is not an IPv4 address"))?));
+        }
+        Ok(Self::Domain(text.to_ascii_lowercase()))
+    }
+}
+
 fn parse_ports(text: &str) -> anyhow::Result<Range<u32>> {
     let number = |text: &str| text.parse::<u16>().with_context(|| format!("{text:?} is not a port"));
     Ok(match text.split_once("..") {
@@ -175,6 +206,8 @@ mod tests {
             ("http://127.0.0.1:*", "http://127.0.0.1:9/x", true),
             ("http://[::1]:3001", "http://[::1]:3001/x", true),
             ("http://[::1]", "http://[::1]/x", true),
+            ("http://[::1]", "http://[0:0::1]/x", true),
+            ("*://*:*", "http://127.1/", false),
             ("*://id.example:80", "http://id.example/", true),
             ("*://*:*", "https://anything.example:1/", true),
             ("https://*.example", "https://a.b.example/", true),
@@ -207,6 +240,11 @@ mod tests {
             "http://a.example:x",
             "http://a.example:99999",
             "http://*.127.0.0.1",
+            "http://127.1",
+            "http://[::g]",
+            "https://caf\u{e9}.example",
+            "https://a..example",
+            "https://a%2eexample",
             "http://a.*.example",
         ];
         for text in cases {

@@ -1,0 +1,16 @@
+//! The operator's tasks: makes secrets, edits the policy, and checks the variables and the
+//! manifest. The programs `broker-operator` and `broker` offer them as subcommands.
+//!
+//! Policy and variables are read by the component's own parser, so what passes here passes there.
+//! This crate does not depend on wasmtime or hyper, so it builds in seconds.
+
+#![forbid(unsafe_code)]
+
+mod check;
+pub mod cli;
+mod policy;
+mod secret;
+pub mod spin;
+mod warning;
+
+pub use secret::RandomSecret;
