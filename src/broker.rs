@@ -5,7 +5,7 @@
 //! looks for a reason not to call, `fetch` waits for the lease, `call` asks OfficeRnD, `call_line`
 //! logs it, and `finish` writes what is left after the answer. `cache`, `ledger` and `lease` keep
 //! tokens, the ledger and the lease in the store; `store` puts a deadline on each operation, and `store_failures`
-//! remembers which failed. `variables` reads the configuration, and `config_memory` keeps it.
+//! remembers which failed. `issuer_keys` fetches the keys of issuers, and `key_memory` keeps them. `variables` reads the configuration, and `config_memory` keeps it.
 //! `wanted` says what a fetch is for, `flight` how it ended. `instance` is what an instance
 //! remembers, and `ports` is the outside world.
 
@@ -18,6 +18,8 @@ mod finish;
 mod flight;
 mod instance;
 mod issue;
+mod issuer_keys;
+mod key_memory;
 mod lead;
 mod lease;
 mod ledger;
@@ -35,5 +37,6 @@ mod wanted;
 pub use fetch::WAIT_LIMIT;
 pub use instance::{Broker, Instance};
 pub use issue::{Source, TokenFuture, TokenOutcome};
+pub use issuer_keys::FoundKey;
 pub use ports::{Followup, Ports, SendError};
 pub use wanted::RequestId;

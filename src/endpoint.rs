@@ -6,15 +6,16 @@ mod request;
 mod route;
 mod trace;
 
+use std::pin::Pin;
 use std::rc::Rc;
 
-use futures_util::future::{Either, ready};
+use futures_util::future::{Either, Ready, ready};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::broker::{Broker, Followup, Ports, TokenFuture, TokenOutcome};
+use crate::broker::{self, Broker, Followup, Ports, TokenOutcome};
 use crate::config::caller::Caller;
 use crate::config::{Audited, Config, Origin};
 use crate::error::{Cause, Error};
@@ -23,7 +24,8 @@ use crate::signature::Algorithm;
 use crate::time::Timestamp;
 use crate::token::LEAST_REMAINING;
 use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
-use authentication::authenticate;
+use authentication::{Authenticated, authenticate, authenticate_by_secret};
+use request::ClientRequest;
 use route::Route;
 use trace::{TRACEPARENT, request_id};
 
@@ -92,36 +94,75 @@ pub fn handle<P: Ports>(
 }
 
 async fn readiness<P: Ports>(broker: &Broker<P>, audit: &mut Audit) -> Response<String> {
-    let problem = match broker.config(audit.time).await {
-        Ok(config) => broker.readiness_problem(&config).await,
-        Err(_) => Some("configuration"),
+    let (problem, degradation) = match broker.config(audit.time).await {
+        Ok(config) => (broker.readiness_problem(&config).await, broker.degradation(&config)),
+        Err(_) => (Some("configuration"), None),
     };
     audit.reason = problem;
     match problem {
-        None => health(StatusCode::OK, "ready", broker.ports.degradation(), VERSION),
+        None => health(StatusCode::OK, "ready", degradation, VERSION),
         Some(_) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", problem, VERSION),
     }
 }
 
+/// A [`TokenOutcome`]: ready at once after a memory hit, otherwise a boxed future.
+type TokenFuture<'a> = Either<Ready<TokenOutcome>, Pin<Box<dyn Future<Output = TokenOutcome> + 'a>>>;
+
 /// The token endpoint (RFC 6749 section 4.4): authenticates, authorizes, and only then looks
-/// for a token.
-fn authorize_and_issue<P: Ports>(
-    broker: &Broker<P>,
+/// for a token. Not an `async fn`, because its future would have room for an assertion's.
+fn authorize_and_issue<'a, P: Ports>(
+    broker: &'a Broker<P>,
     config: Result<Rc<Config>, Error>,
-    request: &Request<Body>,
-    audit: &mut Audit,
-) -> TokenFuture {
-    let outcome = config.and_then(|config| {
-        let (caller, scopes) = authorize(&config, request, audit)?;
-        let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
-        Ok(broker.issue(&config, caller, application, scopes, audit.request_id, audit.time))
-    });
-    outcome.unwrap_or_else(|error| Either::Left(ready(TokenOutcome::refused(error, audit.time))))
+    request: &'a Request<Body>,
+    audit: &'a mut Audit,
+) -> TokenFuture<'a> {
+    let at = audit.time;
+    let refused = move |error| TokenOutcome::refused(error, at);
+    let parsed = config.and_then(|config| Ok((ClientRequest::parse(request)?, config)));
+    match parsed {
+        Ok((token_request, config)) if token_request.has_assertion() => Either::Right(Box::pin(async move {
+            let outcome = async {
+                let authenticated = authenticate(broker, &config, &token_request, audit).await?;
+                let outcome = issue(broker, &config, authenticated.caller, token_request, audit)?.await;
+                Ok(TokenOutcome { followup: both(authenticated.followup, outcome.followup), ..outcome })
+            };
+            outcome.await.unwrap_or_else(refused)
+        })),
+        Ok((token_request, config)) => {
+            let caller = authenticate_by_secret(&config, &token_request, audit);
+            let outcome = caller.and_then(|caller| issue(broker, &config, caller, token_request, audit));
+            outcome.unwrap_or_else(|error| Either::Left(ready(refused(error))))
+        }
+        Err(error) => Either::Left(ready(refused(error))),
+    }
 }
 
-/// Authenticates the caller, and determines the scopes that the request gets.
-fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Result<(Rc<Caller>, Scopes), Error> {
-    let (token_request, caller) = authenticate(config, request, audit)?;
+/// Authorizes the request of a caller, and looks for a token.
+fn issue<P: Ports>(
+    broker: &Broker<P>,
+    config: &Rc<Config>,
+    caller: Rc<Caller>,
+    token_request: ClientRequest<'_>,
+    audit: &mut Audit,
+) -> Result<broker::TokenFuture, Error> {
+    let scopes = authorize(&caller, token_request, audit)?;
+    let application = config.application(&caller).ok_or(Error::DisabledApplication)?;
+    Ok(broker.issue(config, caller, application, scopes, audit.request_id, audit.time))
+}
+
+/// Two follow-ups, one after the other.
+fn both(first: Option<Followup>, second: Option<Followup>) -> Option<Followup> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(Box::pin(async move {
+            first.await;
+            second.await;
+        })),
+        (first, second) => first.or(second),
+    }
+}
+
+/// Determines the scopes that the request of a caller gets.
+fn authorize(caller: &Caller, token_request: ClientRequest<'_>, audit: &mut Audit) -> Result<Scopes, Error> {
     match token_request.grant_type.as_deref() {
         None => return Err(Error::InvalidRequest("grant_type is missing")),
         Some("client_credentials") => {}
@@ -134,7 +175,7 @@ fn authorize(config: &Config, request: &Request<Body>, audit: &mut Audit) -> Res
         .map_err(|_| Error::InvalidScope(ScopeRefusal::Malformed))?;
     let scopes = caller.authorize(requested).map_err(Error::InvalidScope)?;
     audit.scopes = Some(scopes.clone());
-    Ok((caller, scopes))
+    Ok(scopes)
 }
 
 /// The token endpoint's answer, and the follow-up.
@@ -175,9 +216,11 @@ async fn authenticate_and_revoke<P: Ports>(
     audit: &mut Audit,
 ) -> Result<Option<Followup>, Error> {
     let config = broker.config(audit.time).await?;
-    let (client_request, caller) = authenticate(&config, request, audit)?;
+    let client_request = ClientRequest::parse(request)?;
+    let Authenticated { caller, followup } = authenticate(broker, &config, &client_request, audit).await?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
-    broker.revoke(&config, &caller, token.expose(), audit.request_id, audit.time).await
+    let revoked = broker.revoke(&config, &caller, token.expose(), audit.request_id, audit.time).await;
+    revoked.map(|after| both(followup, after))
 }
 
 /// The metadata endpoint (RFC 8414): what the broker offers and where. It reveals nothing about

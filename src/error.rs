@@ -90,6 +90,8 @@ pub enum Cause {
     ShareUsedUp,
     /// The host did not let the component call OfficeRnD.
     OutboundDenied,
+    /// The keys of an issuer are needed, and it does not answer.
+    KeysUnavailable,
 }
 
 impl Error {
@@ -146,7 +148,7 @@ impl Cause {
             // A proxy's page, an empty body, a firewall: the next answer may be another.
             Self::ClientError | Self::UnreadableAnswer | Self::AnswerTooLong => true,
             // Spin denies every call of an instance whose first one met a failing provider of variables.
-            Self::OutboundDenied => true,
+            Self::OutboundDenied | Self::KeysUnavailable => true,
             Self::CredentialRefused | Self::UnexpectedStatus => false,
             Self::UnknownTokenType | Self::NoLifetime | Self::UnusableToken | Self::BroaderScope => false,
         }
@@ -177,6 +179,7 @@ impl Cause {
             Self::RevocationPostponed => "revocation_postponed",
             Self::ClientError => "upstream_client_error",
             Self::OutboundDenied => "outbound_denied",
+            Self::KeysUnavailable => "keys_unavailable",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Sets of public keys (RFC 7517 section 5).
 
+use serde::{Deserialize, Serialize};
+
 use crate::json::Json;
 use crate::signature::{Algorithm, JwkMistake, PublicKey};
 
 /// Public keys of one issuer. An assertion is verified with at most one of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySet(Vec<PublicKey>);
 
 /// A mistake in a set of keys.
@@ -37,6 +39,12 @@ impl KeySet {
             }
         }
         Some((Self(keys), mistakes))
+    }
+
+    /// Keeps only the first `most` keys that have an id.
+    pub(crate) fn keep_named(&mut self, most: usize) {
+        self.0.retain(|key| key.kid().is_some());
+        self.0.truncate(most);
     }
 
     /// Number of keys.

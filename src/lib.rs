@@ -14,8 +14,8 @@
 //! Each module imports only modules that this list names before it, and a test checks it:
 //!
 //! - digest, record, time, json, mutation, scope, signature
-//! - key_set, secret, assertion, seal, config, error
-//! - token, upstream, gate, broker
+//! - key_set, secret, assertion, seal, key_record, config, error
+//! - token, upstream, jwks, gate, broker
 //! - audit, endpoint, component
 
 pub mod assertion;
@@ -29,6 +29,8 @@ pub mod endpoint;
 pub mod error;
 pub mod gate;
 mod json;
+pub mod jwks;
+pub mod key_record;
 pub mod key_set;
 pub mod mutation;
 mod record;

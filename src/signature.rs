@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 use rsa::BoxedUint;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 /// A signature algorithm (RFC 7518 section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -45,7 +46,7 @@ impl Algorithm {
 ///
 /// It has only bytes that are cheap to check and to keep: a policy may have thousands of keys, and
 /// a request uses few of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
     algorithm: Algorithm,
     kid: Option<Box<str>>,

@@ -63,7 +63,7 @@ impl Failure {
 }
 
 /// Name and version, for OfficeRnD's logs.
-const PRODUCT: &str = concat!("officernd-token-broker/", env!("CARGO_PKG_VERSION"));
+pub(crate) const PRODUCT: &str = concat!("officernd-token-broker/", env!("CARGO_PKG_VERSION"));
 
 /// Builds the token request in its documented form, with the credential in the body (RFC 6749
 /// section 2.3.1).

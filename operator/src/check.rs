@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use officernd_token_broker::config::{Config, VARIABLES, Variable, escape};
+use officernd_token_broker::config::{Config, Origin, VARIABLES, Variable, escape};
 use officernd_token_broker::time::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -31,6 +31,9 @@ pub(crate) struct Findings {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Variables that only the manifest has: origins from which the keys of issuers are fetched.
+const KEYS_ORIGINS: [&str; 4] = ["keys_origin_1", "keys_origin_2", "keys_origin_3", "keys_origin_4"];
+
 /// Stands in for a value that cannot be read. It is neither a list of applications nor an
 /// origin, so the component's parser draws no conclusion from it about other variables.
 const UNREADABLE: &str = "?";
@@ -43,9 +46,10 @@ impl GivenVariables {
     /// If `.env` exists and does not parse.
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         let variables = Environment::read()?;
-        let given = VARIABLES.iter().filter_map(|variable| {
-            let value = variables.lookup(variable.name).map_err(|error| error.to_string());
-            value.transpose().map(|value| (variable.name.to_owned(), value))
+        let names = VARIABLES.iter().map(|variable| variable.name).chain(KEYS_ORIGINS);
+        let given = names.filter_map(|name| {
+            let value = variables.lookup(name).map_err(|error| error.to_string());
+            value.transpose().map(|value| (name.to_owned(), value))
         });
         Ok(Self(given.collect()))
     }
@@ -126,7 +130,15 @@ impl GivenVariables {
     fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         for (index, (name, value)) in self.0.iter().enumerate() {
-            if !VARIABLES.iter().any(|variable| variable.name == name) {
+            if KEYS_ORIGINS.contains(&name.as_str()) {
+                let is_right = |value: &String| value.trim().is_empty() || Origin::parse(value.trim()).is_some();
+                if !value.as_ref().is_ok_and(is_right) {
+                    mistakes.push(format!(
+                        "{name}: is not an origin, expected nothing or https://HOST: with any other value, Spin refuses \
+                         every call, also those to OfficeRnD"
+                    ));
+                }
+            } else if !VARIABLES.iter().any(|variable| variable.name == name) {
                 mistakes.push(format!("{name:?} is not a variable of the broker"));
             } else if self.0[..index].iter().any(|(other, _)| other == name) {
                 mistakes.push(format!("{name}: appears twice, expected one value"));
@@ -276,6 +288,20 @@ mod tests {
         check(GivenVariables::parse_toml(&format!("{callers}{table}")), &["applications: is not a string"]);
         let text = r#"applications = '{"berlin": {"client_id": "id", "client_secret": "hunter2"}}'"#;
         check(GivenVariables::parse_toml(&format!("{callers}{text}")), &[]);
+    }
+
+    #[test]
+    fn origin_of_keys_is_an_origin_or_empty() {
+        for value in ["", "https://keys.example", "https://keys.example:8443/"] {
+            check(GivenVariables::parse_toml(&format!("{}keys_origin_4 = '{value}'", sound())), &[]);
+        }
+        for value in ["keys.example", "https://keys.example/jwks", "*", "http://keys.example"] {
+            let text = format!("{}keys_origin_4 = '{value}'", sound());
+            check(
+                GivenVariables::parse_toml(&text),
+                &["keys_origin_4: is not an origin, expected nothing or https://"],
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::config_memory::ConfigMemory;
 use super::flight::Flight;
+use super::key_memory::KeyMemory;
 use super::store_failures::StoreMemory;
 use super::wanted::Wanted;
 use crate::config::Audited;
@@ -48,6 +49,8 @@ pub struct Instance {
     pub(super) unsaved_ledger: RefCell<Ledger>,
     /// When the operator was last told that two clocks are too far apart.
     pub(super) warned_of_clock_at: Cell<Option<Timestamp>>,
+    /// Keys of issuers that are fetched.
+    pub(super) issuer_keys: KeyMemory,
     /// Failures of the store, until an operation succeeds.
     pub(super) store: StoreMemory,
     /// Differs between the instances of a fleet, so that they renew at different times and name
@@ -91,6 +94,7 @@ impl Instance {
             ledger_known: Cell::default(),
             unsaved_ledger: RefCell::default(),
             warned_of_clock_at: Cell::default(),
+            issuer_keys: KeyMemory::default(),
             store: StoreMemory::default(),
             random,
             requests_named: Cell::default(),

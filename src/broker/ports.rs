@@ -37,7 +37,7 @@ pub trait Ports: Clone + 'static {
     /// # Errors
     /// When the store fails, in its own words.
     fn set(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), String>>;
-    /// Sends a request to OfficeRnD, and reads at most `limit` bytes of the answer. Does not
+    /// Sends a request to OfficeRnD or to an issuer, and reads at most `limit` bytes of the answer. Does not
     /// follow redirects.
     ///
     /// # Errors

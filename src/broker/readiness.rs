@@ -31,6 +31,13 @@ impl<P: Ports> Broker<P> {
         config.applications.iter().all(|application| ledger.has_refused(application, now)).then_some("credential")
     }
 
+    /// The word that `/readyz` reports about a broker that can work, but lacks something. It looks
+    /// only at what the instance knows.
+    pub fn degradation(&self, config: &Config) -> Option<&'static str> {
+        let has_old_keys = self.instance.issuer_keys.is_in_trouble(config, self.ports.now());
+        if has_old_keys { Some("issuer_keys") } else { self.ports.degradation() }
+    }
+
     /// Whether the store answers a read and accepts a write. One request of the instance asks it
     /// for all.
     async fn store_works(&self, config: &Config) -> bool {

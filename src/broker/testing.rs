@@ -46,6 +46,10 @@ pub(super) struct State {
     pub(super) during_set: RefCell<Option<Box<dyn Fn()>>>,
     /// What another request of the instance does during the next read.
     pub(super) during_get: RefCell<Option<Box<dyn FnOnce()>>>,
+    /// Requests that were sent.
+    pub(super) sent: Cell<usize>,
+    /// What happens elsewhere while a request is on its way.
+    pub(super) during_send: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) lines: RefCell<Vec<String>>,
     /// The variable `callers`; `None` if the provider fails.
@@ -162,6 +166,10 @@ impl Ports for TestPorts {
     }
 
     async fn send(&self, _: Request<String>, _: usize) -> Result<Response<Vec<u8>>, SendError> {
+        self.0.sent.set(self.0.sent.get() + 1);
+        if let Some(act) = self.0.during_send.take() {
+            act();
+        }
         let (status, body) = self.0.answer.get().ok_or(SendError::Unreachable)?;
         Ok(Response::builder().status(status).body(body.as_bytes().to_vec()).expect("a valid status"))
     }

@@ -176,14 +176,17 @@ fn write(body: String) -> (Option<StreamReader<u8>>, FutureReader<End>) {
     (Some(contents), trailers)
 }
 
-/// A POST request whose body is sent while the host takes it, and the result of its
-/// transmission. `None` if the host refuses a part of it. The core sends no other method.
+/// A request whose body is sent while the host takes it, and the result of its transmission.
+/// `None` if the host refuses a part of it. The core sends GET and POST.
 pub(super) fn to_send(request: Request<String>) -> Option<(types::Request, FutureReader<Result<(), ErrorCode>>)> {
     let (head, body) = request.into_parts();
     let (contents, trailers) = write(body);
     let (request, transmitted) = types::Request::new(fields(&head.headers).ok()?, contents, trailers, None);
     let scheme = if head.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http };
-    request.set_method(&types::Method::Post).ok()?;
+    // A new request has the method GET.
+    if head.method == Method::POST {
+        request.set_method(&types::Method::Post).ok()?;
+    }
     request.set_scheme(Some(&scheme)).ok()?;
     request.set_authority(head.uri.authority().map(Authority::as_str)).ok()?;
     request.set_path_with_query(head.uri.path_and_query().map(PathAndQuery::as_str)).ok()?;

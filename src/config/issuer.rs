@@ -4,13 +4,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Uri;
+
 use super::grammar::{is_name, is_printable};
 use super::mistake::Mistakes;
-use super::origin::Origin;
+use super::origin::{Origin, parse_url};
 use crate::assertion::{Assertion, Reason};
 use crate::json::{Json, for_each_entry};
 use crate::key_set::KeySet;
-use crate::signature::Algorithm;
+use crate::signature::{Algorithm, PublicKey};
 use crate::time::Timestamp;
 
 /// An outside issuer: a platform that gives its jobs signed tokens (RFC 7521 section 3).
@@ -20,8 +22,7 @@ pub struct Issuer {
     pub name: String,
     /// The claim `iss` of its tokens, compared exactly.
     pub identifier: String,
-    /// Keys that sign its tokens.
-    pub keys: KeySet,
+    keys: KeySource,
     /// Audience of its tokens, if it is not the broker's `public_url`.
     audience: Option<String>,
     /// Longest life that a token may have left, from 60 s to a day.
@@ -30,6 +31,15 @@ pub struct Issuer {
     algorithms: Vec<Algorithm>,
     /// Claims of which each identity names at least one.
     pins: Vec<String>,
+}
+
+/// Where the keys that sign an issuer's tokens are.
+#[derive(Debug)]
+enum KeySource {
+    /// In the policy.
+    Inline(KeySet),
+    /// At an address, from which they are fetched.
+    Fetched(Uri),
 }
 
 /// All issuers of the policy.
@@ -66,6 +76,23 @@ const PINS: [(&str, &[&str]); 4] = [
 ];
 
 impl Issuer {
+    /// Address of its keys; `None` if they are in the policy.
+    pub fn jwks_uri(&self) -> Option<&Uri> {
+        match &self.keys {
+            KeySource::Inline(_) => None,
+            KeySource::Fetched(uri) => Some(uri),
+        }
+    }
+
+    /// The key of the policy that may have signed an assertion whose header names this id and this
+    /// algorithm.
+    pub fn inline_key(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&PublicKey> {
+        match &self.keys {
+            KeySource::Inline(keys) => keys.find(kid, algorithm),
+            KeySource::Fetched(_) => None,
+        }
+    }
+
     /// Checks audience, times and algorithm of a token, which tells nothing about the policy's
     /// callers. `public_url` is the audience unless the issuer has another.
     ///
@@ -102,8 +129,8 @@ impl Issuers {
     /// Parses the variable `issuers`, and adds every mistake in it to `mistakes`. An issuer with a
     /// mistake is left out, and so are two that share an identifier.
     ///
-    /// `{"cluster": {"issuer": "https://kubernetes.default.svc", "jwks": {"keys": […]}}}`; the
-    /// other fields are optional, and so is the variable.
+    /// `{"cluster": {"issuer": "https://kubernetes.default.svc", "jwks": {"keys": […]}}}`, or with
+    /// `jwks_uri` in place of `jwks`; the other fields are optional, and so is the variable.
     pub fn parse(text: &str, mistakes: &mut Mistakes) -> Self {
         let mut issuers = Self::default();
         if text.is_empty() {
@@ -136,6 +163,11 @@ impl Issuers {
         issuers
     }
 
+    /// The issuers without a mistake.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Issuer>> {
+        self.known.iter()
+    }
+
     /// The issuer whose tokens have this `iss`, compared byte for byte: a prefix, another case or a
     /// slash at the end is another issuer (CVE-2024-53861).
     pub fn of_identifier(&self, identifier: &str) -> Option<&Rc<Issuer>> {
@@ -153,7 +185,8 @@ impl Issuers {
 #[derive(Default)]
 struct Fields {
     identifier: Option<String>,
-    keys: Option<KeySet>,
+    jwks: Option<KeySet>,
+    jwks_uri: Option<Uri>,
     audience: Option<String>,
     max_life: Option<Duration>,
     algorithms: Option<Vec<Algorithm>>,
@@ -169,8 +202,12 @@ impl Fields {
                 (self.identifier.is_some(), "is not valid, expected 1 to 512 characters of printable ASCII")
             }
             "jwks" => {
-                self.keys = parse_keys(at, value, mistakes);
+                self.jwks = parse_keys(at, value, mistakes);
                 return None;
+            }
+            "jwks_uri" => {
+                self.jwks_uri = value.text().and_then(|text| parse_url(text));
+                (self.jwks_uri.is_some(), "is not valid, expected https://HOST/PATH; http only for this machine")
             }
             "audience" => {
                 self.audience = parse_identifier(value);
@@ -190,7 +227,10 @@ impl Fields {
                     "is not valid, expected a list of 1 to 16 claims, none of them iss, aud, exp, nbf, iat or jti";
                 (self.pins.is_some(), problem)
             }
-            _ => (false, "is unknown, expected issuer, jwks, audience, max_lifetime_seconds, algorithms or pin"),
+            _ => (
+                false,
+                "is unknown, expected issuer, jwks, jwks_uri, audience, max_lifetime_seconds, algorithms or pin",
+            ),
         };
         (!is_right).then_some(problem)
     }
@@ -199,7 +239,7 @@ impl Fields {
 /// Returns `None` without an identifier or keys; any other mistake is only added.
 fn parse_issuer(name: &str, entry: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<Issuer> {
     let Some(fields) = entry.fields() else {
-        mistakes.add(name, "is not an object, expected one with issuer and jwks");
+        mistakes.add(name, "is not an object, expected one with issuer and with jwks_uri or jwks");
         return None;
     };
     let mut found = Fields::default();
@@ -214,15 +254,18 @@ fn parse_issuer(name: &str, entry: Json<'_, '_>, mistakes: &mut Mistakes) -> Opt
             mistakes.add(&at, problem);
         }
     }
-    for required in ["issuer", "jwks"] {
-        if !fields.clone().any(|(field, _)| field == required) {
-            mistakes.add(&format!("{name}.{required}"), "is missing");
-        }
+    let has = |name: &str| fields.clone().any(|(field, _)| field == name);
+    if !has("issuer") {
+        mistakes.add(&format!("{name}.issuer"), "is missing");
+    }
+    if has("jwks") == has("jwks_uri") {
+        mistakes.add(&format!("{name}.jwks_uri"), "is missing or beside jwks, expected exactly one of the two");
     }
     let identifier = found.identifier?;
+    let keys = found.jwks.map(KeySource::Inline).or(found.jwks_uri.map(KeySource::Fetched));
     Some(Issuer {
         name: name.to_owned(),
-        keys: found.keys?,
+        keys: keys?,
         audience: found.audience,
         max_life: found.max_life.unwrap_or(MAX_LIFE),
         algorithms: found.algorithms.unwrap_or_default(),

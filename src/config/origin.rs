@@ -11,7 +11,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Parses an origin; a slash at its end is ignored. `None` for anything more or less than an
+    /// origin, and for `http` on a host that is not loopback.
+    pub fn parse(text: &str) -> Option<Self> {
         let origin = text.strip_suffix('/').unwrap_or(text);
         let uri: http::Uri = origin.parse().ok()?;
         let authority = uri.authority()?;
@@ -54,6 +56,14 @@ impl Origin {
     }
 }
 
+/// Parses a URL whose origin is one that a variable may have: without user and fragment.
+pub(super) fn parse_url(text: &str) -> Option<http::Uri> {
+    let uri: http::Uri = text.parse().ok()?;
+    let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+    let path = text.strip_prefix(&origin).filter(|path| path.starts_with('/') && !path.contains('#'));
+    (Origin::parse(&origin).is_some() && path.is_some()).then_some(uri)
+}
+
 /// 127.0.0.0/8. A part with a leading zero is refused, because some parsers read it as octal
 /// and reach another host: `0127` is 87. The standard library's parser would be the largest
 /// function of the component.
@@ -66,6 +76,33 @@ fn is_loopback_v4(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn url_has_an_origin_and_a_path_and_nothing_that_is_dropped() {
+        for text in [
+            "https://issuer.example/keys",
+            "https://issuer.example:8443/a/b?c=d",
+            "https://issuer.example/",
+            "http://127.0.0.1:9000/keys",
+        ] {
+            assert_eq!(parse_url(text).map(|uri| uri.to_string()).as_deref(), Some(text));
+        }
+        for text in [
+            "",
+            "/keys",
+            "https://issuer.example",
+            "http://issuer.example/keys",
+            "ftp://issuer.example/keys",
+            "https://user@issuer.example/keys",
+            "https://issuer.example/keys#part",
+            "https:///keys",
+            "HTTPS://issuer.example/keys",
+            " https://issuer.example/keys",
+            "https://issuer.example/keys ",
+        ] {
+            assert_eq!(parse_url(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn two_spellings_of_an_origin_have_one_id() {

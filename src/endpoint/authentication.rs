@@ -3,47 +3,67 @@
 
 use std::rc::Rc;
 
-use http::Request;
-
-use super::request::{Body, ClientRequest, Credentials, IdAndSecret};
+use super::request::{ClientRequest, Credentials, IdAndSecret};
 use crate::assertion::{Assertion, Reason};
 use crate::audit::{Audit, AuthenticationMethod, PresentedIdentity};
+use crate::broker::{Broker, Followup, FoundKey, Ports};
 use crate::config::Config;
 use crate::config::caller::{Caller, Refused, Unauthenticated};
 use crate::config::issuer::Issuer;
 use crate::error::Error;
 use crate::secret::PresentedSecret;
 use crate::signature::verify;
-use crate::time::Timestamp;
 
 /// Longest part of a token's `sub` that the log has, in characters. OpenID Connect Core section 2
 /// permits no longer one.
 const SUBJECT_CHARACTERS: usize = 255;
 
-/// Parses a request, and authenticates the caller that it comes from.
-pub(super) fn authenticate<'a>(
-    config: &Config,
-    request: &'a Request<Body>,
+/// A caller that has shown who it is, and work to do after the answer.
+pub(super) struct Authenticated {
+    pub(super) caller: Rc<Caller>,
+    pub(super) followup: Option<Followup>,
+}
+
+/// Authenticates the caller that a request comes from.
+pub(super) async fn authenticate<P: Ports>(
+    broker: &Broker<P>,
+    config: &Rc<Config>,
+    request: &ClientRequest<'_>,
     audit: &mut Audit,
-) -> Result<(ClientRequest<'a>, Rc<Caller>), Error> {
-    let client_request = ClientRequest::parse(request)?;
-    let credentials = client_request.credentials.as_ref().map_err(|because| Error::InvalidClient(*because))?;
-    let authenticated = match credentials {
-        Credentials::Secret(IdAndSecret { id, secret }) => {
+) -> Result<Authenticated, Error> {
+    match &request.credentials {
+        Ok(Credentials::Assertion { client_id, assertion }) => {
+            by_assertion(broker, config, client_id.as_deref(), assertion, audit).await
+        }
+        _ => Ok(Authenticated { caller: authenticate_by_secret(config, request, audit)?, followup: None }),
+    }
+}
+
+/// Authenticates the caller by its id and its secret, which waits for nothing.
+pub(super) fn authenticate_by_secret(
+    config: &Config,
+    request: &ClientRequest<'_>,
+    audit: &mut Audit,
+) -> Result<Rc<Caller>, Error> {
+    match &request.credentials {
+        Ok(Credentials::Secret(IdAndSecret { id, secret })) => {
             audit.method = Some(AuthenticationMethod::Secret);
-            config.callers.authenticate(id, secret, audit.time)
+            note(config.callers.authenticate(id, secret, audit.time), audit)
         }
-        Credentials::Assertion { client_id, assertion } => {
-            by_assertion(config, client_id.as_deref(), assertion, audit)?
-        }
-    };
-    match authenticated {
+        Ok(Credentials::Assertion { .. }) => Err(refused(Unauthenticated::NoCredentials)),
+        Err(because) => Err(refused(*because)),
+    }
+}
+
+/// Notes in the audit line which caller it is or, if the policy has the presented name, which job
+/// fails.
+fn note(outcome: Result<Rc<Caller>, Refused>, audit: &mut Audit) -> Result<Rc<Caller>, Error> {
+    match outcome {
         Ok(caller) => {
             audit.caller = Some(caller.clone());
-            Ok((client_request, caller))
+            Ok(caller)
         }
         Err(refused) => {
-            // If the policy has this name, the operator must learn which job fails.
             audit.caller = refused.named;
             audit.padding = refused.padding;
             Err(Error::InvalidClient(refused.because))
@@ -52,26 +72,18 @@ pub(super) fn authenticate<'a>(
 }
 
 /// Authenticates by an assertion: the token of an outside issuer, or one that the caller has signed
-/// with its own key. The claim `iss` tells which. The outer error is a request that contradicts
-/// itself, or an assertion that cannot be read or is not valid.
-fn by_assertion(
-    config: &Config,
+/// with its own key. The claim `iss` tells which.
+async fn by_assertion<P: Ports>(
+    broker: &Broker<P>,
+    config: &Rc<Config>,
     client_id: Option<&str>,
     assertion: &PresentedSecret,
     audit: &mut Audit,
-) -> Result<Result<Rc<Caller>, Refused>, Error> {
+) -> Result<Authenticated, Error> {
     audit.method = Some(AuthenticationMethod::Key);
-    let refused = |because: Unauthenticated| Error::InvalidClient(because);
-    let assertion = Assertion::parse(assertion).map_err(|reason| refused(reason.into()))?;
+    let assertion = Assertion::parse(assertion).map_err(refused)?;
     if let Some(issuer) = config.issuers.of_identifier(assertion.issuer()) {
-        audit.method = Some(AuthenticationMethod::Identity);
-        let identity =
-            audit.identity.insert(Box::new(PresentedIdentity { issuer: issuer.clone(), subject: None, claim: None }));
-        verify_identity(config, issuer, &assertion, audit.time).map_err(|reason| refused(reason.into()))?;
-        identity.subject = Some(assertion.subject().chars().take(SUBJECT_CHARACTERS).collect());
-        let outcome = config.callers.identify(issuer, &assertion.text_claims(), client_id);
-        identity.claim = outcome.as_ref().err().and_then(|refused| refused.claim.clone());
-        return Ok(outcome);
+        return by_identity(broker, config, issuer, client_id, &assertion, audit).await;
     }
     if assertion.issuer() != assertion.subject() {
         return Err(refused(Unauthenticated::UnknownIssuer));
@@ -80,14 +92,36 @@ fn by_assertion(
     if client_id.is_some_and(|id| id != assertion.subject()) {
         return Err(Error::InvalidRequest("client_id differs from the subject of the assertion"));
     }
-    Ok(config.callers.authenticate_by_assertion(&assertion, config.public_url.as_ref(), audit.time))
+    let outcome = config.callers.authenticate_by_assertion(&assertion, config.public_url.as_ref(), audit.time);
+    Ok(Authenticated { caller: note(outcome, audit)?, followup: None })
 }
 
-/// Checks that a key of `issuer` has signed a token, and that the token is for the broker and for
-/// now. It looks at no caller: a stranger without such a token learns nothing about the policy.
-fn verify_identity(config: &Config, issuer: &Issuer, token: &Assertion, now: Timestamp) -> Result<(), Reason> {
-    issuer.check(token, config.public_url.as_ref(), now)?;
-    let key = issuer.keys.find(token.kid(), token.algorithm()).ok_or(Reason::UnknownKey)?;
-    let is_signed = verify(Some(key), token.algorithm(), token.signed(), token.signature());
-    if is_signed { Ok(()) } else { Err(Reason::WrongSignature) }
+/// Authenticates by the token of an issuer. It looks at no caller before the signature is verified:
+/// a stranger without such a token learns nothing about the policy but its issuers.
+async fn by_identity<P: Ports>(
+    broker: &Broker<P>,
+    config: &Rc<Config>,
+    issuer: &Rc<Issuer>,
+    client_id: Option<&str>,
+    token: &Assertion,
+    audit: &mut Audit,
+) -> Result<Authenticated, Error> {
+    audit.method = Some(AuthenticationMethod::Identity);
+    let presented = PresentedIdentity { issuer: issuer.clone(), subject: None, claim: None };
+    let presented = audit.identity.insert(Box::new(presented));
+    issuer.check(token, config.public_url.as_ref(), audit.time).map_err(refused)?;
+    let found = broker.issuer_key(config, issuer, token.kid(), token.algorithm(), audit.time).await?;
+    let FoundKey { key, followup } = found;
+    let key = key.ok_or(refused(Reason::UnknownKey))?;
+    if !verify(Some(&key), token.algorithm(), token.signed(), token.signature()) {
+        return Err(refused(Reason::WrongSignature));
+    }
+    presented.subject = Some(token.subject().chars().take(SUBJECT_CHARACTERS).collect());
+    let outcome = config.callers.identify(issuer, &token.text_claims(), client_id);
+    presented.claim = outcome.as_ref().err().and_then(|refused| refused.claim.clone());
+    Ok(Authenticated { caller: note(outcome, audit)?, followup })
+}
+
+fn refused(because: impl Into<Unauthenticated>) -> Error {
+    Error::InvalidClient(because.into())
 }

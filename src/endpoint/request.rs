@@ -100,6 +100,11 @@ impl<'a> Form<'a> {
 }
 
 impl<'a> ClientRequest<'a> {
+    /// Whether the client authenticates by an assertion, whose keys may have to be fetched.
+    pub(super) fn has_assertion(&self) -> bool {
+        matches!(self.credentials, Ok(Credentials::Assertion { .. }))
+    }
+
     pub(super) fn parse(request: &'a Request<Body>) -> Result<Self, Error> {
         // RFC 6749 section 2.3.1: never in the URI, because logs would keep it.
         let query = request.uri().query().unwrap_or_default();

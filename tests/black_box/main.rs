@@ -13,6 +13,7 @@ mod denials;
 mod faults;
 mod gate;
 mod identities;
+mod issuer_keys;
 mod life;
 mod peers;
 mod program;

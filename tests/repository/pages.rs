@@ -117,8 +117,9 @@ fn links_and_paths_on_pages_exist() {
         }
         // A text in backticks that looks like a path of this repository must be one.
         for path in code(&text) {
-            let is_path =
-                ["src/", "deploy/", "docs/", "host/", "operator/", "tests/", ".ci/"].iter().any(|begin| path.starts_with(begin));
+            let is_path = ["src/", "deploy/", "docs/", "host/", "operator/", "tests/", ".ci/"]
+                .iter()
+                .any(|begin| path.starts_with(begin));
             if is_path && !path.contains("::") {
                 assert!(root().join(&path).exists(), "{page}: {path} does not exist");
             }

@@ -11,7 +11,7 @@ use tests::{Broker, MEMBERS, Setup, all_at_once, crowd, different_tokens, root};
 
 /// The tests of `black_box` that cannot pass in `wasmtime serve`, by the reason. All others
 /// must pass.
-const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
+const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
     (
         "a store outside of the instances, which the test fills, reads, makes fail, or keeps over a restart of the host: \
          `wasmtime serve` has one for each instance, so the command leaves it out",
@@ -26,6 +26,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
             "gate::instance_without_store_keeps_the_call_quota",
             "gate::job_waits_at_most_one_store_operation_while_the_store_never_answers",
             "gate::garbage_in_the_store_is_treated_as_absent",
+            "issuer_keys::record_of_keys_that_was_changed_or_moved_counts_as_absent",
             "audit::each_call_leaves_one_line",
             "life::caller_with_min_remaining_seconds_gets_a_longer_token_than_others",
             "life::fresh_token_is_served_without_a_call",
@@ -60,6 +61,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
             "gate::lease_of_a_dead_holder_expires",
             "gate::sixth_scope_set_in_a_minute_gets_503_with_retry_after",
             "gate::two_hosts_on_one_redis_make_one_call",
+            "issuer_keys::keys_are_fetched_by_one_host_for_all_and_renewed_after_an_answer",
             "revocation::revoked_token_is_dropped_by_all_hosts_at_most_once_a_minute",
         ],
     ),
@@ -90,6 +92,14 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
         ],
     ),
     (
+        "a clock that the test sets, or the list allowed_outbound_hosts",
+        &[
+            "issuer_keys::bad_issuer_stops_only_its_callers_and_its_keys_serve_for_a_day",
+            "issuer_keys::issuer_whose_origin_is_not_allowed_is_named_on_stderr",
+            "issuer_keys::stranger_causes_at_most_one_fetch_a_minute",
+        ],
+    ),
+    (
         "requests that tell the origin for the metadata",
         &["assertions::without_a_public_url_secrets_work_and_assertions_do_not"],
     ),
@@ -97,6 +107,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 10] = [
         "several requests at a time, which the command of docs/hosts.md forbids",
         &[
             "beneath::instances::instances_that_live_briefly_or_long_get_the_answers_of_faults_md",
+            "issuer_keys::crowd_of_jobs_waits_for_one_fetch",
             "gate::cold_crowd_in_one_instance_costs_the_store_one_fetch",
             "gate::hundred_cold_requests_in_an_instance_each_make_one_call",
             "gate::five_hundred_cold_requests_cost_the_store_few_operations",

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::ensure;
-use officernd_token_broker::config::{VARIABLES, Variable};
+use officernd_token_broker::config::issuer::Issuers;
+use officernd_token_broker::config::{Mistakes, VARIABLES, Variable, escape};
 
 use super::{Findings, GivenVariables};
 use crate::spin::{AllowedHosts, Manifest};
@@ -48,13 +49,30 @@ impl GivenVariables {
         let (Ok(hosts), Ok(uri)) = (AllowedHosts::resolve(&manifest, &set), identity.parse()) else {
             return Ok(());
         };
-        let expected = r#"expected only "{{ officernd_identity_url }}""#;
+        let expected =
+            r#"expected only "{{ officernd_identity_url }}" and "{{ keys_origin_1 }}" to "{{ keys_origin_4 }}""#;
         if !hosts.allow(&uri) {
             findings
                 .mistakes
                 .push(format!("{file}: allowed_outbound_hosts lacks {IDENTITY}, so no call leaves, {expected}"));
-        } else if !hosts.are_only(identity) {
-            findings.warnings.push(format!("{file}: allowed_outbound_hosts allows more than {IDENTITY}, {expected}"));
+        }
+        let issuers =
+            Issuers::parse(set.get("issuers").copied().unwrap_or_default().trim(), &mut Mistakes::of("issuers"));
+        let mut origins = vec![identity.to_owned()];
+        for (issuer, uri) in issuers.iter().filter_map(|issuer| Some((issuer, issuer.jwks_uri()?))) {
+            if !hosts.allow(uri) {
+                let name = escape(&issuer.name);
+                findings.mistakes.push(format!(
+                    "issuers: {name}.jwks_uri: its origin is not in allowed_outbound_hosts of {file}, so its keys cannot be \
+                     fetched, expected it in one of keys_origin_1 to keys_origin_4"
+                ));
+            }
+            origins.extend(uri.scheme_str().zip(uri.authority()).map(|(scheme, host)| format!("{scheme}://{host}")));
+        }
+        if hosts.allow(&uri) && !hosts.are_only(&origins) {
+            findings.warnings.push(format!(
+                "{file}: allowed_outbound_hosts allows more than {IDENTITY} and the keys of the issuers, {expected}"
+            ));
         }
         Ok(())
     }
@@ -98,6 +116,28 @@ mod tests {
     }
 
     #[test]
+    fn origin_of_an_issuers_keys_is_in_one_of_four_variables() {
+        let issuers =
+            r#"issuers = '{"github": {"issuer": "https://a.example", "jwks_uri": "https://keys.example/jwks"}}'"#;
+        let check = |values: &str, mistakes: &[&str], warnings: &[&str]| {
+            let mut findings = Findings::default();
+            let values = toml::from_str::<GivenVariables>(&format!("{VALUES}{values}\n")).unwrap();
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+            values.check_manifest(&path, &mut findings).unwrap();
+            for (found, expected) in [(&findings.mistakes, mistakes), (&findings.warnings, warnings)] {
+                assert_eq!(found.len(), expected.len(), "{findings:?}");
+                assert!(found.iter().zip(expected).all(|(found, expected)| found.contains(expected)), "{findings:?}");
+            }
+        };
+        let lacks = ["issuers: github.jwks_uri: its origin is not in allowed_outbound_hosts"];
+        let more = ["allowed_outbound_hosts allows more than officernd_identity_url and the keys of the issuers"];
+        check(&format!("{issuers}\nkeys_origin_3 = 'https://keys.example'"), &[], &[]);
+        check(issuers, &lacks, &[]);
+        check(&format!("{issuers}\nkeys_origin_1 = 'https://other.example'"), &lacks, &more);
+        check("keys_origin_1 = 'https://keys.example'", &[], &more);
+    }
+
+    #[test]
     fn manifest_that_lacks_a_variable_is_outdated() {
         let audit = ("audit = \"{{ audit }}\"\n", "");
         check_with("", &[audit], &[], &["audit is missing, so its default"]);
@@ -109,9 +149,12 @@ mod tests {
 
     #[test]
     fn manifest_that_allows_other_hosts_is_outdated() {
-        const HOSTS: &str = r#"["{{ officernd_identity_url }}"]"#;
+        let text = include_str!("../../../spin.toml");
+        let (_, rest) = text.split_once("allowed_outbound_hosts = ").unwrap();
+        let (list, _) = rest.split_once(']').unwrap();
+        let present = format!("{list}]");
         let check = |hosts: &str, values: &str, mistakes: &[&str], warnings: &[&str]| {
-            check_with(values, &[(HOSTS, hosts)], mistakes, warnings);
+            check_with(values, &[(&present, hosts)], mistakes, warnings);
         };
         let staging = "officernd_identity_url = 'https://identity-staging.officernd.com'";
         let more = ["allowed_outbound_hosts allows more than officernd_identity_url"];

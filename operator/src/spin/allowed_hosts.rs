@@ -65,9 +65,10 @@ impl AllowedHosts {
         Ok(())
     }
 
-    /// Whether the list allows nothing but this URL's host and port.
-    pub(crate) fn are_only(&self, url: &str) -> bool {
-        AllowedHost::parse(url).is_ok_and(|only| self.0.iter().all(|allowed| *allowed == only))
+    /// Whether the list allows nothing but the hosts and ports of these origins.
+    pub(crate) fn are_only(&self, origins: &[String]) -> bool {
+        let known: Vec<_> = origins.iter().filter_map(|origin| AllowedHost::parse(origin).ok()).collect();
+        self.0.iter().all(|allowed| known.contains(allowed))
     }
 
     /// Whether the component may send a request to this URL.

@@ -34,7 +34,7 @@ fn mistake_in_an_issuer_names_it_and_the_field() {
     check("{", &["issuers: line 1 column 1: is not valid"]);
     check(r#"{"": {}}"#, &["issuers: is not a name, expected"]);
     check(r#"{"a": 1}"#, &["issuers: a: is not an object, expected"]);
-    check(r#"{"a": {}}"#, &["issuers: a.issuer: is missing", "issuers: a.jwks: is missing"]);
+    check(r#"{"a": {}}"#, &["issuers: a.issuer: is missing", "issuers: a.jwks_uri: is missing or beside jwks"]);
     let good = issuer("https://a.example", "");
     check(&format!(r#"{{"a": {good}}}"#), &[]);
     check(&format!(r#"{{"a": {good}, "a": {good}}}"#), &["issuers: a: appears twice, expected each issuer once"]);
@@ -57,11 +57,24 @@ fn mistake_in_an_issuer_names_it_and_the_field() {
         (r#""pin": ["exp"]"#, "a.pin: is not valid"),
         (r#""pin": [""]"#, "a.pin: is not valid"),
         (r#""pin": "sub""#, "a.pin: is not valid"),
+        (r#""jwks_uri": "https://a.example/keys""#, "a.jwks_uri: is missing or beside jwks, expected exactly one"),
         (r#""jwks_url": "x""#, "a.jwks_url: is unknown, expected issuer, jwks"),
         (r#""issuer": "https://b.example""#, "a.issuer: appears twice, expected each field once"),
     ] {
         let text = format!(r#"{{"a": {}}}"#, issuer("https://a.example", &format!(", {field}")));
         check(&text, &[&format!("issuers: {expected}")]);
+    }
+}
+
+#[test]
+fn address_of_keys_is_a_url_without_user_and_fragment() {
+    let with_uri = |uri: &str| format!(r#"{{"a": {{"issuer": "https://a.example", "jwks_uri": {uri}}}}}"#);
+    let (issuers, mistakes) = parse(&with_uri(r#""https://keys.example/jwks?v=1""#));
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    let issuer = issuers.of_identifier("https://a.example").unwrap();
+    assert_eq!(issuer.jwks_uri().map(|uri| uri.to_string()).as_deref(), Some("https://keys.example/jwks?v=1"));
+    for uri in ["1", r#""""#, r#""http://keys.example/jwks""#, r#""https://user@keys.example/jwks""#] {
+        check(&with_uri(uri), &["issuers: a.jwks_uri: is not valid, expected https://HOST/PATH"]);
     }
 }
 
