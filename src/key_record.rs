@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{hex, sha256_of_fields};
 use crate::key_set::KeySet;
+use crate::mutation::{self, Rule};
 use crate::record::{decode_whole, encode};
 use crate::seal::{NONCE_LENGTH, Seal};
 use crate::signature::{Algorithm, PublicKey};
@@ -76,10 +77,10 @@ impl KeyRecord {
     /// What to do about an assertion whose key is or is not at hand.
     pub fn step(&self, has_key: bool, now: Timestamp) -> Step {
         let age = self.age(now).filter(|_| has_key);
-        let left = self.pause_left(now);
+        let left = self.pause_left(now).filter(|_| mutation::holds(Rule::KeyPause));
         match age {
             Some(age) if age < FRESH => Step::Use { is_due: false },
-            Some(age) if age < AGED => Step::Use { is_due: left.is_none() },
+            Some(age) if age < AGED || !mutation::holds(Rule::KeyRenewal) => Step::Use { is_due: left.is_none() },
             _ if left.is_none() => Step::Fetch,
             _ if self.is_pending(now) => Step::Wait,
             Some(_) => Step::Use { is_due: false },
@@ -98,6 +99,11 @@ impl KeyRecord {
         self.tried_at = Some(now);
         self.failures = self.failures.saturating_add(1);
         self.is_pending = true;
+    }
+
+    /// Notes that the request of the try leaves now. Writing the try down may have taken a second.
+    pub fn send(&mut self, now: Timestamp) {
+        self.tried_at = Some(now);
     }
 
     /// Ends the try that began last, with the keys that it brought.
@@ -143,7 +149,9 @@ impl KeyRecord {
 
     /// Age of the keys; `None` if there are none, or none that may still be used.
     fn age(&self, now: Timestamp) -> Option<Duration> {
-        self.fetched_at.map(|fetched_at| now.since(fetched_at)).filter(|age| *age < LONGEST_AGE)
+        self.fetched_at
+            .map(|fetched_at| now.since(fetched_at))
+            .filter(|age| *age < LONGEST_AGE || !mutation::holds(Rule::KeyAge))
     }
 
     fn is_pending(&self, now: Timestamp) -> bool {

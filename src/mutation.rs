@@ -37,11 +37,22 @@ pub enum Rule {
     OneReader,
     /// A mistake in the entry of a caller or an application disables only that entry.
     EntryMistake,
+    /// The keys of an issuer are fetched at most once a minute.
+    KeyPause,
+    /// No key of an issuer is used after 24 hours.
+    KeyAge,
+    /// Keys are fetched again when they are an hour old.
+    KeyRenewal,
+    /// Each issuer has keys of its own.
+    KeysApart,
 }
 
 #[cfg(feature = "breakable-rules")]
 impl Rule {
-    /// Every rule.
+    /// The rules about keys of issuers.
+    pub const OF_KEYS: [Self; 4] = [Self::KeyPause, Self::KeyAge, Self::KeyRenewal, Self::KeysApart];
+
+    /// Every other rule.
     pub const ALL: [Self; 15] = [
         Self::ReadBack,
         Self::SecondLook,

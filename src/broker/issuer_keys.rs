@@ -109,6 +109,7 @@ impl<P: Ports> Broker<P> {
                 keys.record.borrow_mut().begin(now);
                 // Before the fetch, so that other instances wait for it instead of making their own.
                 self.save_keys(config, keys).await;
+                keys.record.borrow_mut().send(self.ports.now());
                 let outcome = self.fetch_keys(&keys.uri).await;
                 if let Err(problem) = &outcome {
                     let (name, uri) = (&issuer.name, &keys.uri);

@@ -7,6 +7,7 @@ use http::Uri;
 
 use crate::config::Config;
 use crate::key_record::KeyRecord;
+use crate::mutation::{self, Rule};
 use crate::time::Timestamp;
 
 /// The keys at each address in the configuration.
@@ -26,7 +27,7 @@ impl KeyMemory {
     /// The keys at an address. Forgets those whose issuer is no longer in the configuration.
     pub(super) fn at(&self, uri: &Uri, config: &Config) -> Rc<FetchedKeys> {
         let mut known = self.0.borrow_mut();
-        if let Some(keys) = known.iter().find(|keys| keys.uri == *uri) {
+        if let Some(keys) = known.iter().find(|keys| keys.uri == *uri || !mutation::holds(Rule::KeysApart)) {
             return keys.clone();
         }
         known.retain(|keys| keys.are_used(config));

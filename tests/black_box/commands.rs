@@ -215,7 +215,7 @@ fn check_tells_warnings_from_mistakes() {
     }
     write_variables(folder.path(), "hunter2", &policy.to_string(), &[]);
     let manifest = read("spin.toml").replace("audit = \"{{ audit }}\"\n", "");
-    let manifest = manifest.replace("[\"{{ officernd_identity_url }}\"]", "[\"https://*:*\"]");
+    let manifest = manifest.replace("\"{{ keys_origin_4 }}\",", "\"https://*:*\",");
     fs::write(folder.path().join("spin.toml"), &manifest).unwrap();
     let expected = [
         "callers: is longer than 128 KiB".to_owned(),

@@ -6,6 +6,7 @@
 //! even if its instance is killed, and a call in progress reaches OfficeRnD.
 
 mod fleet;
+mod issuers;
 mod kills;
 mod officernd;
 mod ports;
@@ -14,6 +15,7 @@ mod seeds;
 mod world;
 
 pub use fleet::{Fleet, Work};
+pub use issuers::{KeyReport, play_keys};
 pub use kills::{Deaths, Victim, die_at_each_await};
 pub use officernd::Mood;
 pub use scenario::{Faults, Reuse, Scenario};

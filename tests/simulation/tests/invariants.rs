@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use officernd_token_broker::mutation::Rule;
-use simulation::{Fleet, Scenario, Victim, die_at_each_await, play_seeds};
+use simulation::{Fleet, KeyReport, Scenario, Victim, die_at_each_await, play_keys, play_seeds};
 
 /// Seeds of a sound core, and those among which one shows that a rule is switched off. The rarest
 /// symptom occurs in one of 200.
@@ -39,6 +39,7 @@ fn symptoms(rule: Rule) -> &'static [&'static str] {
         Rule::TokenMemory => &["after its revocation"],
         Rule::LastGood => &["although it had a configuration"],
         Rule::OneReader => &["twice at the same time"],
+        Rule::KeyPause | Rule::KeyAge | Rule::KeyRenewal | Rule::KeysApart => &[],
         Rule::EntryMistake => &["although the variables are sound", "although it had a configuration"],
     }
 }
@@ -53,6 +54,41 @@ fn each_disabled_rule_breaks_an_invariant() {
         let symptoms = symptoms(rule);
         let is_its_symptom = symptoms.iter().any(|symptom| violation.contains(symptom));
         assert!(is_its_symptom, "{rule:?} should break as one of {symptoms:?}: {violation}");
+    }
+}
+
+/// Issuers that are down, slow, empty, rotating or too long, for days, on a store that fails.
+#[test]
+fn two_hundred_seeds_of_issuers_break_no_invariant() {
+    let mut total = KeyReport::default();
+    for seed in 0..200 {
+        let report = play_keys(seed, None).unwrap_or_else(|violation| panic!("{violation}"));
+        total.requests += report.requests;
+        total.found += report.found;
+        total.unavailable += report.unavailable;
+        total.fetches += report.fetches;
+    }
+    println!("{total:?}");
+    assert!(total.found > total.requests / 3 && total.unavailable > 0, "{total:?}");
+}
+
+/// Every rule about the keys of issuers is needed.
+#[test]
+fn each_disabled_rule_of_keys_breaks_an_invariant() {
+    for rule in Rule::OF_KEYS {
+        let expected = match rule {
+            Rule::KeyPause => "an instance fetched keys twice within",
+            Rule::KeyAge => "that it last served",
+            Rule::KeyRenewal => "has withdrawn",
+            Rule::KeysApart => "has never served",
+            other => panic!("{other:?} is not about keys"),
+        };
+        let mut violations = (0..200).filter_map(|seed| play_keys(seed, Some(rule)).err());
+        let violation = violations.find(|violation| violation.contains(expected));
+        println!(
+            "{rule:?}: {}",
+            violation.unwrap_or_else(|| panic!("{rule:?} is switched off, and no key is {expected}"))
+        );
     }
 }
 
