@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with = "state_dir")]
     key_value: Option<String>,
 
-    /// Manifest to run [default: spin.toml in this folder, otherwise the project's own]
+    /// Manifest to run [default: spin.toml in this folder, otherwise the nearest one above the program]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn broker(arguments: &Arguments) -> anyhow::Result<()> {
-    let manifest = Manifest::read(&arguments.manifest())?;
+    let manifest = Manifest::read(&arguments.manifest()?)?;
     let variables = Variables::from_environment()?;
     let is_demo = !uses_officernd(&variables)?;
     if !is_demo {
@@ -153,13 +154,18 @@ fn advise(error: anyhow::Error, listen: SocketAddr) -> anyhow::Error {
 }
 
 impl Arguments {
-    fn manifest(&self) -> PathBuf {
+    fn manifest(&self) -> anyhow::Result<PathBuf> {
         let here = Path::new("spin.toml");
         match &self.manifest {
-            Some(path) => path.clone(),
-            None if here.is_file() => here.to_owned(),
-            // For `cargo run` from another folder of the project.
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("spin.toml"),
+            Some(path) => Ok(path.clone()),
+            None if here.is_file() => Ok(here.to_owned()),
+            None => {
+                // In a release it is beside the program. For `cargo run` from another folder it is
+                // above Cargo's target folder.
+                let program = env::current_exe().context("cannot find this program's own file")?;
+                let mut above = program.ancestors().map(|folder| folder.join("spin.toml"));
+                above.find(|path| path.is_file()).context("spin.toml is missing here: name one with --manifest FILE")
+            }
         }
     }
 

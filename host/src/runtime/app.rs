@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use broker_operator::spin::Manifest;
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::p3::bindings::clocks::monotonic_clock;
@@ -60,7 +61,11 @@ impl App {
 
     fn compile(manifest: Manifest, is_metered: bool) -> anyhow::Result<Self> {
         let source = &manifest.source;
-        let bytes = fs::read(source).with_context(|| format!("cannot read the component {}", source.display()))?;
+        let bytes = fs::read(source).with_context(|| {
+            let hint = manifest.digest.as_ref().map_or("", |_| " (the dev host does not download it)");
+            format!("cannot read the component {}{hint}", source.display())
+        })?;
+        check_digest(&manifest, &bytes)?;
         let service = compile(source, &bytes, is_metered)
             .with_context(|| format!("cannot load the component {}", source.display()))?;
         Ok(Self { manifest: Arc::new(manifest), service })
@@ -82,6 +87,14 @@ impl App {
         let service = self.service.instantiate_async(&mut store).await?;
         Ok((store, Proxy::P3(service)))
     }
+}
+
+/// Checks that the component is the one that the manifest means, if it has a digest.
+fn check_digest(manifest: &Manifest, bytes: &[u8]) -> anyhow::Result<()> {
+    let Some(expected) = &manifest.digest else { return Ok(()) };
+    let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(found == *expected, "{} has the SHA-256 {found}, expected {expected}", manifest.source.display());
+    Ok(())
 }
 
 fn compile(source: &Path, bytes: &[u8], is_metered: bool) -> anyhow::Result<ServicePre<Instance>> {

@@ -16,6 +16,8 @@ pub struct Manifest {
     pub folder: PathBuf,
     /// File of the component.
     pub source: PathBuf,
+    /// SHA-256 that the file must have, in hexadecimal digits.
+    pub digest: Option<String>,
     /// Command that makes [`source`](Self::source), for a shell.
     pub build_command: Option<String>,
     /// Routes that lead to the component, in the order of the file.
@@ -108,9 +110,11 @@ impl Manifest {
             allowed_outbound_hosts.push(template);
         }
 
+        let (source, digest) = component_table.source.file_and_digest()?;
         Ok(Self {
             folder: folder.to_owned(),
-            source: folder.join(component_table.source),
+            source: folder.join(source),
+            digest,
             build_command: component_table.build.map(|build| build.command),
             routes,
             declarations,
@@ -207,7 +211,7 @@ struct HttpTriggerTable {
 #[expect(dead_code, reason = "accepted, and without effect in the dev host")]
 struct ComponentTable {
     description: Option<String>,
-    source: PathBuf,
+    source: SourceTable,
     #[serde(default)]
     allowed_outbound_hosts: Vec<String>,
     #[serde(default)]
@@ -215,6 +219,39 @@ struct ComponentTable {
     #[serde(default)]
     variables: BTreeMap<String, String>,
     build: Option<BuildTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "source is not supported, expected a path, or a table of url and digest")]
+enum SourceTable {
+    File(PathBuf),
+    Download(DownloadTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DownloadTable {
+    url: String,
+    digest: String,
+}
+
+impl SourceTable {
+    /// Returns the component's file, and the digest that it must have. The dev host downloads
+    /// nothing: it expects the file of a URL beside the manifest, under its own name.
+    fn file_and_digest(self) -> anyhow::Result<(PathBuf, Option<String>)> {
+        let DownloadTable { url, digest } = match self {
+            Self::File(path) => return Ok((path, None)),
+            Self::Download(table) => table,
+        };
+        let hex = digest
+            .strip_prefix("sha256:")
+            .filter(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        let hex = hex.context("source: digest is not supported, expected sha256: and 64 hexadecimal digits")?;
+        let name = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('/')).map(|(_, name)| name);
+        let name = name.filter(|name| name.ends_with(".wasm") && !name.contains(['?', '#', '%', '\\']));
+        let name = name.context("source: url is not supported, expected one that ends in the name of a .wasm file")?;
+        Ok((name.into(), Some(hex.to_owned())))
+    }
 }
 
 #[derive(Deserialize)]
@@ -265,6 +302,26 @@ mod tests {
     }
 
     #[test]
+    fn source_with_a_url_is_the_file_of_that_name_with_its_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        let source = |source: &str| parse(&MINIMAL.replace("\"one.wasm\"", source));
+        let url = "https://a.example/v1/released.wasm";
+        let manifest = source(&format!("{{ url = {url:?}, digest = \"sha256:{digest}\" }}")).unwrap();
+        assert_eq!((manifest.source, manifest.digest), (PathBuf::from("folder/released.wasm"), Some(digest.clone())));
+        for (url, digest, named) in [
+            (url, digest.as_str(), "digest"),
+            (url, "sha256:", "digest"),
+            (url, &format!("sha256:{}", digest.to_uppercase()), "digest"),
+            ("https://a.example", &format!("sha256:{digest}"), "url"),
+            ("https://a.example/..", &format!("sha256:{digest}"), "url"),
+            ("https://a.example/a.wasm?b=/c.wasm#d", &format!("sha256:{digest}"), "url"),
+        ] {
+            let error = format!("{:#}", source(&format!("{{ url = {url:?}, digest = {digest:?} }}")).unwrap_err());
+            assert!(error.contains(&format!("source: {named}")), "{url} {digest}: {error}");
+        }
+    }
+
+    #[test]
     fn unsupported_feature_is_refused_by_name() {
         let cases = [
             ("[component.one]", "[component.one]\nfiles = [\"a\"]", "files"),
@@ -281,7 +338,8 @@ mod tests {
             ("[application]", "[variables]\na = { secret = true }\n[application]", "\"a\""),
             ("[application]", "[variables]\na = { required = true, default = \"\" }\n[application]", "\"a\""),
             ("[application]", "[variables]\nA = { required = true }\n[application]", "\"A\""),
-            ("source = \"one.wasm\"", "source = { url = \"https://a.example\", digest = \"\" }", "source"),
+            ("source = \"one.wasm\"", "source = { url = \"https://a.example/a.wasm\" }", "source"),
+            ("source = \"one.wasm\"", "source = { registry = \"a\", package = \"b:c\", version = \"1\" }", "source"),
             ("[component.one]", "[component.one]\nallowed_outbound_hosts = [\"{{ url }}\"]", "url"),
         ];
         for (from, to, named) in cases {

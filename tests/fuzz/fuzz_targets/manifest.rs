@@ -87,7 +87,14 @@ fn says(manifest: &Manifest, table: &Table) {
         let values = value.and_then(Value::as_array).into_iter().flatten();
         values.map(|value| value.as_str().expect("a text").to_owned()).collect()
     };
-    assert_eq!(manifest.source, Path::new("folder").join(component["source"].as_str().expect("a path")));
+    let (file, digest) = match &component["source"] {
+        Value::Table(source) => {
+            let text = |field: &str| source[field].as_str().expect("a text");
+            (text("url").rsplit('/').next().expect("a name"), text("digest").strip_prefix("sha256:"))
+        }
+        path => (path.as_str().expect("a path"), None),
+    };
+    assert_eq!((&*manifest.source, manifest.digest.as_deref()), (&*Path::new("folder").join(file), digest));
     let command = component.get("build").map(|build| build["command"].as_str().expect("a text"));
     assert_eq!(manifest.build_command.as_deref(), command);
     let stores: BTreeSet<_> = texts(component.get("key_value_stores")).into_iter().collect();
