@@ -19,6 +19,7 @@ mod peers;
 mod program;
 mod protocol;
 mod readiness;
+mod release;
 mod revocation;
 mod rotation;
 mod secrets;

@@ -213,7 +213,7 @@ fn table_outbound_http_in_the_guide_sets_both_keys() {
 
 /// The flags of Spin 4.1's commands, from its source, and of `spin aka`, from its reference;
 /// only those that pages and units use.
-const FLAGS: [(&str, &[&str]); 8] = [
+const FLAGS: [(&str, &[&str]); 11] = [
     (
         "spin up",
         &[
@@ -229,6 +229,9 @@ const FLAGS: [(&str, &[&str]); 8] = [
     ("spin build", &[]),
     ("spin --version", &[]),
     ("spin registry push", &["--build"]),
+    ("spin templates install", &["--tar", "--dir"]),
+    ("spin new", &["--template"]),
+    ("spin add", &["--template"]),
     ("spin aka login", &[]),
     ("spin aka deploy", &["--variable", "--create-name", "--build", "--no-confirm"]),
     ("spin plugins install", &[]),

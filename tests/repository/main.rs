@@ -6,4 +6,5 @@
 mod deploy;
 mod interfaces;
 mod pages;
+mod release;
 mod supply;

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use tests::{Program, installed, read, root};
 
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 18] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "RELEASING.md",
     "docs/api.md",
     "docs/audit.md",
     "docs/configuration.md",
@@ -22,6 +23,7 @@ const PAGES: [&str; 16] = [
     "docs/operations.md",
     "docs/performance.md",
     "docs/testing.md",
+    "docs/verify.md",
     "tests/README.md",
 ];
 
@@ -117,11 +119,13 @@ fn links_and_paths_on_pages_exist() {
         }
         // A text in backticks that looks like a path of this repository must be one.
         for path in code(&text) {
-            let is_path = ["src/", "deploy/", "docs/", "host/", "operator/", "tests/", ".ci/"]
+            // A script may have arguments.
+            let path = path.split(' ').next().unwrap_or_default();
+            let is_path = ["src/", "deploy/", "docs/", "host/", "operator/", "release/", "tests/", ".ci/", ".github/"]
                 .iter()
                 .any(|begin| path.starts_with(begin));
             if is_path && !path.contains("::") {
-                assert!(root().join(&path).exists(), "{page}: {path} does not exist");
+                assert!(root().join(path).exists(), "{page}: {path} does not exist");
             }
         }
         assert!(!text.contains("TODO"), "{page} has a TODO");
@@ -165,6 +169,9 @@ fn run_line(line: &str, folder: &Path, page: &str) {
     }
 }
 
+/// How pages run the operator's commands: from the sources, and with the program of a release.
+const PROGRAM: [&str; 2] = ["cargo operator ", "./broker-x86_64-linux "];
+
 #[test]
 fn operator_commands_on_pages_succeed() {
     for page in PAGES {
@@ -182,8 +189,9 @@ fn operator_commands_on_pages_succeed() {
         let text = read(page);
         let in_blocks = text.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
         let commands = in_blocks.map(str::to_owned).chain(code(&text));
-        let commands: Vec<_> =
-            commands.filter_map(|command| command.strip_prefix("cargo operator ").map(str::to_owned)).collect();
+        let commands: Vec<_> = commands
+            .filter_map(|command| PROGRAM.iter().find_map(|run| command.strip_prefix(run).map(str::to_owned)))
+            .collect();
         for command in &commands {
             run_line(command, folder.path(), page);
         }

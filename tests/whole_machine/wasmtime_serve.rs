@@ -139,6 +139,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "commands::caller_new_without_old_policy_makes_a_policy_of_one",
             "program::broker_with_some_variables_names_the_missing_ones_and_stops",
             "program::broker_with_variables_calls_their_officernd_and_keeps_tokens_in_state_dir",
+            "release::folder_of_a_release_runs_the_component_that_its_manifest_means",
             "program::broker_without_variables_prints_a_curl_line_that_gets_a_token",
         ],
     ),
