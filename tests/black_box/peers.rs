@@ -2,6 +2,7 @@
 
 mod examples;
 mod forged;
+mod issuer;
 mod signed;
 
 use bytes::Bytes;

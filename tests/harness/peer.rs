@@ -1,6 +1,6 @@
 //! Servers and clients of other projects, in `tests/peers`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,10 +22,10 @@ pub fn installed() -> &'static Path {
     })
 }
 
-/// An OAuth 2.0 server in OfficeRnD's place. Dropping it ends the server.
+/// An OAuth 2.0 server in OfficeRnD's place, or an outside issuer. Dropping it ends the server.
 pub struct PeerServer {
     child: Child,
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     url: String,
     requests: Arc<Mutex<Vec<Value>>>,
 }
@@ -34,12 +34,30 @@ impl PeerServer {
     /// Starts a server that knows the application of `setup` with its scopes, and the scopes
     /// `not_granted`, which the application does not have.
     pub fn start(setup: &Setup, not_granted: &str) -> Self {
-        let mut child = Command::new("node")
+        let mut command = Command::new("node");
+        command
             .arg(installed().join("server.mjs"))
             .env("CLIENT_ID", &setup.application.id)
             .env("CLIENT_SECRET", &setup.application.secret)
             .env("SCOPES", setup.application.scopes.join(" "))
-            .env("OTHER_SCOPES", not_granted)
+            .env("OTHER_SCOPES", not_granted);
+        Self::spawn(command)
+    }
+
+    /// Starts an outside issuer, whose one job has this id and secret, and whose tokens are for
+    /// `audience`. Its requests are those for its keys.
+    pub fn issuer([id, secret]: [&str; 2], audience: &str) -> Self {
+        let mut command = Command::new("node");
+        command
+            .arg(installed().join("issuer.mjs"))
+            .env("CLIENT_ID", id)
+            .env("CLIENT_SECRET", secret)
+            .env("AUDIENCE", audience);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -59,7 +77,12 @@ impl PeerServer {
             }
         });
         let stdin = child.stdin.take().expect("it is piped");
-        Self { child, _stdin: stdin, url, requests }
+        Self { child, stdin, url, requests }
+    }
+
+    /// Writes a line to the server.
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").expect("the server reads");
     }
 
     /// URL of the server.

@@ -97,6 +97,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "issuer_keys::bad_issuer_stops_only_its_callers_and_its_keys_serve_for_a_day",
             "issuer_keys::issuer_whose_origin_is_not_allowed_is_named_on_stderr",
             "issuer_keys::stranger_causes_at_most_one_fetch_a_minute",
+            "peers::issuer::another_projects_issuer_rotates_its_keys_under_load",
         ],
     ),
     (
