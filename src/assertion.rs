@@ -158,16 +158,17 @@ impl Assertion {
         if self.expires_at > now + max_life + ISSUER_CLOCK_SKEW { Err(Reason::Long) } else { Ok(()) }
     }
 
-    /// The claims that are text. Call it only when the signature is good: it parses the payload
-    /// again, and a claim of another type may be large.
-    pub fn text_claims(&self) -> TextClaims {
+    /// The claims that are text and for which `is_wanted` returns true. The values of all others stay
+    /// unread. Call it only when the signature is good: it parses the payload again, and a claim of
+    /// another type may be large.
+    pub fn text_claims(&self, mut is_wanted: impl FnMut(&str) -> bool) -> TextClaims {
         let mut claims = Vec::new();
         let mut take = |name: &str, value: Json<'_, '_>| {
             claims.extend(value.text().map(|text| (name.to_owned(), text.to_string())));
         };
-        match for_each_entry(&self.payload, &mut |_| true, &mut take) {
+        match for_each_entry(&self.payload, &mut is_wanted, &mut take) {
             Ok(()) => TextClaims(claims),
-            // A number that is too large, or half a surrogate pair, in any claim.
+            // A wanted claim has a number that is too large, or half a surrogate pair.
             Err(_) => TextClaims(Vec::new()),
         }
     }

@@ -78,6 +78,8 @@ pub struct Callers {
     most_keys: keys::MostKeys,
     /// One of them has an identity at an issuer without an audience of its own.
     need_public_url: bool,
+    /// Claims that identities have, each once.
+    pinned_claims: Vec<Box<str>>,
     /// Most characters that a caller's name and its application's have together.
     longest_names: usize,
 }

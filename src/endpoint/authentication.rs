@@ -117,7 +117,8 @@ async fn by_identity<P: Ports>(
         return Err(refused(Reason::WrongSignature));
     }
     presented.subject = Some(token.subject().chars().take(SUBJECT_CHARACTERS).collect());
-    let outcome = config.callers.identify(issuer, &token.text_claims(), client_id);
+    let claims = token.text_claims(|claim| config.callers.pin(claim));
+    let outcome = config.callers.identify(issuer, &claims, client_id);
     presented.claim = outcome.as_ref().err().and_then(|refused| refused.claim.clone());
     Ok(Authenticated { caller: note(outcome, audit)?, followup })
 }

@@ -9,8 +9,8 @@ use broker_host::{App, Counts, Manifest, Options, Output, Reuse};
 use http::Method;
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, Draft, MEMBERS, PrivateKey, RESOURCES, Server, Setup, Watched, assertion_request,
-    digest_of, form, random, read, root, secret, token_request, toolchain_note,
+    Answer, Broker, Caller, Draft, GITHUB, MEMBERS, PrivateKey, RESOURCES, Server, Setup, TestIssuer, Watched,
+    assertion_request, digest_of, form, github_claims, random, read, root, secret, token_request, toolchain_note,
 };
 
 /// Limits: bytes of the component, and memory of an instance.
@@ -292,6 +292,16 @@ async fn request_costs_match_performance_md() {
         assert!(ratio < 1.0 + TOLERANCE, "a refused {algorithm} costs more than an accepted one: {ratio}");
     }
 
+    let issuer = TestIssuer::new(GITHUB, PrivateKey::rsa(0));
+    let broker = with_identity(metered(), &issuer).await;
+    let token = issuer.token(json!(AUDIENCE), github_claims()).sign(&issuer.key);
+    let cost = measure(&broker.server, 200, async || by_assertion(&broker, &token).await.status).await;
+    note("memory hit, token of GitHub", cost);
+    let forged = with_another_signature(&token);
+    let refused = measure(&broker.server, 401, async || by_assertion(&broker, &forged).await.status).await;
+    note("denial, token of GitHub", refused);
+    assert!(refused.instructions <= cost.instructions, "a refused token costs more than an accepted one");
+
     rows.iter().for_each(|row| println!("{row}"));
     assert!(growth.iter().all(|growth| *growth <= 1.05), "with 100 and 10,000 callers: {growth:?}");
     compare(
@@ -313,6 +323,19 @@ async fn with_keys(mut setup: Setup) -> (Broker, Vec<(&'static str, PrivateKey)>
     let broker = setup.start().await;
     broker.store_token(MEMBERS, Duration::from_secs(3600)).await;
     (broker, keys)
+}
+
+/// Starts a broker whose caller `nightly` has an identity at GitHub, and stores its token.
+async fn with_identity(mut setup: Setup, issuer: &TestIssuer) -> Broker {
+    let mut policy = setup.policy();
+    let claims = json!({ "repository_id": "74", "ref": "refs/heads/main", "environment": "production" });
+    policy[&setup.nightly.name]["identities"] = json!([{ "issuer": "github", "claims": claims }]);
+    setup.variables.push(("callers", policy.to_string()));
+    setup.variables.push(("issuers", json!({ "github": { "issuer": GITHUB, "jwks": issuer.jwks() } }).to_string()));
+    setup.variables.push(("public_url", AUDIENCE.to_owned()));
+    let broker = setup.start().await;
+    broker.store_token(MEMBERS, Duration::from_secs(3600)).await;
+    broker
 }
 
 const AUDIENCE: &str = "https://broker.example.com";

@@ -2,11 +2,12 @@
 
     BROKER_URL=... CLIENT_ID=... CLIENT_SECRET=... SCOPE=... .venv/bin/python run_examples.py [--all] [TITLE...]
     BROKER_URL=... CLIENT_ID=... KEY_FILE=... SCOPE=... .venv/bin/python run_examples.py TITLE < LISTENER
+    BROKER_URL=... TOKEN_FILE=... SCOPE=... .venv/bin/python run_examples.py TITLE < LISTENER
     KEY_FILE=... .venv/bin/python run_examples.py --make-key
 
-The first command runs the examples with a secret, and the second one of those with a key. A key's
-assertion names the broker's address, so the test that starts the broker opens the socket at this
-address, and passes it as standard input. The last command makes a key as the page does, and prints the JWK.
+The first command runs the examples with a secret, the second one of those with a key, the third one
+with a token of a platform. An assertion names the broker's address, so the test that starts the
+broker opens the socket at this address, and passes it as standard input. The last command makes a key as the page does, and prints the JWK.
 
 An example is a fenced block with a title: ```python title=job.py. Each runs several times, and each
 run is a round with a name:
@@ -59,7 +60,9 @@ PAGE = HERE.parent.parent / "docs" / "jobs.md"
 # Folder of Debian's packages for Go: the only way to Go's libraries without the network.
 GO_PATH = Path("/usr/share/gocode")
 LONGEST = 12
-LONGEST_WITH_KEY = 15
+LONGEST_WITH_ASSERTION = 15
+# What an example reads that authenticates by an assertion.
+ASSERTIONS = ("KEY_FILE", "TOKEN_FILE")
 # Long, because Go compiles its libraries at the first run.
 TIMEOUT = 180
 # How long an example waits for a token, in the words of the page and in minutes.
@@ -99,7 +102,8 @@ class Example:
         self.title = options["title"]
         self.imports = options.get("imports", "").split(",")
         self.is_tested = "untested" not in options
-        self.has_key = "KEY_FILE" in text
+        self.credential = next((name for name in ASSERTIONS if name in text), "CLIENT_SECRET")
+        self.has_assertion = self.credential in ASSERTIONS
         self.text = text
 
     def with_text(self, old, new):
@@ -143,9 +147,9 @@ def rounds(example):
         yield Round("401", example.text, api=(401,), revokes=True)
     elif not revokes_only:
         refusal, environment, inserted = HTTP.get(example.language, (None, {}, None))
-        if refusal and (example.language, example.has_key) != ("python", True):
+        if refusal and (example.language, example.has_assertion) != ("python", True):
             yield Round("http", example.text, is_http=True, fails_with=refusal)
-        if example.has_key:
+        if example.has_assertion:
             return  # The assertion names an address that begins with https.
         text = example.text
         if inserted:
@@ -398,7 +402,7 @@ RUNNERS = {
 
 def run(example, folder, certificate, key):
     """Runs an example in all its rounds, and returns the line to print."""
-    lines, longest = len(example.text.splitlines()), LONGEST_WITH_KEY if example.has_key else LONGEST
+    lines, longest = len(example.text.splitlines()), LONGEST_WITH_ASSERTION if example.has_assertion else LONGEST
     if lines > longest:
         return f"not ok {example.title}: it has {lines} lines, more than {longest}"
     if not example.is_tested:
@@ -408,9 +412,9 @@ def run(example, folder, certificate, key):
                 return f"not ok {example.title}: it does not wait at most {STATED}"
         return f"skip {example.title}: untested"
     world = World(os.environ["BROKER_URL"])
-    listener = socket.socket(fileno=os.dup(sys.stdin.fileno())) if example.has_key else None
+    listener = socket.socket(fileno=os.dup(sys.stdin.fileno())) if example.has_assertion else None
     front, plain = Front(world, certificate, key, listener), Front(world)
-    names = ("PATH", "HOME", "CLIENT_ID", "KEY_FILE" if example.has_key else "CLIENT_SECRET", "SCOPE")
+    names = ("PATH", "HOME", "CLIENT_ID", example.credential, "SCOPE")
     # The broker accepts one revocation a minute for a scope set, and two examples revoke.
     scope = os.environ["SCOPE"] if example.title == "revoke.sh" else None
     passed = []
@@ -467,11 +471,12 @@ def main():
     found = examples()
     if arguments.make_key:
         return make_key(next(example for example in found if example.title == "key.sh"))
-    has_key = "KEY_FILE" in os.environ
-    for name in ("BROKER_URL", "CLIENT_ID", "SCOPE", "KEY_FILE" if has_key else "CLIENT_SECRET"):
+    credential = next((name for name in ASSERTIONS if name in os.environ), "CLIENT_SECRET")
+    # A token of a platform tells which caller the job is.
+    for name in ("BROKER_URL", "SCOPE", credential, *(() if credential == "TOKEN_FILE" else ("CLIENT_ID",))):
         if not os.environ.get(name):
             sys.exit(f"run_examples.py: {name} is not set")
-    found = [example for example in found if example.has_key == has_key]
+    found = [example for example in found if example.credential == credential]
     if unknown := set(arguments.titles) - {example.title for example in found}:
         sys.exit(f"run_examples.py: {PAGE.name} has no {', '.join(sorted(unknown))}")
     if missing := stated():

@@ -62,6 +62,11 @@ impl Identity {
 }
 
 impl Callers {
+    /// Whether a claim of a token decides which caller it authenticates.
+    pub fn pin(&self, claim: &str) -> bool {
+        claim == EVENT_NAME || self.pinned_claims.iter().any(|pinned| **pinned == *claim)
+    }
+
     /// The caller that a token of `issuer` authenticates, once its signature is verified. A
     /// `client_id` names the caller, whose identities are then the only ones that count; without
     /// one, the token must have an identity of exactly one caller.
@@ -113,6 +118,15 @@ impl Caller {
     /// Whether one of its identities is for tokens whose audience is the broker's `public_url`.
     pub(super) fn has_identity_for_public_url(&self) -> bool {
         self.identities.iter().any(|identity| !identity.issuer.has_audience())
+    }
+
+    /// Adds the claims of its identities to those of other callers.
+    pub(super) fn note_pinned_claims(&self, pinned: &mut Vec<Box<str>>) {
+        for claim in self.identities.iter().flat_map(|identity| &identity.claims) {
+            if !pinned.contains(&claim.name) {
+                pinned.push(claim.name.clone());
+            }
+        }
     }
 
     /// Whether a token of `issuer` has one of the caller's identities; otherwise how the closest one

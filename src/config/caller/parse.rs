@@ -32,7 +32,7 @@ impl Callers {
     ) -> Self {
         let mut known = Vec::new();
         let (mut most_secrets, mut most_keys, mut longest_names) = (0, MostKeys::default(), 0);
-        let (mut is_empty, mut need_public_url) = (true, false);
+        let (mut is_empty, mut need_public_url, mut pinned_claims) = (true, false, Vec::new());
         let mut previous_scopes = ScopeList::default();
         let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
             is_empty = false;
@@ -53,6 +53,7 @@ impl Callers {
             most_secrets = most_secrets.max(caller.secrets.count());
             most_keys.note(&caller.keys);
             need_public_url |= caller.has_identity_for_public_url();
+            caller.note_pinned_claims(&mut pinned_claims);
             longest_names = longest_names.max(caller.names_length());
             known.push((in_memory_hash(name), caller));
         });
@@ -64,7 +65,7 @@ impl Callers {
         }
         // Compares only hashes: a policy may have thousands of callers, and names are longer.
         known.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut callers = Self { known, most_secrets, most_keys, need_public_url, longest_names };
+        let mut callers = Self { known, most_secrets, most_keys, need_public_url, pinned_claims, longest_names };
         callers.disable_repeated(mistakes);
         callers
     }

@@ -20,6 +20,9 @@ use serde_json::{Map, Value, json};
 
 const CALLER: &str = "door";
 const KEY_ID: &str = "2027";
+/// An outside issuer with the same key, and the claims of the caller's identity there.
+const ISSUER: &str = "https://issuer.example";
+const PINNED: [(&str, &[&str]); 2] = [("sub", &["job"]), ("ref", &["main", "release"])];
 
 fuzz_target!(|input: &str| {
     let mut lines = input.splitn(3, '\n');
@@ -55,13 +58,26 @@ fn is_right(header: &str, claims: &str) -> Option<()> {
     let holds = |condition: bool| condition.then_some(());
     // The parts, the 86 letters of the signature and two dots.
     holds(header.len() <= 1024 && encoded(header) + encoded(claims) + 86 + 2 <= 12_288)?;
-    let [header, claims] = [object(header)?, object(claims)?];
+    let payload = claims;
+    let [header, claims] = [object(header, &KNOWN)?, object(payload, &KNOWN)?];
     holds(header.get("alg")? == "ES256" && !header.contains_key("crit") && !header.contains_key("cty"))?;
     holds(header.get("kid").is_none_or(|kid| kid == KEY_ID))?;
     let typ = header.get("typ").map_or(Some("JWT"), Value::as_str)?.to_ascii_lowercase();
     let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-    holds(["jwt", "client-authentication+jwt"].contains(&typ))?;
-    holds(claims.get("iss")? == CALLER && claims.get("sub")? == CALLER)?;
+    if claims.get("iss")? == ISSUER {
+        holds(["jwt", "client-authentication+jwt", "jose", "at+jwt"].contains(&typ))?;
+        let claims = object(payload, &[&KNOWN[..], &OF_IDENTITIES].concat())?;
+        let is_pinned = |(name, values): &(&str, &[&str])| {
+            claims.get(*name).and_then(Value::as_str).is_some_and(|value| values.contains(&value))
+        };
+        holds(PINNED.iter().all(is_pinned))?;
+        let event = claims.get("event_name").and_then(Value::as_str);
+        holds(!event.is_some_and(|event| ["pull_request_target", "workflow_run"].contains(&event)))?;
+    } else {
+        holds(["jwt", "client-authentication+jwt"].contains(&typ))?;
+        holds(claims.get("iss")? == CALLER && claims.get("sub")? == CALLER)?;
+    }
+    claims.get("sub")?.as_str()?;
     let aud = claims.get("aud")?;
     holds(*aud == PUBLIC_URL || *aud == json!([PUBLIC_URL]))?;
     let now = NOW.unix_ms() as f64;
@@ -81,9 +97,9 @@ fn encoded(text: &str) -> usize {
 
 /// The members of a JSON object that have a meaning. At its top are at most 100 names, no two alike.
 /// Values of others may be anything: too large, too deep, or half a surrogate pair.
-fn object(text: &str) -> Option<Map<String, Value>> {
-    struct Known;
-    impl<'de> Visitor<'de> for Known {
+fn object(text: &str, known: &[&str]) -> Option<Map<String, Value>> {
+    struct Known<'k>(&'k [&'k str]);
+    impl<'de> Visitor<'de> for Known<'_> {
         type Value = (Map<String, Value>, BTreeSet<String>, usize);
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -94,7 +110,7 @@ fn object(text: &str) -> Option<Map<String, Value>> {
             let (mut members, mut names, mut count) = (Map::new(), BTreeSet::new(), 0);
             while let Some(name) = map.next_key::<String>()? {
                 count += 1;
-                if KNOWN.contains(&&*name) {
+                if self.0.contains(&&*name) {
                     members.insert(name.clone(), map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;
@@ -105,7 +121,7 @@ fn object(text: &str) -> Option<Map<String, Value>> {
         }
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let (members, names, count) = deserializer.deserialize_map(Known).ok()?;
+    let (members, names, count) = deserializer.deserialize_map(Known(known)).ok()?;
     deserializer.end().ok()?;
     (names.len() == count && count <= 100).then_some(members)
 }
@@ -113,11 +129,17 @@ fn object(text: &str) -> Option<Map<String, Value>> {
 /// Members of a header, and claims, that have a meaning.
 const KNOWN: [&str; 11] = ["alg", "kid", "typ", "crit", "cty", "iss", "sub", "aud", "exp", "nbf", "iat"];
 
+/// Claims that have a meaning only in a token of the issuer.
+const OF_IDENTITIES: [&str; 2] = ["ref", "event_name"];
+
 fn ask(key: &SigningKey, assertion: &str) -> StatusCode {
     let point = key.verifying_key().to_sec1_point(false);
     let [x, y] = [point.x(), point.y()].map(|number| BASE64_URL_SAFE_NO_PAD.encode(number.expect("a point")));
     let jwk = json!({ "kty": "EC", "crv": "P-256", "kid": KEY_ID, "x": x, "y": y });
-    let callers = json!({ CALLER: { "keys": [jwk], "scopes": ["a"] } }).to_string();
+    let claims = json!({ "sub": PINNED[0].1, "ref": PINNED[1].1 });
+    let identities = json!([{ "issuer": "issuer", "claims": claims }]);
+    let callers = json!({ CALLER: { "keys": [jwk], "identities": identities, "scopes": ["a"] } }).to_string();
+    let issuers = json!({ "issuer": { "issuer": ISSUER, "jwks": { "keys": [jwk] } } }).to_string();
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "client_credentials")
         .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
@@ -125,7 +147,7 @@ fn ask(key: &SigningKey, assertion: &str) -> StatusCode {
         .finish();
     let request = Request::post("/oauth/token").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     let request = request.body(Ok(body.into_bytes())).expect("a valid request");
-    let (response, log) = World::new(&callers, b"", |_| None).ask(request);
+    let (response, log) = World::with_issuers(&callers, &issuers).ask(request);
     if assertion.len() > 40 {
         assert!(!response.body().contains(assertion) && !log.concat().contains(assertion), "{assertion} is told");
     }

@@ -35,6 +35,7 @@ struct State {
     now: Cell<Timestamp>,
     random: Cell<u64>,
     callers: String,
+    issuers: String,
     answer: Vec<u8>,
     store: Box<Store>,
     written: RefCell<Vec<(String, Vec<u8>)>>,
@@ -50,11 +51,19 @@ impl World {
             now: Cell::new(NOW),
             random: Cell::new(1),
             callers: callers.to_owned(),
+            issuers: String::new(),
             answer: answer.to_owned(),
             store: Box::new(store),
             written: RefCell::default(),
             log: RefCell::default(),
         }))
+    }
+
+    /// Returns a world with this policy and these issuers.
+    pub fn with_issuers(callers: &str, issuers: &str) -> Self {
+        let Self(state) = Self::new(callers, b"", |_| None);
+        let state = Rc::into_inner(state).expect("a new world has one owner");
+        Self(Rc::new(State { issuers: issuers.to_owned(), ..state }))
     }
 
     /// Lets a new instance handle a request, and returns the answer and the log.
@@ -91,6 +100,7 @@ impl Ports for World {
             "officernd_client_id" => Some("id".to_owned()),
             "officernd_client_secret" => Some(CLIENT_SECRET.to_owned()),
             "callers" => Some(self.0.callers.clone()),
+            "issuers" => Some(self.0.issuers.clone()),
             "public_url" => Some(PUBLIC_URL.to_owned()),
             _ => None,
         })

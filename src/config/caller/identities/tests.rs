@@ -98,7 +98,7 @@ fn claims_of(claims: Value) -> TextClaims {
     let mut all = json!({ "iss": "x", "sub": "y", "aud": "z", "exp": 1 });
     all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
     let parts = [r#"{"alg":"ES256"}"#, &all.to_string(), "signature"].map(|part| URL_SAFE_NO_PAD.encode(part));
-    Assertion::parse(&PresentedSecret::new(parts.join("."))).unwrap().text_claims()
+    Assertion::parse(&PresentedSecret::new(parts.join("."))).unwrap().text_claims(|_| true)
 }
 
 /// Name of the caller that a token of an issuer authenticates; otherwise the reason, the caller
