@@ -8,7 +8,9 @@
 
 mod check;
 pub mod cli;
+mod credential;
 mod policy;
+mod public_key;
 mod secret;
 pub mod spin;
 mod warning;

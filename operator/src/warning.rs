@@ -16,7 +16,8 @@ pub(crate) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<Stri
     let mut warnings = Vec::new();
     for (name, entry) in policy {
         let place = escape(name);
-        if !name.bytes().all(is_never_encoded) {
+        // In an assertion nothing is encoded.
+        if !name.bytes().all(is_never_encoded) && entry.get("secret_sha256").is_some() {
             warnings.push(format!(
                 "callers: {place}: some clients form-encode this name for HTTP Basic and others do not, expected only \
                  letters, digits, and - . _ ~"
@@ -36,14 +37,35 @@ pub(crate) fn of_policy(policy: &Map<String, Value>, now: Timestamp) -> Vec<Stri
                 ));
             }
         }
-        let [digests, keys] = ["secret_sha256", "keys"].map(entries_of);
-        if !(digests.is_empty() && keys.is_empty()) && digests.iter().chain(keys).all(has_expired) {
+        for (number, identity) in (1..).zip(entries_of("identities")) {
+            let problem = breadth(&identity["claims"]);
+            warnings.extend(problem.map(|problem| format!("callers: {place}.identities: identity {number} {problem}")));
+        }
+        let [digests, keys, identities] = ["secret_sha256", "keys", "identities"].map(entries_of);
+        let has_any = !(digests.is_empty() && keys.is_empty());
+        if has_any && identities.is_empty() && digests.iter().chain(keys).all(has_expired) {
             warnings.push(format!(
                 "callers: {place}: every digest and every key has expired, so this caller gets nothing, expected one that has not"
             ));
         }
     }
     warnings
+}
+
+/// Why an identity with these claims is that of more jobs than an operator may expect.
+fn breadth(claims: &Value) -> Option<&'static str> {
+    let has = |names: &[&str]| names.iter().any(|name| claims.get(name).is_some());
+    let values = claims["sub"].as_array().map_or(std::slice::from_ref(&claims["sub"]), Vec::as_slice);
+    let mut subjects = values.iter().filter_map(Value::as_str);
+    if subjects.any(|sub| sub.starts_with("system:serviceaccount:") && sub.ends_with(":default")) {
+        return Some(
+            "is that of each pod in the namespace without a service account, expected an account of the job's own",
+        );
+    }
+    let is_of_repository = has(&["repository_id", "repository_owner_id"]);
+    let is_of_workflow = has(&["ref", "environment", "job_workflow_ref", "workflow_ref", "sub"]);
+    (is_of_repository && !is_of_workflow)
+        .then_some("is that of each workflow on each branch, expected ref, environment or job_workflow_ref as well")
 }
 
 /// Warns of a value that no environment variable can hold.
@@ -81,10 +103,12 @@ mod tests {
     #[test]
     fn name_that_a_client_may_encode_is_a_warning() {
         for name in ["nightly-sync", "a.b_c~d", "A1"] {
-            check(json!({ name: {} }), &[]);
+            check(json!({ name: { "secret_sha256": ["x"] } }), &[]);
         }
         for name in ["a+b", "50%", "a:b", "a b", "a/b", "a@b", "{{ name }}", "$NAME", "'a'"] {
-            check(json!({ name: {} }), &[&format!("callers: {name}: some clients").replace('\'', "\\'")]);
+            let warning = format!("callers: {name}: some clients").replace('\'', "\\'");
+            check(json!({ name: { "secret_sha256": ["x"] } }), &[&warning]);
+            check(json!({ name: { "keys": [{ "kty": "EC" }] } }), &[]);
         }
     }
 
@@ -115,6 +139,27 @@ mod tests {
             with_keys(json!([key("2020-01-31")])),
             &[expired, "callers: a.keys: key 1 of 1 has expired", "callers: a: every digest and every key has expired"],
         );
+        let identity = json!({ "issuer": "i", "claims": { "sub": "x" } });
+        let with_identity = json!({ "a": { "secret_sha256": [digest("2020-01-31")], "identities": [identity] } });
+        super::tests::check(with_identity, &[expired]);
+    }
+
+    #[test]
+    fn identity_of_many_jobs_is_a_warning() {
+        let check = |claims: Value, expected: &[&str]| {
+            check(json!({ "a": { "identities": [{ "issuer": "i", "claims": claims }] } }), expected);
+        };
+        let pods = ["callers: a.identities: identity 1 is that of each pod"];
+        check(json!({ "sub": "system:serviceaccount:jobs:nightly-sync" }), &[]);
+        check(json!({ "sub": "system:serviceaccount:jobs:default" }), &pods);
+        check(json!({ "sub": ["x", "system:serviceaccount:jobs:default"] }), &pods);
+        let workflows = ["callers: a.identities: identity 1 is that of each workflow"];
+        check(json!({ "repository_id": "1" }), &workflows);
+        check(json!({ "repository_owner_id": "1", "event_name": "push" }), &workflows);
+        for claim in ["ref", "environment", "job_workflow_ref", "sub"] {
+            check(json!({ "repository_id": "1", claim: "x" }), &[]);
+        }
+        check(json!({ "project_id": "1" }), &[]);
     }
 
     #[test]

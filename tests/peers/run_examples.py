@@ -465,7 +465,7 @@ def make_key(example):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--all", action="store_true", help="fail if a runtime is missing")
-    parser.add_argument("--make-key", action="store_true", help="make a key and print its JWK")
+    parser.add_argument("--make-key", action="store_true", help="make a key and print its public part")
     parser.add_argument("titles", nargs="*", metavar="TITLE")
     arguments = parser.parse_args()
     found = examples()

@@ -172,14 +172,22 @@ fn run_line(line: &str, folder: &Path, page: &str) {
 /// How pages run the operator's commands: from the sources, and with the program of a release.
 const PROGRAM: [&str; 2] = ["cargo operator ", "./broker-x86_64-linux "];
 
+/// A public key for the commands that read one.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEVRhfEUvEv/okhByBS/+L6LUD/hf+
+/l5w6Zn+Oz/BXhc9u0hbkn9IEyImFltdEt4byzHZQQQDhg3y/57rCuErkA==
+-----END PUBLIC KEY-----
+";
+
 #[test]
 fn operator_commands_on_pages_succeed() {
     for page in PAGES {
-        // The folder has the files that the commands read: a policy and valid variables.
+        // The folder has the files that the commands read: a policy, valid variables and a public key.
         let folder = tempfile::tempdir().unwrap();
         let variables: toml::Table = toml::from_str(&read("deploy/spin/variables.toml")).unwrap();
         fs::write(folder.path().join("variables.toml"), variables.to_string()).unwrap();
         let in_one_line = |value: &toml::Value| value.as_str().unwrap().split_whitespace().collect::<String>();
+        fs::write(folder.path().join("job.pem"), PUBLIC_KEY).unwrap();
         fs::write(folder.path().join("callers.json"), in_one_line(&variables["callers"])).unwrap();
         let lines = variables
             .iter()

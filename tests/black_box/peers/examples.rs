@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tests::{CLUSTER, MEMBERS, PrivateKey, Setup, TestIssuer, kubernetes_claims, run_peer_with, set};
+use tests::{CLUSTER, MEMBERS, PrivateKey, Program, Setup, TestIssuer, kubernetes_claims, run_peer_with, set};
 
 const RUN_EXAMPLES: &str = "run_examples.py";
 
@@ -49,7 +49,12 @@ async fn examples_with_a_key_in_jobs_md_wait_out_a_pause_and_no_longer_than_the_
     let printed = run_peer_with(&command, &[("KEY_FILE", &key_file)], Stdio::null());
     let mode = std::fs::metadata(&key_file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "the page says that only the owner can read the key");
-    let jwk: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    std::fs::write(folder.path().join("public.pem"), printed).unwrap();
+    let ended =
+        Program::run_operator(&["caller", "new", "a", "--scope", "b", "--key", "public.pem"], "", folder.path());
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let policy: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let jwk = policy["a"]["keys"][0].clone();
     join_all(["signed.sh", "signed.py", "signed.mjs"].map(|title| check(title, &jwk, key_file.clone()))).await;
 }
 
