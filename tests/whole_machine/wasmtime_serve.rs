@@ -135,6 +135,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "commands::refused_edit_prints_neither_policy_nor_secret",
             "commands::check_reports_all_mistakes_at_once_without_values",
             "commands::check_of_valid_variables_succeeds",
+            "commands::both_programs_have_the_same_commands",
             "commands::check_tells_warnings_from_mistakes",
             "commands::caller_commands_warn_of_the_new_policy",
             "commands::caller_new_without_old_policy_makes_a_policy_of_one",
@@ -142,6 +143,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "program::broker_with_variables_calls_their_officernd_and_keeps_tokens_in_state_dir",
             "release::folder_of_a_release_runs_the_component_that_its_manifest_means",
             "program::broker_without_variables_prints_a_curl_line_that_gets_a_token",
+            "peers::examples::examples_with_a_key_in_jobs_md_wait_out_a_pause_and_no_longer_than_the_page_says",
         ],
     ),
 ];
