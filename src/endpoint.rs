@@ -9,7 +9,7 @@ mod trace;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{Either, Ready, join, ready};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -150,12 +150,11 @@ fn issue<P: Ports>(
     Ok(broker.issue(config, caller, application, scopes, audit.request_id, audit.time))
 }
 
-/// Two follow-ups, one after the other.
+/// Two follow-ups side by side: one may hold the lease, and the other may wait for a slow issuer.
 fn both(first: Option<Followup>, second: Option<Followup>) -> Option<Followup> {
     match (first, second) {
-        (Some(first), Some(second)) => Some(Box::pin(async move {
-            first.await;
-            second.await;
+        (Some(first), Some(second)) => Some(Box::pin(async {
+            join(first, second).await;
         })),
         (first, second) => first.or(second),
     }

@@ -35,7 +35,7 @@ pub const FETCH_LIMIT: Duration = Duration::from_secs(5);
 const PENDING_LIMIT: Duration = Duration::from_secs(6);
 
 /// The keys of an issuer, and the tries to fetch them. A try is written down before it is made, so
-/// that instances do not all make it, and counts as failed until it succeeds.
+/// that instances do not all make it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {
     keys: KeySet,
@@ -43,9 +43,11 @@ pub struct KeyRecord {
     fetched_at: Option<Timestamp>,
     /// When the last try began.
     tried_at: Option<Timestamp>,
-    /// Number of tries since the last success.
+    /// Number of tries that have failed since the last success.
     failures: u32,
-    /// The last try has not ended yet.
+    /// The last try has not ended yet. If its instance or its request was dropped, it never will, and
+    /// counts for the pause but not as a failure: a stranger who disconnects must not make the pause
+    /// longer.
     is_pending: bool,
 }
 
@@ -84,20 +86,20 @@ impl KeyRecord {
             _ if left.is_none() => Step::Fetch,
             _ if self.is_pending(now) => Step::Wait,
             Some(_) => Step::Use { is_due: false },
-            None if self.failures == 0 => Step::Refuse,
+            None if self.failures == 0 && !self.is_pending => Step::Refuse,
             None => Step::Unavailable(left.unwrap_or_default()),
         }
     }
 
     /// Whether the last try failed, and the keys are no longer as they should be, or there are none.
     pub fn is_in_trouble(&self, now: Timestamp) -> bool {
-        self.failures > 0 && !self.is_pending(now) && self.age(now).is_none_or(|age| age >= AGED)
+        let has_failed = (self.failures > 0 || self.is_pending) && !self.is_pending(now);
+        has_failed && self.age(now).is_none_or(|age| age >= AGED)
     }
 
     /// Begins a try.
     pub fn begin(&mut self, now: Timestamp) {
         self.tried_at = Some(now);
-        self.failures = self.failures.saturating_add(1);
         self.is_pending = true;
     }
 
@@ -109,20 +111,24 @@ impl KeyRecord {
     /// Ends the try that began last, with the keys that it brought.
     pub fn end(&mut self, keys: Option<KeySet>) {
         self.is_pending = false;
-        if let Some(keys) = keys {
-            self.keys = keys;
-            self.fetched_at = self.tried_at;
-            self.failures = 0;
+        match keys {
+            Some(keys) => {
+                self.keys = keys;
+                self.fetched_at = self.tried_at;
+                self.failures = 0;
+            }
+            None => self.failures = self.failures.saturating_add(1),
         }
     }
 
-    /// Takes over what another record of the same issuer knows later.
-    pub fn merge(&mut self, other: Self) {
-        if other.fetched_at > self.fetched_at {
+    /// Takes over what another record of the same issuer knows later. What this one knows from the
+    /// future, it learned by a wrong clock.
+    pub fn merge(&mut self, other: Self, now: Timestamp) {
+        if other.fetched_at > self.fetched_at.filter(|at| is_past(*at, now)) {
             self.keys = other.keys;
             self.fetched_at = other.fetched_at;
         }
-        if other.tried_at > self.tried_at {
+        if other.tried_at > self.tried_at.filter(|at| is_past(*at, now)) {
             self.tried_at = other.tried_at;
             self.failures = other.failures;
             self.is_pending = other.is_pending;
@@ -143,13 +149,13 @@ impl KeyRecord {
     /// Opens a record; `None` if it was not sealed for this place, or is from the future.
     pub fn open(bytes: &[u8], seal: &Seal, place: &str, now: Timestamp) -> Option<Self> {
         let record: Self = decode_whole(&seal.open(bytes, place)?)?;
-        let latest = record.fetched_at.max(record.tried_at);
-        (latest <= Some(now + FUTURE_LIMIT)).then_some(record)
+        [record.fetched_at, record.tried_at].into_iter().flatten().all(|at| is_past(at, now)).then_some(record)
     }
 
     /// Age of the keys; `None` if there are none, or none that may still be used.
     fn age(&self, now: Timestamp) -> Option<Duration> {
         self.fetched_at
+            .filter(|fetched_at| is_past(*fetched_at, now))
             .map(|fetched_at| now.since(fetched_at))
             .filter(|age| *age < LONGEST_AGE || !mutation::holds(Rule::KeyAge))
     }
@@ -161,9 +167,15 @@ impl KeyRecord {
     /// Time until the next try; `None` if it may be made now.
     fn pause_left(&self, now: Timestamp) -> Option<Duration> {
         let pause = LONGEST_PAUSE.min(PAUSE * 2u32.saturating_pow(self.failures.saturating_sub(1)).min(8));
-        let left = pause.saturating_sub(now.since(self.tried_at?));
+        let tried_at = self.tried_at.filter(|at| is_past(*at, now))?;
+        let left = pause.saturating_sub(now.since(tried_at));
         (!left.is_zero()).then_some(left)
     }
+}
+
+/// Whether a time is not from the future, apart from clocks that differ.
+fn is_past(time: Timestamp, now: Timestamp) -> bool {
+    time <= now + FUTURE_LIMIT
 }
 
 #[cfg(test)]
@@ -275,13 +287,38 @@ mod tests {
     }
 
     #[test]
+    fn try_that_was_dropped_does_not_make_the_pause_longer() {
+        let mut record = fetched();
+        for tried in [HOUR, HOUR + 60, HOUR + 120, HOUR + 180] {
+            assert_eq!(record.step(true, at(tried)), Step::Fetch, "at {tried} s");
+            record.begin(at(tried));
+        }
+        assert_eq!(record.step(true, at(HOUR + 190)), Step::Use { is_due: false });
+        assert_eq!(record.step(false, at(HOUR + 190)), Step::Unavailable(Duration::from_secs(50)));
+    }
+
+    #[test]
+    fn times_from_a_clock_that_was_ahead_count_as_absent() {
+        let record = fetched();
+        let before = Timestamp::from_unix_ms(at(0).unix_ms() - HOUR * 1000);
+        assert!(record.find("1", Algorithm::Es256, before).is_none());
+        assert_eq!(record.step(false, before), Step::Fetch);
+        let mut other = KeyRecord::default();
+        other.begin(before);
+        other.end(Some(keys("2")));
+        let mut merged = record;
+        merged.merge(other.clone(), before);
+        assert_eq!(merged, other);
+    }
+
+    #[test]
     fn merged_records_have_the_later_keys_and_the_later_tries() {
         let mut newer = KeyRecord::default();
         newer.begin(at(100));
         newer.end(Some(keys("2")));
         let tried = failed(fetched(), &[200]);
         let merged = |mut one: KeyRecord, other: KeyRecord| {
-            one.merge(other);
+            one.merge(other, at(300));
             one
         };
         for merged in [merged(newer.clone(), tried.clone()), merged(tried.clone(), newer.clone())] {

@@ -19,8 +19,12 @@ use crate::key_set::KeySet;
 use crate::signature::{Algorithm, PublicKey};
 use crate::time::Timestamp;
 
-/// Longest time that a request waits for keys. It leaves 4 s for the token.
-const KEYS_LIMIT: Duration = WAIT_LIMIT.saturating_sub(Duration::from_secs(4));
+/// Longest time that a request waits for keys.
+const KEYS_LIMIT: Duration = Duration::from_secs(8);
+
+/// Time that a try may take: reading and writing the store, and the fetch. A request that has less
+/// left makes none, because its end would drop the try.
+const TRY_LIMIT: Duration = FETCH_LIMIT.saturating_add(Duration::from_secs(2));
 
 /// Time between two looks at the memory, while another request of this instance renews the keys.
 const POLL_MEMORY: Duration = Duration::from_millis(50);
@@ -61,7 +65,8 @@ impl<P: Ports> Broker<P> {
             (Some(uri), Some(kid)) => (uri, kid),
         };
         let keys = self.instance.issuer_keys.at(uri, config);
-        let left = KEYS_LIMIT.saturating_sub(self.ports.now().since(arrived));
+        let left = WAIT_LIMIT.saturating_sub(self.ports.now().since(arrived)).min(KEYS_LIMIT);
+        let mut has_looked = false;
         let look_up = async {
             loop {
                 let now = self.ports.now();
@@ -74,7 +79,17 @@ impl<P: Ports> Broker<P> {
                     }
                     Step::Refuse => return Ok(without_followup(None)),
                     Step::Unavailable(left) => return Err(Error::unavailable(Cause::KeysUnavailable, left)),
+                    Step::Fetch if left < TRY_LIMIT && has_looked => {
+                        return Err(Error::unavailable(Cause::KeysUnavailable, RETRY_SOON));
+                    }
                     Step::Fetch | Step::Wait => match Turn::take(&keys.is_renewing) {
+                        Some(_turn) if left < TRY_LIMIT => {
+                            if has_looked {
+                                self.ports.sleep(POLL_STORE).await;
+                            }
+                            self.load_keys(config, &keys).await;
+                            has_looked = true;
+                        }
                         Some(_turn) => self.renew(config, issuer, &keys, Some((kid, algorithm))).await,
                         None => self.ports.sleep(POLL_MEMORY).await,
                     },
@@ -142,7 +157,7 @@ impl<P: Ports> Broker<P> {
             let place = KeyRecord::place(&keys.uri.to_string(), credential.fingerprint.as_bytes());
             let Ok(Some(bytes)) = self.get(&place).await else { continue };
             if let Some(record) = KeyRecord::open(&bytes, &credential.seal, &place, self.ports.now()) {
-                keys.record.borrow_mut().merge(record);
+                keys.record.borrow_mut().merge(record, self.ports.now());
                 return;
             }
         }
@@ -220,6 +235,22 @@ mod tests {
         check(&broker, 600, 2);
         check(&other, 601, 2);
         check(&other, 600 + HOUR, 3);
+    }
+
+    #[test]
+    fn request_with_too_little_time_for_a_fetch_uses_the_stores_keys_and_makes_none() {
+        let (ports, broker, config) = world();
+        let issuer = config.issuers.of_identifier("https://a.example").unwrap().clone();
+        let look_up_late = |broker: &Broker<TestPorts>| {
+            let arrived = Timestamp::from_unix_ms(broker.ports.now().unix_ms() - 6_000);
+            let found = finish(broker.issuer_key(&config, &issuer, Some("1"), Algorithm::Es256, arrived));
+            found.map(|found| found.key.is_some()).map_err(|error| error.reason())
+        };
+        assert_eq!(look_up_late(&broker), Err("keys_unavailable"));
+        assert_eq!(ports.0.sent.get(), 0, "the end of the request would drop the fetch");
+        assert_eq!(look_up(&broker, &config, "1"), Ok(true));
+        assert_eq!(look_up_late(&ports.broker()), Ok(true));
+        assert_eq!(ports.0.sent.get(), 1);
     }
 
     #[test]
