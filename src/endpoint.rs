@@ -2,6 +2,7 @@
 
 mod answer;
 mod authentication;
+mod exposition;
 mod request;
 mod route;
 mod trace;
@@ -10,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, Ready, join, ready};
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
@@ -23,16 +24,21 @@ use crate::scope::{ScopeRefusal, Scopes};
 use crate::signature::Algorithm;
 use crate::time::Timestamp;
 use crate::token::LEAST_REMAINING;
-use answer::{TYPICAL_ANSWER_LENGTH, answer, grant, json, plain_error, refuse};
+use answer::{TYPICAL_ANSWER_LENGTH, answer, answer_of_type, grant, json, plain_error, refuse};
 use authentication::{Authenticated, authenticate, authenticate_by_secret};
-use request::ClientRequest;
+use exposition::Format;
+use request::{ClientRequest, credentials_of_header};
 use route::Route;
 use trace::{TRACEPARENT, request_id};
 
 pub use request::{BODY_LIMIT, Body, BodyError};
 
 /// Request headers that the core reads. A port may omit all others.
-pub static HEADERS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, TRACEPARENT];
+pub fn headers_read(method: &Method) -> &'static [HeaderName] {
+    static HEADERS: [HeaderName; 4] = [AUTHORIZATION, TRACEPARENT, CONTENT_TYPE, ACCEPT];
+    // Each costs a call of the host.
+    if *method == Method::POST { &HEADERS[..3] } else { &HEADERS }
+}
 
 /// The request's name in the log.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -76,6 +82,7 @@ pub fn handle<P: Ports>(
             }
             Route::Metadata if is_read => (Box::pin(metadata(broker, request, &mut audit)).await, None),
             Route::Health if is_read => (health(StatusCode::OK, "ok", None, None), None),
+            Route::Metrics if is_read => Box::pin(metrics(broker, request, &mut audit)).await,
             Route::Readiness if is_read => (Box::pin(readiness(broker, &mut audit)).await, None),
             Route::Unknown => (plain_error(StatusCode::NOT_FOUND, "not_found", "no such path"), None),
             _ => (method_not_allowed(route), None),
@@ -86,7 +93,8 @@ pub fn handle<P: Ports>(
         let request_id = HeaderValue::from_str(audit.request_id.as_str()).expect("hexadecimal digits");
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         audit.status = response.status().as_u16();
-        if !(audit.is_routine() && broker.instance.audited() == Audited::Exceptions) {
+        let is_scrape = route == Route::Metrics && audit.status == 200;
+        if !((audit.is_routine() || is_scrape) && broker.instance.audited() == Audited::Exceptions) {
             broker.ports.audit(audit.line());
         }
         Handled { response, followup }
@@ -122,14 +130,14 @@ fn authorize_and_issue<'a, P: Ports>(
     match parsed {
         Ok((token_request, config)) if token_request.has_assertion() => Either::Right(Box::pin(async move {
             let outcome = async {
-                let authenticated = authenticate(broker, &config, &token_request, audit).await?;
+                let authenticated = authenticate(broker, &config, &token_request.credentials, audit).await?;
                 let outcome = issue(broker, &config, authenticated.caller, token_request, audit)?.await;
                 Ok(TokenOutcome { followup: both(authenticated.followup, outcome.followup), ..outcome })
             };
             outcome.await.unwrap_or_else(refused)
         })),
         Ok((token_request, config)) => {
-            let caller = authenticate_by_secret(&config, &token_request, audit);
+            let caller = authenticate_by_secret(&config, &token_request.credentials, audit);
             let outcome = caller.and_then(|caller| issue(broker, &config, caller, token_request, audit));
             outcome.unwrap_or_else(|error| Either::Left(ready(refused(error))))
         }
@@ -216,10 +224,37 @@ async fn authenticate_and_revoke<P: Ports>(
 ) -> Result<Option<Followup>, Error> {
     let config = broker.config(audit.time).await?;
     let client_request = ClientRequest::parse(request)?;
-    let Authenticated { caller, followup } = authenticate(broker, &config, &client_request, audit).await?;
+    let Authenticated { caller, followup } = authenticate(broker, &config, &client_request.credentials, audit).await?;
     let token = client_request.token.ok_or(Error::InvalidRequest("token is missing"))?;
     let revoked = broker.revoke(&config, &caller, token.expose(), audit.request_id, audit.time).await;
     revoked.map(|after| both(followup, after))
+}
+
+/// The metrics, for callers that may read them.
+async fn metrics<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    audit: &mut Audit,
+) -> (Response<String>, Option<Followup>) {
+    match authenticate_and_measure(broker, request, audit).await {
+        Ok((text, format, followup)) => (answer_of_type(StatusCode::OK, format.media_type(), text), followup),
+        Err(error) => (refuse(error, audit), None),
+    }
+}
+
+async fn authenticate_and_measure<P: Ports>(
+    broker: &Broker<P>,
+    request: &Request<Body>,
+    audit: &mut Audit,
+) -> Result<(String, Format, Option<Followup>), Error> {
+    let config = broker.config(audit.time).await?;
+    let credentials = credentials_of_header(request)?;
+    let Authenticated { caller, followup } = authenticate(broker, &config, &credentials, audit).await?;
+    if !caller.reads_metrics {
+        return Err(Error::MetricsNotPermitted);
+    }
+    let format = Format::preferred(request.headers());
+    Ok((exposition::write(&broker.metrics(&config).await, &config, format), format, followup))
 }
 
 /// The metadata endpoint (RFC 8414): what the broker offers and where. It reveals nothing about

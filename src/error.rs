@@ -22,6 +22,8 @@ pub enum Error {
     UnsupportedGrantType,
     /// The caller cannot get the requested scopes.
     InvalidScope(ScopeRefusal),
+    /// The caller may not read the metrics.
+    MetricsNotPermitted,
     /// The body is larger than a token request can be.
     BodyTooLarge,
     /// No token, or no revocation, at the moment.
@@ -109,6 +111,7 @@ impl Error {
             Self::InvalidScope(ScopeRefusal::Malformed) => "scope is malformed",
             Self::InvalidScope(ScopeRefusal::Unnamed) => "scope is missing: this client must name its scopes",
             Self::InvalidScope(_) => "the requested scope is not available to this client",
+            Self::MetricsNotPermitted => "this client may not read the metrics",
             Self::BodyTooLarge => "the request body is too large",
             Self::Unavailable { cause, .. } if cause.is_temporary() => "the request cannot be served now, retry later",
             Self::Unavailable { .. } => "the identity provider did not issue a token",
@@ -126,6 +129,7 @@ impl Error {
             Self::InvalidClient(because) => because.reason(),
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(because) => because.reason(),
+            Self::MetricsNotPermitted => "metrics_not_permitted",
             Self::BodyTooLarge => "body_too_large",
             Self::Unavailable { cause, .. } => cause.reason(),
             Self::Configuration(_) => "configuration_invalid",

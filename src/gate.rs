@@ -5,13 +5,15 @@
 //! write the three records.
 
 mod calls;
+mod counts;
 mod lease;
 mod ledger;
 mod merge;
 mod pause;
 mod refusal;
 
-pub use calls::{CallerTag, Need, Quota};
+pub use calls::{CallResult, CallerTag, Need, Quota, Reservation};
+pub use counts::{BUCKETS, Counts, Durations};
 pub use lease::{LEASE_LIFE, LEASE_WAIT, Lease, lease_key};
-pub use ledger::{Ledger, Reservation, ledger_key};
+pub use ledger::{Ledger, ledger_key};
 pub use refusal::Refusal;

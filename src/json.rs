@@ -16,7 +16,7 @@ pub(crate) struct Json<'p, 'a>(&'p [Part<'a>]);
 /// The beginning of a value. The values in a list, or the names and values in an object, follow it.
 enum Part<'a> {
     Null,
-    Bool,
+    Bool(bool),
     Number(f64),
     /// Copied only if it contains an escape.
     Text(Cow<'a, str>),
@@ -46,6 +46,14 @@ impl<'p, 'a> Json<'p, 'a> {
     pub(crate) fn number(self) -> Option<f64> {
         match self.0 {
             [Part::Number(number), ..] => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The truth value, if the value is one.
+    pub(crate) fn boolean(self) -> Option<bool> {
+        match self.0 {
+            [Part::Bool(value), ..] => Some(*value),
             _ => None,
         }
     }
@@ -167,8 +175,8 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
         self.note(Part::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.note(Part::Bool)
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.note(Part::Bool(value))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {

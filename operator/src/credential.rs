@@ -57,7 +57,9 @@ impl Credential {
     pub(crate) fn entry(&self, scopes: &[String]) -> Value {
         let mut entry = Map::new();
         entry.insert(self.field().to_owned(), json!([self.value()]));
-        entry.insert("scopes".to_owned(), scopes.into());
+        if !scopes.is_empty() {
+            entry.insert("scopes".to_owned(), scopes.into());
+        }
         entry.into()
     }
 

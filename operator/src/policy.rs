@@ -48,6 +48,7 @@ impl Policy {
         name: &str,
         scopes: &[String],
         application: Option<&str>,
+        reads_metrics: bool,
         credential: &Credential,
     ) -> anyhow::Result<Self> {
         ensure!(
@@ -58,6 +59,9 @@ impl Policy {
         let mut entry = credential.entry(scopes);
         if let Some(application) = application {
             entry["application"] = application.into();
+        }
+        if reads_metrics {
+            entry["metrics"] = true.into();
         }
         self.0.insert(name.into(), entry);
         self.checked()

@@ -40,8 +40,8 @@ pub(super) struct ConfigMemory {
     pub(super) last_good: Option<(Timestamp, Rc<Config>)>,
     /// The values that the last good configuration was parsed from.
     values: Values,
-    /// Whether the variables contained a mistake when they could last be read.
-    pub(super) has_mistake: bool,
+    /// Number of mistakes in the variables when they could last be read.
+    pub(super) mistakes: usize,
 }
 
 /// The right to read the variables. Dropping it lets another request read them, because a host

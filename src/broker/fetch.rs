@@ -183,6 +183,7 @@ impl<P: Ports> Broker<P> {
                 return Err(obstacle);
             }
         };
+        let reservation = reservation.begun(self.ports.now());
         let answer = self.call(wanted, limit).await;
         let ended = self.ports.now();
         let token = match answer {
@@ -239,7 +240,7 @@ mod tests {
         let broker = ports.broker();
         let call = || finish(broker.call_once(&wanted, Need::Now, None, Look::none())).unwrap().token;
         let mut settled = Ledger::default();
-        let reservation = settled.reserve(at(0), wanted.caller_tag(), 0);
+        let reservation = settled.reserve(at(0), wanted.caller_tag(), "default", 0);
         settled.settle_failure(reservation, at(0), Failure::ScopeNotGranted, &wanted.credential.fingerprint, 0);
         let other = broker.clone();
         ports.0.during_set.replace(Some(Box::new(move || assert_eq!(*other.instance.ledger.borrow(), settled))));

@@ -152,8 +152,8 @@ mod tests {
         let lease = Lease { holder: 1, until_ms: at(0) + LEASE_LIFE };
         finish(broker.finish(wanted.clone(), Some(lease)));
         let mut both = Ledger::default();
-        both.reserve(at(0), wanted.caller_tag(), 0);
-        both.reserve(at(1), wanted.caller_tag(), 1);
+        both.reserve(at(0), wanted.caller_tag(), "default", 0);
+        both.reserve(at(1), wanted.caller_tag(), "default", 1);
         assert_eq!(ports.0.store.borrow()[&ledger_key(&wanted.config.identity)], both.encode());
     }
 

@@ -165,12 +165,18 @@ impl Instance {
 
     /// Whether the store lacks changes of the ledger.
     pub(super) fn lacks_saved_ledger(&self) -> bool {
-        *self.unsaved_ledger.borrow() != Ledger::default()
+        self.unsaved_ledger.borrow().has_changes()
     }
 
     /// The remembered token, however old the memory is.
     pub(super) fn last_token(&self, wanted: &Wanted) -> Option<Rc<Token>> {
         self.remembered(wanted, |remembered| remembered.token.clone())?
+    }
+
+    /// Number of remembered tokens that have not expired.
+    pub(super) fn count_tokens(&self, now: Timestamp) -> usize {
+        let tokens = self.tokens.borrow();
+        tokens.iter().filter(|known| known.token.as_ref().is_some_and(|token| token.expires_at > now)).count()
     }
 
     /// Changes the ledger, and notes the change as unsaved until the store accepts it.

@@ -25,8 +25,10 @@ impl<P: Ports> Broker<P> {
     /// record: without a store, only this record in memory keeps the quota.
     pub(super) fn reserve(&self, wanted: &Wanted, need: Need, now: Timestamp) -> Result<Reservation, Error> {
         self.admit(wanted, need, now)?;
-        let (caller, random) = (wanted.caller_tag(), self.ports.random() as u16);
-        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller, random)))
+        let (caller, application) = (wanted.caller_tag(), &wanted.application.name);
+        let random = self.ports.random() as u32;
+        self.instance.ledger.borrow_mut().fold(now);
+        Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller, application, random)))
     }
 
     /// Switches to the credential in use. During a rotation, another instance may have found
@@ -64,7 +66,7 @@ impl<P: Ports> Broker<P> {
                     if ledger.is_from_the_future(now) {
                         self.warn_of_clock(now);
                     }
-                    ledger.absorb(&self.instance.unsaved_ledger.borrow());
+                    ledger.absorb(&self.instance.unsaved_ledger.borrow(), now);
                     self.instance.ledger.replace(ledger);
                 }
                 None => self
@@ -103,6 +105,8 @@ mod tests {
     use super::super::testing::{TestPorts, at, finish, wanted};
     use super::*;
     use crate::gate::CallerTag;
+    use crate::time::CLOCK_SKEW;
+    use crate::upstream::CALL_LIMIT;
 
     #[test]
     fn change_during_a_write_of_the_ledger_stays_unsaved() {
@@ -111,12 +115,11 @@ mod tests {
         broker.reserve(&wanted, Need::Now, at(0)).unwrap();
         let other = broker.clone();
         ports.0.during_set.replace(Some(Box::new(move || {
-            other.instance.update_ledger(|ledger| ledger.reserve(at(1), CallerTag(1), 0));
+            other.instance.update_ledger(|ledger| ledger.reserve(at(1), CallerTag(1), "default", 0));
         })));
         finish(broker.store_ledger(&wanted.config)).unwrap();
-        let unsaved = broker.instance.unsaved_ledger.borrow();
-        let mut expected = Ledger::default();
-        expected.reserve(at(1), CallerTag(1), 0);
-        assert_eq!(*unsaved, expected);
+        let latest = at(1) + CALL_LIMIT + Duration::from_secs(60) + CLOCK_SKEW;
+        let unsaved = |seconds| broker.instance.unsaved_ledger.borrow().recent_calls(seconds);
+        assert_eq!((unsaved(at(1)), unsaved(at(72)), unsaved(latest)), (1, 1, 0), "only the later one");
     }
 }

@@ -20,7 +20,7 @@ impl<P: Ports> Broker<P> {
     /// store does not answer or accepts no writes, or OfficeRnD has just refused every
     /// application's credential.
     pub async fn readiness_problem(&self, config: &Config) -> Option<&'static str> {
-        if self.instance.config.borrow().has_mistake {
+        if self.instance.config.borrow().mistakes > 0 {
             return Some("configuration");
         }
         if !self.store_works(config).await {

@@ -92,7 +92,7 @@ impl<P: Ports> Broker<P> {
         let (read_at, outcome, problem) = match read.map(|values| memory.parse(values)) {
             Err(text) => (now, Err(unreadable()), Some(format!("the variables cannot be read: {text}"))),
             Ok(Err(mistakes)) => {
-                memory.has_mistake = true;
+                memory.mistakes = mistakes.len();
                 let error = Error::Configuration(mistakes);
                 let text = error.to_string();
                 (started, Err(error), Some(text))
@@ -101,7 +101,7 @@ impl<P: Ports> Broker<P> {
                 let disabled = config.mistakes.iter().map(|mistake| format!("; {mistake}")).collect::<String>();
                 let text = format!("callers and applications with a mistake are disabled{disabled}");
                 let problem = (!disabled.is_empty()).then_some(text);
-                memory.has_mistake = !config.mistakes.is_empty();
+                memory.mistakes = config.mistakes.len();
                 memory.last_good = Some((started, config));
                 (started, Ok(()), problem)
             }
@@ -235,7 +235,7 @@ mod tests {
         let (ports, broker) = configured();
         ports.0.callers.replace(Some(r#"{"a": {}}"#));
         assert_eq!(config_at(&ports, &broker, 10), Ok(2));
-        let has_mistake = || broker.instance.config.borrow().has_mistake;
+        let has_mistake = || broker.instance.config.borrow().mistakes > 0;
         assert!(has_mistake());
         ports.0.callers.replace(None);
         assert_eq!(config_at(&ports, &broker, 20), Ok(2));

@@ -40,7 +40,7 @@ pub(super) fn head(request: &types::Request) -> Option<(Request<Body>, Option<us
     };
     *head.uri_mut() = uri(request, head.method() != Method::POST)?;
     let fields = request.get_headers();
-    *head.headers_mut() = headers(&fields, &endpoint::HEADERS);
+    *head.headers_mut() = headers(&fields, endpoint::headers_read(head.method()));
     let length = if head.method() == Method::POST { content_length(&fields) } else { None };
     Some((head, length))
 }

@@ -52,6 +52,8 @@ pub struct Caller {
     pub scopes: Rc<ScopePolicy>,
     /// Remaining lifetime below which its tokens are renewed, if not the variable's.
     pub min_remaining: Option<Duration>,
+    /// Whether it may read the metrics.
+    pub reads_metrics: bool,
     /// Secrets, any of which authenticates; several while one is being rotated.
     secrets: Secrets,
     /// Public keys, any of which verifies its assertions.
@@ -74,6 +76,8 @@ pub const UNKNOWN: &str = "unknown";
 pub struct Callers {
     /// Sorted by the hash of the name.
     known: Vec<(u64, Rc<Caller>)>,
+    /// Callers that may have no scopes, only metrics.
+    without_scopes: usize,
     most_secrets: usize,
     most_keys: keys::MostKeys,
     /// One of them has an identity at an issuer without an audience of its own.
@@ -186,9 +190,19 @@ impl Callers {
         !self.most_keys.are_none() || self.need_public_url
     }
 
-    /// Number of callers, those with a mistake included.
+    /// Number of callers that may ask for tokens, those with a mistake included.
     pub fn count(&self) -> usize {
-        self.known.len()
+        self.known.len() - self.without_scopes
+    }
+
+    /// When the first secret or key of each caller expires that has not expired yet. Callers of which
+    /// none expires are left out.
+    pub fn next_expirations(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.known.iter().filter_map(move |(_, caller)| {
+            let of_secrets = (0..caller.secrets.count()).filter_map(|place| caller.secrets.get(place)?.expires_at);
+            let all = of_secrets.chain(caller.keys.iter().filter_map(|key| key.expires_at));
+            all.filter(|expires_at| *expires_at > now).min().map(|first| (caller.name.as_str(), first))
+        })
     }
 
     /// Finds a caller by name, without authentication.
@@ -266,6 +280,7 @@ impl Caller {
             application: Cow::Borrowed(application::DEFAULT),
             scopes: Rc::new(ScopePolicy::nothing()),
             min_remaining: None,
+            reads_metrics: false,
             secrets: Secrets::none(),
             keys: Box::default(),
             identities: Box::default(),
@@ -284,6 +299,7 @@ impl Caller {
     /// When the policy does not permit one of them, or the request has to name them.
     pub fn authorize(&self, requested: Option<Scopes>) -> Result<Scopes, ScopeRefusal> {
         match requested {
+            None if self.scopes.is_nothing() => Err(ScopeRefusal::OutsidePolicy),
             None => self.scopes.everything().cloned().ok_or(ScopeRefusal::Unnamed),
             Some(requested) if self.scopes.permits(&requested) => Ok(requested),
             Some(_) => Err(ScopeRefusal::OutsidePolicy),

@@ -69,6 +69,7 @@ pub(super) fn refuse(error: Error, audit: &mut Audit) -> Response<String> {
         Error::InvalidClient(_) => (StatusCode::UNAUTHORIZED, "invalid_client"),
         Error::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
         Error::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+        Error::MetricsNotPermitted => (StatusCode::FORBIDDEN, "unauthorized_client"),
         Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request"),
         Error::Unavailable { cause, .. } if cause.is_temporary() => {
             (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable")
@@ -102,14 +103,22 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize, capacity: usize) 
     answer(status, String::from_utf8(to_json(value, capacity)).expect("JSON is text"))
 }
 
+/// The media type of most answers.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// An answer in JSON. No cache may store it (RFC 6749 section 5.1), and no browser page may
 /// read it: it never has a CORS header.
 pub(super) fn answer(status: StatusCode, body: String) -> Response<String> {
+    answer_of_type(status, JSON, body)
+}
+
+/// An answer of another media type, with the same headers.
+pub(super) fn answer_of_type(status: StatusCode, media_type: HeaderValue, body: String) -> Response<String> {
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, media_type);
     headers.insert(CONTENT_LENGTH, length);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));

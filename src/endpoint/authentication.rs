@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::request::{ClientRequest, Credentials, IdAndSecret};
+use super::request::{Credentials, IdAndSecret};
 use crate::assertion::{Assertion, Reason};
 use crate::audit::{Audit, AuthenticationMethod, PresentedIdentity};
 use crate::broker::{Broker, Followup, FoundKey, Ports};
@@ -28,24 +28,24 @@ pub(super) struct Authenticated {
 pub(super) async fn authenticate<P: Ports>(
     broker: &Broker<P>,
     config: &Rc<Config>,
-    request: &ClientRequest<'_>,
+    credentials: &Result<Credentials, Unauthenticated>,
     audit: &mut Audit,
 ) -> Result<Authenticated, Error> {
-    match &request.credentials {
+    match credentials {
         Ok(Credentials::Assertion { client_id, assertion }) => {
             by_assertion(broker, config, client_id.as_deref(), assertion, audit).await
         }
-        _ => Ok(Authenticated { caller: authenticate_by_secret(config, request, audit)?, followup: None }),
+        _ => Ok(Authenticated { caller: authenticate_by_secret(config, credentials, audit)?, followup: None }),
     }
 }
 
 /// Authenticates the caller by its id and its secret, which waits for nothing.
 pub(super) fn authenticate_by_secret(
     config: &Config,
-    request: &ClientRequest<'_>,
+    credentials: &Result<Credentials, Unauthenticated>,
     audit: &mut Audit,
 ) -> Result<Rc<Caller>, Error> {
-    match &request.credentials {
+    match credentials {
         Ok(Credentials::Secret(IdAndSecret { id, secret })) => {
             audit.method = Some(AuthenticationMethod::Secret);
             note(config.callers.authenticate(id, secret, audit.time), audit)

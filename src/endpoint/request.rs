@@ -106,11 +106,7 @@ impl<'a> ClientRequest<'a> {
     }
 
     pub(super) fn parse(request: &'a Request<Body>) -> Result<Self, Error> {
-        // RFC 6749 section 2.3.1: never in the URI, because logs would keep it.
-        let query = request.uri().query().unwrap_or_default();
-        if form_urlencoded::parse(query.as_bytes())
-            .any(|(name, value)| !value.is_empty() && Form::default().place(&name).is_some())
-        {
+        if has_parameter_in_query(request) {
             return Err(Error::InvalidRequest("parameters must be in the body, not in the query"));
         }
         let body = request.body().as_ref().map_err(|error| match error {
@@ -129,6 +125,32 @@ impl<'a> ClientRequest<'a> {
             token: form.token.map(PresentedSecret::new),
         })
     }
+}
+
+/// The credentials of a request without a body: HTTP Basic, or an assertion as a bearer token (RFC 6750
+/// section 2.1).
+pub(super) fn credentials_of_header(request: &Request<Body>) -> Result<Result<Credentials, Unauthenticated>, Error> {
+    if has_parameter_in_query(request) {
+        return Err(Error::InvalidRequest("credentials must be in the Authorization header, not in the query"));
+    }
+    let credentials = credentials(request.headers(), &Form::default())?;
+    Ok(credentials.or_else(|because| {
+        let assertion = request.headers().get(AUTHORIZATION).and_then(bearer);
+        assertion.map(|assertion| Credentials::Assertion { client_id: None, assertion }).ok_or(because)
+    }))
+}
+
+/// Parses a bearer token (RFC 6750 section 2.1).
+fn bearer(authorization: &HeaderValue) -> Option<PresentedSecret> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| PresentedSecret::new(token.trim()))
+}
+
+/// RFC 6749 section 2.3.1: no parameter is ever in the URI, because logs would keep it.
+fn has_parameter_in_query(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| !value.is_empty() && Form::default().place(&name).is_some())
 }
 
 /// Whether this is the media type of a form, with or without parameters (RFC 9110 section

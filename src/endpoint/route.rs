@@ -2,6 +2,9 @@
 
 use percent_encoding::percent_decode_str;
 
+/// Path of the metrics.
+const METRICS: &str = "/metrics";
+
 /// The paths that the broker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -10,6 +13,7 @@ pub(super) enum Route {
     Metadata,
     Health,
     Readiness,
+    Metrics,
     Unknown,
 }
 
@@ -32,6 +36,7 @@ impl Route {
             "/.well-known/oauth-authorization-server" => Self::Metadata,
             "/healthz" => Self::Health,
             "/readyz" => Self::Readiness,
+            METRICS => Self::Metrics,
             _ => Self::Unknown,
         }
     }
@@ -44,6 +49,7 @@ impl Route {
             Self::Metadata => "/.well-known/oauth-authorization-server",
             Self::Health => "/healthz",
             Self::Readiness => "/readyz",
+            Self::Metrics => METRICS,
             Self::Unknown => "unknown",
         }
     }
@@ -52,7 +58,7 @@ impl Route {
     pub(super) fn allow(self) -> &'static str {
         match self {
             Self::Token | Self::Revocation => "POST",
-            Self::Metadata | Self::Health | Self::Readiness | Self::Unknown => "GET, HEAD",
+            Self::Metadata | Self::Health | Self::Readiness | Self::Metrics | Self::Unknown => "GET, HEAD",
         }
     }
 }

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{CLOCK_SKEW, Timestamp};
+use crate::digest::sha256_of_fields;
+use crate::error::{Cause, Error};
+use crate::scope::ScopeRefusal;
+use crate::time::{CLOCK_SKEW, FUTURE_LIMIT, Timestamp};
+use crate::upstream::CALL_LIMIT;
 
 /// Window of OfficeRnD's call quota: a minute. A call counts for longer, because the clock that
 /// recorded it may be behind by [`CLOCK_SKEW`].
@@ -31,15 +35,127 @@ pub enum Need {
 #[serde(transparent)]
 pub struct CallerTag(pub u32);
 
-/// A call to OfficeRnD.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// Names an application in a call: the first bytes of the SHA-256 of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct ApplicationTag(pub(super) u32);
+
+impl ApplicationTag {
+    pub(super) fn of(name: &str) -> Self {
+        let [a, b, c, d, ..] = sha256_of_fields([name.as_bytes()]);
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+/// A call to OfficeRnD. Its first three fields name it: copies of the ledger have it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Call {
-    /// Latest time at which the call can have reached OfficeRnD.
-    pub(super) at_ms: Timestamp,
+    /// Latest time at which the call could reach OfficeRnD, as known before it was made.
+    pub(super) latest_ms: Timestamp,
     /// The caller whose request led to it.
     pub(super) caller: CallerTag,
     /// Tells two calls of one millisecond apart: clocks that differ can show it to two hosts.
-    pub(super) random: u16,
+    pub(super) random: u32,
+    /// The application that it was made for.
+    pub(super) application: ApplicationTag,
+    /// How it ended; `None` until then, and for ever if its instance dies.
+    pub(super) end: Option<CallEnd>,
+}
+
+/// How a call ended. The order of the variants is part of the ledger's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallResult {
+    /// It brought a token.
+    Granted,
+    /// OfficeRnD does not grant the scopes to the application.
+    ScopeNotGranted,
+    /// It brought no token for another reason.
+    Failed(Cause),
+    /// Not known: its instance died, or the host dropped its request.
+    Abandoned,
+}
+
+impl CallResult {
+    /// The value of the label `result`. The words are those of the audit field `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::ScopeNotGranted => Error::InvalidScope(ScopeRefusal::NotGranted).reason(),
+            Self::Failed(cause) => cause.reason(),
+            Self::Abandoned => "upstream_abandoned",
+        }
+    }
+}
+
+/// The end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CallEnd {
+    /// Latest time at which the call can have reached OfficeRnD.
+    pub(super) at_ms: Timestamp,
+    /// How long it took, in milliseconds.
+    pub(super) took_ms: u16,
+    pub(super) result: CallResult,
+}
+
+impl Call {
+    /// Whether both are copies of one call.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.latest_ms, self.caller, self.random) == (other.latest_ms, other.caller, other.random)
+    }
+
+    /// Latest time at which the call can have reached OfficeRnD.
+    pub(super) fn at_ms(&self) -> Timestamp {
+        self.end.map_or(self.latest_ms, |end| end.at_ms)
+    }
+
+    /// Whether the call counts against the quota of a window. One far in the future was recorded by
+    /// a wrong clock and does not count.
+    pub(super) fn counts(&self, now: Timestamp, window: Duration) -> bool {
+        self.at_ms() + window > now && self.at_ms().since(now + CALL_LIMIT) <= FUTURE_LIMIT
+    }
+
+    /// How the call ended, if that no longer changes. The lease of a call is over 5 s after the call
+    /// could last reach OfficeRnD. If its end is not recorded by then, its instance has died, or the
+    /// host has dropped the request.
+    pub(super) fn final_end(&self, now: Timestamp) -> Option<CallEnd> {
+        let abandoned = CallEnd { at_ms: self.latest_ms, took_ms: 0, result: CallResult::Abandoned };
+        self.end.or_else(|| (now >= self.latest_ms + CLOCK_SKEW).then_some(abandoned))
+    }
+
+    /// This copy of a call, together with what the store's copy knows.
+    pub(super) fn merged(self, stored: Option<Self>, now: Timestamp) -> Self {
+        match stored {
+            Some(stored) if stored.end.is_some() || self.end.is_none() => stored,
+            // Metrics may have shown it as abandoned, and a counter never decreases.
+            Some(stored) if stored.final_end(now).is_some() => {
+                Self { end: self.end.map(|end| CallEnd { result: CallResult::Abandoned, ..end }), ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
+/// A call that is recorded, but has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    pub(super) call: Call,
+    pub(super) began: Timestamp,
+}
+
+impl Reservation {
+    /// The same call, which begins now: recording it takes time as well.
+    #[must_use]
+    pub fn begun(self, now: Timestamp) -> Self {
+        Self { began: now, ..self }
+    }
+}
+
+/// A call, as far as the quota needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CountedCall {
+    /// Latest time at which it can have reached OfficeRnD.
+    pub(super) at_ms: Timestamp,
+    pub(super) caller: CallerTag,
 }
 
 /// How many calls may be made in a window.
@@ -59,13 +175,13 @@ impl Quota {
 
     /// Time until all callers may make a call; zero if they may now. `calls` are those that count,
     /// the oldest first.
-    pub(super) fn wait_for_all(self, calls: &[Call], now: Timestamp, need: Need) -> Duration {
+    pub(super) fn wait_for_all(self, calls: &[CountedCall], now: Timestamp, need: Need) -> Duration {
         let usable = if need == Need::Now { self.calls } else { self.calls.saturating_sub(CALLS_LEFT) };
         wait(calls.iter(), usable, now)
     }
 
     /// Time until the caller that asks has made so few calls that it may make another.
-    pub(super) fn wait_for_share(self, calls: &[Call], now: Timestamp) -> Duration {
+    pub(super) fn wait_for_share(self, calls: &[CountedCall], now: Timestamp) -> Duration {
         match (self.shared_by, Self::share(self.calls)) {
             (Some(caller), Some(share)) => wait(calls.iter().filter(|call| call.caller == caller), share, now),
             _ => Duration::ZERO,
@@ -73,7 +189,7 @@ impl Quota {
     }
 }
 
-fn wait<'a>(mut calls: impl Iterator<Item = &'a Call> + Clone, usable: usize, now: Timestamp) -> Duration {
+fn wait<'a>(mut calls: impl Iterator<Item = &'a CountedCall> + Clone, usable: usize, now: Timestamp) -> Duration {
     match calls.clone().count().checked_sub(usable) {
         None => Duration::ZERO,
         // Once this call and all before it have left the window, one fewer than `usable` are in it.
@@ -90,10 +206,8 @@ mod tests {
     }
 
     /// Calls at these seconds, each for the caller of this number.
-    fn calls(made: &[(u64, u32)]) -> Vec<Call> {
-        made.iter()
-            .map(|(seconds, caller)| Call { at_ms: at(*seconds), caller: CallerTag(*caller), random: 0 })
-            .collect()
+    fn calls(made: &[(u64, u32)]) -> Vec<CountedCall> {
+        made.iter().map(|(seconds, caller)| CountedCall { at_ms: at(*seconds), caller: CallerTag(*caller) }).collect()
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::calls::{Call, CallerTag, Need, Quota, WINDOW};
+use super::calls::{Call, CallEnd, CallResult, CallerTag, CountedCall, Need, Quota, Reservation, WINDOW};
+use super::counts::Counts;
 use super::pause::{FAILURE_PAUSE, LONGEST_PAUSE, Pause, RATE_LIMIT_PAUSE, REFUSED_PAUSE, SCOPES_PAUSE, pause_after};
 use crate::config::Origin;
 use crate::config::application::{Application, Credential, Fingerprint};
@@ -14,7 +15,7 @@ use crate::error::{Cause, Error};
 use crate::mutation::{self, Rule};
 use crate::record::{decode_whole, encode};
 use crate::scope::ScopeRefusal;
-use crate::time::{CLOCK_SKEW, FUTURE_LIMIT, Timestamp};
+use crate::time::{CLOCK_SKEW, Timestamp};
 use crate::upstream::{CALL_LIMIT, Failure};
 
 /// Store key of the ledger of calls to an identity host, 23 bytes.
@@ -33,13 +34,15 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     version: u32,
-    /// The calls of the last [`WINDOW`], the oldest first.
+    /// The calls of the last [`WINDOW`], the oldest first; of changes that the store lacks, all.
     pub(super) calls: Vec<Call>,
     /// Last pause of all credentials, whether or not it has ended.
     pub(super) pause: Option<Pause>,
     /// Last pause of each failed credential, by fingerprint.
     pub(super) pauses_by_credential: Vec<(String, Pause)>,
-    /// Reservations that are over, but that another copy of this ledger may still contain.
+    /// Numbers of the calls that have left `calls`.
+    pub(super) counts: Counts,
+    /// Reservations that are over, and that the store's copy of this ledger may still contain.
     #[serde(skip)]
     pub(super) over: Vec<Call>,
     /// When a call showed that the pauses of all credentials, or of one, are over. Another copy may
@@ -49,11 +52,10 @@ pub struct Ledger {
 }
 
 /// Version of the record. The broker treats records of other versions as absent.
-const LEDGER_VERSION: u32 = 3;
+const LEDGER_VERSION: u32 = 4;
 
-/// A call that is recorded, but has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reservation(Call);
+/// Most calls that are remembered as changes that the store lacks: those of an outage of hours.
+const MOST_UNSAVED_CALLS: usize = 1000;
 
 impl Ledger {
     /// Decodes a ledger; `None` if the bytes are unreadable or of another version.
@@ -113,35 +115,52 @@ impl Ledger {
         }
     }
 
-    /// The calls that still count, oldest first. Calls far in the future were recorded by a
-    /// wrong clock and do not count.
-    fn calls(&self, now: Timestamp) -> impl Iterator<Item = Call> {
-        let latest = now + CALL_LIMIT;
-        let window = if mutation::holds(Rule::ClockSkew) { WINDOW } else { WINDOW - CLOCK_SKEW };
-        let counts = move |call: &Call| call.at_ms + window > now && call.at_ms.since(latest) <= FUTURE_LIMIT;
-        self.calls.iter().copied().filter(counts).map(move |call| Call { at_ms: call.at_ms.min(latest), ..call })
+    /// The calls that still count, oldest first.
+    fn calls(&self, now: Timestamp) -> impl Iterator<Item = CountedCall> {
+        let (latest, window) = (now + CALL_LIMIT, window());
+        let calls = self.calls.iter().filter(move |call| call.counts(now, window));
+        calls.map(move |call| CountedCall { at_ms: call.at_ms().min(latest), caller: call.caller })
+    }
+
+    /// Number of calls that still count against the quota.
+    pub fn recent_calls(&self, now: Timestamp) -> usize {
+        self.calls(now).count()
     }
 
     /// Records a call before it is made. Until it is settled, it counts as made at the latest
     /// time at which it could still reach OfficeRnD, so the call of a holder that dies counts.
-    pub fn reserve(&mut self, now: Timestamp, caller: CallerTag, random: u16) -> Reservation {
-        self.calls = self.calls(now).collect();
-        self.over.retain(|call| call.at_ms + WINDOW > now);
+    pub fn reserve(&mut self, now: Timestamp, caller: CallerTag, application: &str, random: u32) -> Reservation {
+        if self.calls.len() >= MOST_UNSAVED_CALLS {
+            self.calls.remove(0);
+        }
+        let calls = &self.calls;
+        self.over.retain(|call| call.at_ms() + WINDOW > now || calls.iter().any(|other| other.is_same(call)));
         self.ended.retain(|(_, at)| *at + WINDOW > now);
-        let reservation = Reservation(Call { at_ms: now + CALL_LIMIT, caller, random });
-        self.insert(reservation.0);
-        reservation
+        let application = self.counts.begin(application, now);
+        let call = Call { latest_ms: now + CALL_LIMIT, caller, random, application, end: None };
+        self.insert(call);
+        Reservation { call, began: now }
     }
 
     /// Removes a reserved call that is not made.
     pub fn cancel(&mut self, reservation: Reservation) {
-        self.remove(reservation.0);
+        self.remove(reservation.call);
+    }
+
+    /// Whether this ledger, which has changes that the store lacks, has any.
+    pub fn has_changes(&self) -> bool {
+        let Self { calls, pause, pauses_by_credential, over, ended, version: _, counts: _ } = self;
+        !(calls.is_empty() && pauses_by_credential.is_empty() && over.is_empty() && ended.is_empty() && pause.is_none())
     }
 
     /// Records that a reserved call succeeded, which ends the pauses of OfficeRnD and of the
     /// credential.
     pub fn settle_success(&mut self, reservation: Reservation, now: Timestamp, credential: &Fingerprint) {
-        self.settle(reservation, now);
+        self.settle(reservation, now, CallResult::Granted);
+        self.end_pauses(now, credential);
+    }
+
+    fn end_pauses(&mut self, now: Timestamp, credential: &Fingerprint) {
         self.end_pause(None, now);
         self.end_pause(Some(credential.to_hex()), now);
     }
@@ -162,12 +181,13 @@ impl Ledger {
         let (cause, asked_for) = match failure {
             // OfficeRnD judges scopes only after it has accepted the credential.
             Failure::ScopeNotGranted => {
-                self.settle_success(reservation, now, credential);
+                self.settle(reservation, now, CallResult::ScopeNotGranted);
+                self.end_pauses(now, credential);
                 return Error::InvalidScope(ScopeRefusal::NotGranted);
             }
             // Only its scopes are paused, by a record of their own.
             Failure::BadRequest => {
-                self.settle(reservation, now);
+                self.settle(reservation, now, CallResult::Failed(Cause::ClientError));
                 return Error::unavailable(Cause::ClientError, SCOPES_PAUSE);
             }
             // No call was made, and other hosts may make one.
@@ -180,7 +200,7 @@ impl Ledger {
             }
             Failure::Unavailable(cause, wait) => (cause, wait),
         };
-        self.settle(reservation, now);
+        self.settle(reservation, now, CallResult::Failed(cause));
         let (previous, range) = match cause {
             Cause::CredentialRefused => (self.pause_for(credential), REFUSED_PAUSE),
             _ if cause.is_temporary() => (self.pause, FAILURE_PAUSE),
@@ -204,11 +224,11 @@ impl Ledger {
 
     /// Whether a call was recorded by a clock that is ahead by more than [`CLOCK_SKEW`].
     pub fn is_from_the_future(&self, now: Timestamp) -> bool {
-        self.calls.last().is_some_and(|call| call.at_ms > now + CALL_LIMIT + CLOCK_SKEW)
+        self.calls.last().is_some_and(|call| call.at_ms() > now + CALL_LIMIT + CLOCK_SKEW)
     }
 
     pub(super) fn insert(&mut self, call: Call) {
-        let place = self.calls.partition_point(|other| *other <= call);
+        let place = self.calls.partition_point(|other| other.at_ms() <= call.at_ms());
         self.calls.insert(place, call);
     }
 
@@ -218,17 +238,24 @@ impl Ledger {
     }
 
     /// Replaces a reservation: the call has ended, so it reached OfficeRnD no later than now.
-    fn settle(&mut self, reservation: Reservation, now: Timestamp) {
-        self.remove(reservation.0);
-        self.insert(Call { at_ms: now.min(reservation.0.at_ms), ..reservation.0 });
+    fn settle(&mut self, Reservation { call, began }: Reservation, now: Timestamp, result: CallResult) {
+        self.remove(call);
+        let took_ms = now.since(began).as_millis().try_into().unwrap_or(u16::MAX);
+        self.insert(Call { end: Some(CallEnd { at_ms: now.min(call.latest_ms), took_ms, result }), ..call });
         self.pauses_by_credential.retain(|(_, pause)| pause.until_ms + FAILURE_MEMORY > now);
     }
+}
+
+/// Time for which a call counts against the quota.
+pub(super) fn window() -> Duration {
+    if mutation::holds(Rule::ClockSkew) { WINDOW } else { WINDOW - CLOCK_SKEW }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::application::Pair;
+    use crate::gate::calls::ApplicationTag;
     use crate::secret::ClientSecret;
 
     const QUOTA: Quota = Quota { calls: 5, shared_by: None };
@@ -244,14 +271,18 @@ mod tests {
     }
 
     fn reserved(seconds: u64) -> Reservation {
-        Reservation(Call { at_ms: at(seconds), caller: TAG, random: 0 })
+        let application = ApplicationTag::of("default");
+        let call = Call { latest_ms: at(seconds), caller: TAG, random: 0, application, end: None };
+        Reservation { call, began: at(seconds) }
     }
 
     /// A ledger of calls that took no time.
     fn after_calls(seconds: &[u64]) -> Ledger {
         let mut ledger = Ledger::default();
-        for &second in seconds {
-            let reservation = ledger.reserve(at(second), TAG, 0);
+        for (place, &second) in seconds.iter().enumerate() {
+            // Two calls of one second have different names.
+            let random = seconds[..place].iter().filter(|other| **other == second).count() as u32;
+            let reservation = ledger.reserve(at(second), TAG, "default", random);
             ledger.settle_success(reservation, at(second), &credential("s"));
         }
         ledger
@@ -280,7 +311,7 @@ mod tests {
     #[test]
     fn unsettled_call_counts_until_it_can_no_longer_arrive() {
         let mut ledger = Ledger::default();
-        let reservation = ledger.reserve(at(0), TAG, 0);
+        let reservation = ledger.reserve(at(0), TAG, "default", 0);
         assert_eq!(ledger.calls(at(72)).count(), 1, "its holder may have died");
         assert_eq!(ledger.calls(at(73)).count(), 0);
         ledger.settle_success(reservation, at(3), &credential("s"));
@@ -304,7 +335,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut now = 0;
         for expected in [5, 10, 20, 40, 60, 60] {
-            let reservation = ledger.reserve(at(now), TAG, 0);
+            let reservation = ledger.reserve(at(now), TAG, "default", 0);
             let failure = Failure::Unavailable(Cause::ServerError, None);
             let _ = ledger.settle_failure(reservation, at(now), failure, &credential("s"), 0);
             let told = wait(&ledger, now, Need::Now, "another");
@@ -321,21 +352,6 @@ mod tests {
             0,
         );
         assert_eq!(wait(&ledger, now, Need::Now, "s"), 5, "a success starts the count again");
-    }
-
-    #[test]
-    fn denied_call_uses_no_quota_and_pauses_nothing_even_if_the_store_has_its_reservation() {
-        let (mut ledger, mut unsaved, mut stored) = (Ledger::default(), Ledger::default(), Ledger::default());
-        let reservation = stored.reserve(at(0), TAG, 0);
-        ledger.absorb(&stored);
-        let denied = Failure::Unavailable(Cause::OutboundDenied, None);
-        for ledger in [&mut ledger, &mut unsaved] {
-            let error = ledger.settle_failure(reservation, at(1), denied, &credential("s"), 0);
-            assert_eq!(error.reason(), "outbound_denied");
-        }
-        assert_eq!(ledger, Ledger::default());
-        stored.absorb(&unsaved);
-        assert_eq!(stored, Ledger::default());
     }
 
     #[test]
@@ -420,9 +436,9 @@ mod tests {
         let mut known = after_calls(&[0, 1]);
         let mut unsaved = after_calls(&[1, 2, 3]);
         let failure = Failure::Unavailable(Cause::ServerError, None);
-        let _ = unsaved.settle_failure(reserved(9), at(4), failure, &credential("s"), 0);
+        let _ = unsaved.settle_failure(reserved(20), at(4), failure, &credential("s"), 0);
         for _ in 0..2 {
-            known.absorb(&unsaved);
+            known.absorb(&unsaved, at(4));
             assert_eq!(known.calls(at(5)).count(), 5, "{known:?}");
             assert_eq!(wait(&known, 5, Need::Now, "s"), 60, "neither the budget nor the pause is forgotten");
         }

@@ -44,6 +44,11 @@ impl ScopePolicy {
         Self { exact: None, patterns: Vec::new() }
     }
 
+    /// Whether the policy permits no scope at all.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.exact.is_none() && self.patterns.is_empty()
+    }
+
     /// Whether the policy permits every scope of the set.
     pub fn permits(&self, requested: &Scopes) -> bool {
         requested.without(self.exact.as_ref()).all(|scope| self.patterns.iter().any(|pattern| pattern.matches(scope)))

@@ -60,6 +60,14 @@ impl Index {
         entry[NAME_BYTES..][..KEY_BYTES].try_into().ok().map(Key)
     }
 
+    /// Number of different keys of the tokens that have not expired.
+    pub fn count_keys(&self, now: Timestamp) -> usize {
+        let lives = |entry: &&[u8]| entry[NAME_BYTES + KEY_BYTES..] >= minute(now)[..];
+        let key = |entry: &'_ [u8]| <[u8; KEY_BYTES]>::try_from(&entry[NAME_BYTES..][..KEY_BYTES]).ok();
+        let keys: Vec<_> = self.0.chunks_exact(ENTRY_BYTES).filter(lives).filter_map(key).collect();
+        keys.iter().enumerate().filter(|(place, key)| !keys[..*place].contains(key)).count()
+    }
+
     fn name(token: &str) -> [u8; 32] {
         Sha256::digest(token.as_bytes()).into()
     }
@@ -91,6 +99,7 @@ mod tests {
         }
         let index = Index::decode(index.as_bytes().to_vec());
         assert_eq!(index.find("token-0"), None, "the oldest made room");
+        assert_eq!((index.count_keys(at(60)), index.count_keys(at(61))), (300, 0));
         for n in 1..=300 {
             assert_eq!(index.find(&format!("token-{n}")), Some(key(n)));
         }
@@ -105,6 +114,11 @@ mod tests {
         index.insert("old", key(1), at(60), at(0), 300);
         index.insert("new", key(2), at(120), at(60), 300);
         assert_eq!(index.find("old"), Some(key(1)), "it expires within this minute");
+        index.insert("new", key(2), at(130), at(61), 300);
+        index.insert("second token of the key", key(2), at(130), at(61), 300);
+        assert_eq!(index.count_keys(at(61)), 1);
+        let mut index = Index::default();
+        index.insert("new", key(2), at(120), at(60), 300);
         index.insert("new", key(2), at(130), at(61), 300);
         assert_eq!(index.find("old"), None);
         assert_eq!(index.find("new"), Some(key(2)));

@@ -15,6 +15,7 @@ mod gate;
 mod identities;
 mod issuer_keys;
 mod life;
+mod metrics;
 mod peers;
 mod program;
 mod protocol;

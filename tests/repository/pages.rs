@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tests::{Program, installed, read, root};
 
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
@@ -20,6 +20,7 @@ const PAGES: [&str; 18] = [
     "docs/faults.md",
     "docs/hosts.md",
     "docs/jobs.md",
+    "docs/monitoring.md",
     "docs/operations.md",
     "docs/performance.md",
     "docs/testing.md",

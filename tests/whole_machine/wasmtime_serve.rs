@@ -28,6 +28,8 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "gate::garbage_in_the_store_is_treated_as_absent",
             "issuer_keys::record_of_keys_that_was_changed_or_moved_counts_as_absent",
             "audit::each_call_leaves_one_line",
+            "metrics::metrics_show_calls_gate_credentials_and_expirations",
+            "metrics::counters_survive_a_restart_of_the_host",
             "life::caller_with_min_remaining_seconds_gets_a_longer_token_than_others",
             "life::fresh_token_is_served_without_a_call",
             "life::late_token_is_served_when_its_renewal_fails",
@@ -57,6 +59,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
         "a store that two hosts share",
         &[
             "beneath::applications::applications_that_are_replaced_get_the_answers_of_faults_md",
+            "metrics::counters_of_two_hosts_equal_the_calls_that_officernd_saw_although_instances_die",
             "beneath::clocks::hosts_whose_clocks_differ_get_the_answers_of_faults_md",
             "gate::lease_of_a_dead_holder_expires",
             "gate::sixth_scope_set_in_a_minute_gets_503_with_retry_after",

@@ -29,8 +29,11 @@ pub enum Caller {
         name: String,
         /// Scope that the caller may request: flex.community.members.read,
         /// flex.community.*.read or flex.billing.**; repeatable, or several separated by spaces
-        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        #[arg(long = "scope", value_name = "SCOPE", required_unless_present = "metrics")]
         scopes: Vec<String>,
+        /// Let the caller read the metrics, with or without scopes
+        #[arg(long)]
+        metrics: bool,
         #[command(flatten)]
         means: Means,
         /// OfficeRnD application whose tokens the caller gets, a name from the variable
@@ -97,11 +100,11 @@ impl Means {
 impl Caller {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         match self {
-            Self::New { name, scopes, means, application, callers } => {
+            Self::New { name, scopes, metrics, means, application, callers } => {
                 let scopes: Vec<_> = scopes.iter().flat_map(|text| text.split_whitespace()).map(String::from).collect();
                 let policy = callers.as_deref().map_or_else(|| Ok(Policy::empty()), read)?;
                 let credential = means.credential()?;
-                let policy = policy.add(name, &scopes, application.as_deref(), &credential)?;
+                let policy = policy.add(name, &scopes, application.as_deref(), *metrics, &credential)?;
                 print(&policy, Some((name, &credential)))
             }
             Self::Rotate { name, means, expires, callers } => {

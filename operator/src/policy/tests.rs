@@ -59,7 +59,7 @@ fn identity(claims: &[&str]) -> Credential {
 #[test]
 fn added_caller_is_last_and_the_others_are_unchanged() {
     let (secret, digest) = secret();
-    let policy = parsed().add("new", &["x".into(), "y".into()], Some("berlin"), &secret).unwrap();
+    let policy = parsed().add("new", &["x".into(), "y".into()], Some("berlin"), false, &secret).unwrap();
     let mut expected: Value = serde_json::from_str(&old()).unwrap();
     expected["new"] = json!({ "secret_sha256": [digest], "scopes": ["x", "y"], "application": "berlin" });
     // Compared as text, because objects are equal in any order.
@@ -70,14 +70,14 @@ fn added_caller_is_last_and_the_others_are_unchanged() {
 #[test]
 fn first_caller_makes_a_policy() {
     let (secret, digest) = secret();
-    let policy = Policy::empty().add("new", &["x".into()], None, &secret).unwrap();
+    let policy = Policy::empty().add("new", &["x".into()], None, false, &secret).unwrap();
     assert_eq!(json_of(&policy), json!({ "new": { "secret_sha256": [digest], "scopes": ["x"] } }));
 }
 
 #[test]
 fn caller_with_a_key_or_an_identity_has_no_secret() {
     let check = |credential: &Credential, expected: Value| {
-        let policy = Policy::empty().add("new", &["x".into()], None, credential).unwrap();
+        let policy = Policy::empty().add("new", &["x".into()], None, false, credential).unwrap();
         assert_eq!(json_of(&policy), json!({ "new": expected }));
     };
     check(&Credential::Key(key("1")), json!({ "keys": [key("1")], "scopes": ["x"] }));
@@ -85,7 +85,7 @@ fn caller_with_a_key_or_an_identity_has_no_secret() {
     let expected = json!({ "repository_id": "1", "ref": ["refs/heads/main", "refs/tags/a=b", "x"] });
     check(&identity(&claims), json!({ "identities": [{ "issuer": "github", "claims": expected }], "scopes": ["x"] }));
 
-    let refused = |credential: &Credential| problem(Policy::empty().add("new", &["x".into()], None, credential));
+    let refused = |credential: &Credential| problem(Policy::empty().add("new", &["x".into()], None, false, credential));
     assert!(refused(&identity(&["aud=x"])).starts_with("callers: new.identities: identity 1, claims: is not valid"));
     assert!(Identity::new("github", &["ref".into()]).is_err());
 }
@@ -102,7 +102,7 @@ fn rotated_caller_has_one_more_digest() {
 #[test]
 fn secret_is_not_added_to_a_caller_that_has_none() {
     for credential in [Credential::Key(key("1")), identity(&["repository_id=1"])] {
-        let policy = Policy::empty().add("door", &["x".into()], None, &credential).unwrap();
+        let policy = Policy::empty().add("door", &["x".into()], None, false, &credential).unwrap();
         let problem = problem(policy.rotate("door", &secret().0, None, now()));
         assert!(problem.starts_with("the caller \"door\" has no secret"), "{problem}");
     }
@@ -144,7 +144,7 @@ fn key_or_identity_replaces_secrets_and_keys_and_a_secret_only_secrets() {
     let (first, a) = secret();
     let (second, b) = secret();
     let until = |member: &str, value: Value| json!([{ member: value, "expires": "2027-01-31" }]);
-    let policy = Policy::empty().add("door", &["x".into()], None, &first).unwrap();
+    let policy = Policy::empty().add("door", &["x".into()], None, false, &first).unwrap();
     let with_key = policy.rotate("door", &Credential::Key(key("1")), Some("2027-01-31"), now()).unwrap();
     let expected = json!({ "secret_sha256": until("sha256", a.clone().into()), "scopes": ["x"], "keys": [key("1")] });
     assert_eq!(json_of(&with_key)["door"], expected);
@@ -179,21 +179,28 @@ fn removing_a_caller_keeps_the_order_of_the_others() {
 
 #[test]
 fn taken_or_unknown_name_is_refused_with_advice() {
-    assert!(problem(parsed().add("zoo", &["x".into()], None, &secret().0)).contains("`caller rotate`"));
+    assert!(problem(parsed().add("zoo", &["x".into()], None, false, &secret().0)).contains("`caller rotate`"));
     assert!(problem(parsed().rotate("bear", &secret().0, None, now())).contains("`caller new`"));
     assert!(problem(parsed().remove("bear")).contains("`caller new`"));
+}
+
+#[test]
+fn caller_that_reads_metrics_needs_no_scopes() {
+    let (secret, digest) = secret();
+    let policy = Policy::empty().add("prometheus", &[], None, true, &secret).unwrap();
+    assert_eq!(json_of(&policy), json!({ "prometheus": { "secret_sha256": [digest], "metrics": true } }));
 }
 
 #[test]
 fn caller_that_the_component_would_refuse_is_refused() {
     let check = |name: &str, scopes: &[&str], expected: &str| {
         let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        let problem = problem(parsed().add(name, &scopes, None, &secret().0));
+        let problem = problem(parsed().add(name, &scopes, None, false, &secret().0));
         assert!(problem.starts_with(expected), "{problem}");
     };
     check("", &["x"], "callers: is not a name, expected");
     check("caf\u{e9}", &["x"], "callers: café: is not a name, expected");
-    check("new", &[], "callers: new.scopes: is not valid, expected a list");
+    check("new", &[], "callers: new.scopes: is missing");
     check("new", &["a\"b"], "callers: new.scopes: is not valid, expected a list");
 }
 

@@ -21,7 +21,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnownKey {
     key: PublicKey,
-    expires_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl Callers {

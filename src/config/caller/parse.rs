@@ -33,6 +33,7 @@ impl Callers {
         let mut known = Vec::new();
         let (mut most_secrets, mut most_keys, mut longest_names) = (0, MostKeys::default(), 0);
         let (mut is_empty, mut need_public_url, mut pinned_claims) = (true, false, Vec::new());
+        let mut without_scopes = 0;
         let mut previous_scopes = ScopeList::default();
         let read = for_each_entry(text, &mut |_| true, &mut |name, entry| {
             is_empty = false;
@@ -52,6 +53,7 @@ impl Callers {
                 .unwrap_or_else(|| Rc::new(Caller::disabled(name)));
             most_secrets = most_secrets.max(caller.secrets.count());
             most_keys.note(&caller.keys);
+            without_scopes += usize::from(caller.reads_metrics && caller.scopes.is_nothing());
             need_public_url |= caller.has_identity_for_public_url();
             caller.note_pinned_claims(&mut pinned_claims);
             longest_names = longest_names.max(caller.names_length());
@@ -65,7 +67,8 @@ impl Callers {
         }
         // Compares only hashes: a policy may have thousands of callers, and names are longer.
         known.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut callers = Self { known, most_secrets, most_keys, need_public_url, pinned_claims, longest_names };
+        let mut callers =
+            Self { known, without_scopes, most_secrets, most_keys, need_public_url, pinned_claims, longest_names };
         callers.disable_repeated(mistakes);
         callers
     }
@@ -92,8 +95,7 @@ fn parse_caller<'a>(
     let mut keys = None;
     let mut identities = None;
     let mut scopes = None;
-    let mut application = None;
-    let mut min_remaining = None;
+    let (mut application, mut min_remaining, mut reads_metrics) = (None, None, None);
     for (field, value) in fields {
         let place = || format!("{name}.{field}");
         let repeated = match field {
@@ -103,11 +105,12 @@ fn parse_caller<'a>(
             "scopes" => scopes.replace(parse_scopes(place, value, previous_scopes, mistakes)).is_some(),
             "application" => application.replace(parse_application(place, value, &is_application, mistakes)).is_some(),
             "min_remaining_seconds" => min_remaining.replace(parse_min_remaining(place, value, mistakes)).is_some(),
+            "metrics" => reads_metrics.replace(parse_metrics(place, value, mistakes)).is_some(),
             _ => {
                 mistakes.add(
                     &place(),
-                    "is unknown, expected secret_sha256, keys, identities, scopes, application or \
-                     min_remaining_seconds",
+                    "is unknown, expected secret_sha256, keys, identities, scopes, application, \
+                     min_remaining_seconds or metrics",
                 );
                 false
             }
@@ -119,7 +122,8 @@ fn parse_caller<'a>(
     if secrets.is_none() && keys.is_none() && identities.is_none() {
         mistakes.add(&format!("{name}.secret_sha256"), "is missing, expected it, keys or identities");
     }
-    if scopes.is_none() {
+    let reads_metrics = reads_metrics.unwrap_or_default();
+    if scopes.is_none() && !reads_metrics {
         mistakes.add(&format!("{name}.scopes"), "is missing");
     }
     let application = application.unwrap_or(Some(Cow::Borrowed(application::DEFAULT)))?;
@@ -130,9 +134,18 @@ fn parse_caller<'a>(
         secrets: secrets.unwrap_or_else(|| Some(Secrets::none()))?,
         keys: keys.unwrap_or_else(|| Some(Box::default()))?,
         identities: identities.unwrap_or_else(|| Some(Box::default()))?,
-        scopes: scopes??,
+        scopes: scopes.unwrap_or_else(|| Some(Rc::new(ScopePolicy::nothing())))?,
+        reads_metrics,
         is_disabled: false,
     }))
+}
+
+fn parse_metrics(place: impl Fn() -> String, value: Json<'_, '_>, mistakes: &mut Mistakes) -> bool {
+    let boolean = value.boolean();
+    if boolean.is_none() {
+        mistakes.add(&place(), "is not valid, expected true or false");
+    }
+    boolean.unwrap_or_default()
 }
 
 fn parse_min_remaining(place: impl Fn() -> String, value: Json<'_, '_>, mistakes: &mut Mistakes) -> Option<Duration> {

@@ -60,8 +60,8 @@ async fn sixth_call_by_a_fast_clock() -> Row {
     let called_at = Timestamp::from_unix_ms(now - AGE.as_millis() as u64);
     let begin = Instant::now();
     let mut ledger = Ledger::default();
-    for _ in 0..5 {
-        let reservation = ledger.reserve(called_at, CallerTag(1), 0);
+    for random in 0..5 {
+        let reservation = ledger.reserve(called_at, CallerTag(1), "default", random);
         ledger.settle_success(reservation, called_at, &config.applications[0].current.fingerprint);
     }
     right.store(&ledger_key(&config.identity), ledger.encode()).await;

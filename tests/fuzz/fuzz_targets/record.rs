@@ -67,8 +67,9 @@ fn ledger(bytes: &[u8], config: &Config) {
     let credential = ledger.credential_in_use(application, NOW).fingerprint;
     let _ = ledger.has_refused(application, NOW);
     let mut alone = Ledger::default();
-    alone.absorb(&ledger);
-    ledger.absorb(&alone);
+    alone.absorb(&ledger, NOW);
+    ledger.absorb(&alone, NOW);
+    let _ = ledger.counts(NOW);
     // The ledger admits at most the call quota, and three of five calls to one caller. Its
     // `Retry-After` is at most the longest pause.
     let callers = [CallerTag(1), CallerTag(2)];
@@ -78,7 +79,7 @@ fn ledger(bytes: &[u8], config: &Config) {
         let quota = Quota { calls: 5, shared_by: Some(callers[caller]) };
         match ledger.admit(NOW, quota, Need::Now, &credential) {
             Ok(()) => {
-                ledger.reserve(NOW, callers[caller], 0);
+                ledger.reserve(NOW, callers[caller], "default", turn as u32);
                 calls[caller] += 1;
             }
             Err(error) => {
@@ -90,7 +91,7 @@ fn ledger(bytes: &[u8], config: &Config) {
         };
     }
     assert!(calls.iter().all(|calls| *calls <= 3) && calls.iter().sum::<u32>() <= 5, "{calls:?}");
-    let reservation = ledger.reserve(NOW, callers[0], 0);
+    let reservation = ledger.reserve(NOW, callers[0], "default", 100);
     ledger.settle_success(reservation, NOW, &credential);
     // What it notes for other copies is not stored.
     let stored = ledger.encode();
