@@ -37,7 +37,7 @@ const MOST_NAMES: usize = 100;
 
 /// Largest difference between the clocks of the broker and of an issuer. FAPI 2.0 section 5.3.2.1
 /// requires at least 10 s, and at most 60 s.
-const ISSUER_CLOCK_SKEW: Duration = Duration::from_secs(30);
+pub const ISSUER_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// An assertion that is well-formed, and not yet trusted.
 pub struct Assertion {

@@ -47,6 +47,11 @@ impl KeySet {
         self.0.truncate(most);
     }
 
+    /// The keys, in the order of the set.
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+        self.0.iter()
+    }
+
     /// Number of keys.
     pub fn count(&self) -> usize {
         self.0.len()

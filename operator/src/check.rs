@@ -1,5 +1,6 @@
 //! Checks the variables before anything starts, and finds all mistakes and warnings at once.
 
+mod assertion;
 mod manifest;
 mod value;
 
@@ -101,6 +102,14 @@ impl GivenVariables {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref().ok()?))).collect()
     }
 
+    /// The value that the component's parser gets.
+    fn lookup(&self, name: &str) -> &str {
+        match self.0.iter().find(|(given, _)| given == name) {
+            Some((_, value)) => value.as_deref().unwrap_or(UNREADABLE),
+            None => Variable::default_of(name),
+        }
+    }
+
     /// The value of a variable, if it is a JSON object.
     fn object(&self, name: &str) -> Option<Map<String, Value>> {
         let (_, value) = self.readable().into_iter().find(|(given, _)| *given == name)?;
@@ -146,15 +155,11 @@ impl GivenVariables {
                 mistakes.push(format!("{name}: {problem}"));
             }
         }
-        let lookup = |name: &str| match self.0.iter().find(|(given, _)| given == name) {
-            Some((_, value)) => value.as_deref().unwrap_or(UNREADABLE),
-            None => Variable::default_of(name),
-        };
         let is_of_unreadable = |mistake: &str| {
             let mut unreadable = self.0.iter().filter(|(_, value)| value.is_err());
             unreadable.any(|(name, _)| mistake.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(": ")))
         };
-        let within = Config::mistakes(lookup);
+        let within = Config::mistakes(|name| self.lookup(name));
         mistakes.extend(within.iter().map(ToString::to_string).filter(|mistake| !is_of_unreadable(mistake)));
         mistakes
     }

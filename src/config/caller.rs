@@ -6,6 +6,8 @@ mod parse;
 #[cfg(test)]
 mod properties;
 
+pub use keys::LONGEST_LIFE;
+
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -142,7 +144,7 @@ const NO_SECRET: KnownSecret = KnownSecret { digest: [0; 32], expires_at: Some(T
 
 impl Unauthenticated {
     /// The value of the audit field `reason`.
-    pub(crate) fn reason(self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
             Self::UnreadableCredentials => "unreadable_credentials",

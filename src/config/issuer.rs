@@ -84,13 +84,28 @@ impl Issuer {
         }
     }
 
+    /// Its keys, if they are in the policy.
+    pub fn inline_keys(&self) -> Option<&KeySet> {
+        match &self.keys {
+            KeySource::Inline(keys) => Some(keys),
+            KeySource::Fetched(_) => None,
+        }
+    }
+
+    /// The audience that its tokens must have: its own or else `public_url`.
+    pub fn audience<'a>(&'a self, public_url: Option<&'a Origin>) -> Option<&'a str> {
+        self.audience.as_deref().or(public_url.map(Origin::as_str))
+    }
+
+    /// Longest life that a token of it may have left.
+    pub fn max_life(&self) -> Duration {
+        self.max_life
+    }
+
     /// The key of the policy that may have signed an assertion whose header names this id and this
     /// algorithm.
     pub fn inline_key(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&PublicKey> {
-        match &self.keys {
-            KeySource::Inline(keys) => keys.find(kid, algorithm),
-            KeySource::Fetched(_) => None,
-        }
+        self.inline_keys()?.find(kid, algorithm)
     }
 
     /// Checks audience, times and algorithm of a token, which tells nothing about the policy's
@@ -100,8 +115,7 @@ impl Issuer {
     /// [`Reason::WrongAudience`], [`Reason::Expired`], [`Reason::Early`], [`Reason::Long`] or
     /// [`Reason::Algorithm`].
     pub fn check(&self, token: &Assertion, public_url: Option<&Origin>, now: Timestamp) -> Result<(), Reason> {
-        let audience = self.audience.as_deref().or(public_url.map(Origin::as_str));
-        token.check_audience(audience.ok_or(Reason::WrongAudience)?)?;
+        token.check_audience(self.audience(public_url).ok_or(Reason::WrongAudience)?)?;
         token.check_times(now, self.max_life)?;
         let is_permitted = self.algorithms.is_empty() || self.algorithms.contains(&token.algorithm());
         if is_permitted { Ok(()) } else { Err(Reason::Algorithm) }

@@ -5,8 +5,8 @@ use http::Method;
 use http::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 use tests::{
-    Answer, Broker, CLUSTER, GITHUB, MEMBERS, PrivateKey, Setup, TestIssuer, assertion_request, basic, github_claims,
-    kubernetes_claims, seconds_since_epoch, set, token_request,
+    Answer, Broker, CLUSTER, GITHUB, MEMBERS, PrivateKey, Program, Setup, TestIssuer, assertion_request, basic,
+    github_claims, kubernetes_claims, seconds_since_epoch, set, token_request,
 };
 use tokio::time::sleep;
 
@@ -287,4 +287,78 @@ async fn withdrawn_issuer_or_key_is_refused_once_the_change_takes_effect() {
     assert_eq!(last_line(&broker)["reason"], "wrong_signature");
     let again = other.token(json!(AUDIENCE), github_claims()).sign(&other.key);
     send(&broker, &again, None).await.token();
+}
+
+/// What `check --assertion` prints for a token: stdout and stderr in one text, and whether it succeeds.
+fn check_assertion(setup: &Setup, token: &str, client_id: Option<&str>) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let given = |name: &str| setup.variables.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value);
+    let mut variables = json!({ "officernd_client_id": "id", "officernd_client_secret": "secret" });
+    for name in ["callers", "issuers", "public_url"] {
+        set(&mut variables, json!({ name: given(name) }));
+    }
+    std::fs::write(folder.path().join("v.json"), variables.to_string()).unwrap();
+    let mut arguments = vec!["check", "--variables", "v.json", "--assertion", "-"];
+    arguments.extend(client_id.iter().flat_map(|id| ["--caller", id]));
+    let ended = Program::run_operator(&arguments, token, folder.path());
+    for part in token.split('.').filter(|part| part.len() > 8) {
+        assert!(!format!("{ended:?}").contains(part), "the token is printed: {ended:?}");
+    }
+    (ended.code == 0, format!("{}{}", ended.stdout, ended.stderr))
+}
+
+#[tokio::test]
+async fn check_of_an_assertion_has_the_outcome_and_the_reason_of_the_log() {
+    let issuers = Issuers::new();
+    let setup = setup(&issuers, identities(), true);
+    let broker = setup.start().await;
+    let nightly = broker.setup.nightly.name.clone();
+    let (now, other) = (seconds_since_epoch(), TestIssuer::new(GITHUB, PrivateKey::rsa(1)));
+    let good = issuers.github(json!({}));
+    let tokens = [
+        (good.clone(), None),
+        (good.clone(), Some(nightly.as_str())),
+        (good.clone(), Some(broker.setup.door.name.as_str())),
+        (good.clone(), Some("stranger")),
+        (issuers.cluster(json!({})), None),
+        (good.replace('.', ".A"), None),
+        (format!("{good}A"), None),
+        (other.token(json!(AUDIENCE), github_claims()).sign(&other.key), None),
+        (issuers.github.token(json!(AUDIENCE), github_claims()).sign(&other.key), None),
+        (issuers.github(json!({ "aud": format!("{AUDIENCE}/oauth/token") })), None),
+        (issuers.github(json!({ "aud": [AUDIENCE, "x"] })), None),
+        (issuers.github(json!({ "iss": format!("{GITHUB}/") })), None),
+        (issuers.github(json!({ "iss": CLUSTER })), None),
+        (issuers.github(json!({ "exp": now - 60 })), None),
+        (issuers.github(json!({ "nbf": now + 60 })), None),
+        (issuers.cluster(json!({ "exp": now + 3600 })), None),
+        (issuers.github(json!({ "ref": "refs/heads/other" })), None),
+        (issuers.github(json!({ "event_name": "pull_request_target" })), None),
+        (issuers.github(json!({ "sub": null })), None),
+    ];
+    let mut reasons = std::collections::BTreeSet::new();
+    for (token, client_id) in tokens {
+        let answer = send(&broker, &token, client_id).await;
+        let line = last_line(&broker);
+        let (is_accepted, printed) = check_assertion(&broker.setup, &token, client_id);
+        assert_eq!(is_accepted, answer.status == 200, "{line} {printed}");
+        match line["reason"].as_str() {
+            Some(reason) if answer.status != 200 => {
+                assert!(printed.contains(&format!("\nassertion: {reason}: ")), "{line} {printed}");
+                reasons.insert(reason.to_owned());
+            }
+            _ => assert!(
+                printed.contains(&format!("authenticates the caller \"{nightly}\" as an identity")),
+                "{printed}"
+            ),
+        }
+        // The log has only the name of the claim.
+        if let Some(claim) = line["claim"].as_str() {
+            assert!(
+                printed.contains(&format!("{claim} is \"refs/heads/other\", expected \"refs/heads/main\"")),
+                "{printed}"
+            );
+        }
+    }
+    assert!(reasons.len() >= 10, "{reasons:?}");
 }

@@ -1,9 +1,11 @@
 //! `check`: prints all mistakes in the variables, and warnings.
 
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::terminal::{now, warn};
@@ -25,6 +27,15 @@ pub struct Check {
     /// Manifest to compare with the component [default: spin.toml in this folder, if there is one]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    /// Check also the client assertion in FILE, with the present time: print the caller that it
+    /// authenticates, or the rule or claim that fails with the claim's value; - reads stdin
+    #[arg(long, value_name = "FILE")]
+    assertion: Option<PathBuf>,
+
+    /// Client id that the job sends beside the assertion [default: it sends none]
+    #[arg(long, value_name = "NAME", requires = "assertion")]
+    caller: Option<String>,
 }
 
 impl Check {
@@ -42,10 +53,36 @@ impl Check {
             writeln!(io::stderr(), "{mistake}")?;
         }
         warn(&findings.warnings)?;
-        if !findings.mistakes.is_empty() {
-            return Ok(ExitCode::FAILURE);
+        let is_sound = findings.mistakes.is_empty();
+        if is_sound {
+            writeln!(io::stdout(), "every variable is valid")?;
         }
-        writeln!(io::stdout(), "every variable is valid")?;
-        Ok(ExitCode::SUCCESS)
+        let is_authenticated = match &self.assertion {
+            Some(file) => self.check_assertion(&given, file)?,
+            None => true,
+        };
+        Ok(if is_sound && is_authenticated { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Prints which caller the assertion in `file` authenticates, or why it authenticates none.
+    fn check_assertion(&self, given: &GivenVariables, file: &Path) -> anyhow::Result<bool> {
+        let (name, text) = match file.to_str() {
+            Some("-") => ("stdin".into(), io::read_to_string(io::stdin())),
+            _ => (file.to_string_lossy(), fs::read_to_string(file)),
+        };
+        let text = text.with_context(|| format!("cannot read {name}"))?;
+        let Some(verdict) = given.check_assertion(&text, self.caller.as_deref(), now(), None) else {
+            writeln!(
+                io::stderr(),
+                "assertion: was not checked, because a mistake in the variables stops every caller"
+            )?;
+            return Ok(false);
+        };
+        warn(verdict.unchecked.as_slice())?;
+        match &verdict.outcome {
+            Ok(caller) => writeln!(io::stdout(), "{caller}")?,
+            Err(refused) => writeln!(io::stderr(), "{refused}")?,
+        }
+        Ok(verdict.outcome.is_ok())
     }
 }

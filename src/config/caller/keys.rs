@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 const MOST_KEYS: usize = 4;
 
 /// Longest life that an assertion of a caller's own may have left.
-const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+pub const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// A public key that verifies a caller's assertions, until it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
