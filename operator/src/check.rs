@@ -4,18 +4,23 @@ mod assertion;
 mod manifest;
 mod value;
 
+pub(crate) use self::assertion::FetchedKeys;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use officernd_token_broker::config::{Config, Origin, VARIABLES, Variable, escape};
+use officernd_token_broker::config::issuer::Issuers;
+use officernd_token_broker::config::{Config, Mistakes, Origin, VARIABLES, Variable, escape};
+use officernd_token_broker::signature::PublicKey;
 use officernd_token_broker::time::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::fetch;
 use crate::spin::{Environment, Values as _};
 use crate::warning;
 
@@ -95,6 +100,27 @@ impl GivenVariables {
         let mut mistakes = self.mistakes();
         mistakes.extend(self.mistakes_in_credentials());
         Findings { mistakes, warnings }
+    }
+
+    /// Fetches the keys of each issuer that has an address for them, and adds a mistake for each
+    /// failure to `findings`. Returns the keys, and a line for each issuer that names them.
+    pub(crate) fn fetch_keys(&self, findings: &mut Findings) -> (FetchedKeys, Vec<String>) {
+        let (mut fetched, mut lines) = (FetchedKeys::new(), Vec::new());
+        let issuers = Issuers::parse(self.lookup("issuers").trim(), &mut Mistakes::of("issuers"));
+        for (issuer, uri) in issuers.iter().filter_map(|issuer| Some((issuer, issuer.jwks_uri()?))) {
+            let name = escape(&issuer.name);
+            match fetched.entry(uri.to_string()).or_insert_with(|| fetch::keys(uri)) {
+                Ok(keys) => {
+                    let kid = |key: &PublicKey| escape(key.kid().unwrap_or_default());
+                    let keys = keys.iter().map(|key| format!("\"{}\" for {}", kid(key), key.algorithm().name()));
+                    lines.push(format!("issuers: {name}: keys from {uri}: {}", keys.collect::<Vec<_>>().join(", ")));
+                }
+                Err(problem) => {
+                    findings.mistakes.push(format!("issuers: {name}.jwks_uri: no keys from {uri}: {problem}"));
+                }
+            }
+        }
+        (fetched, lines)
     }
 
     /// The variables whose value can be read.

@@ -9,6 +9,7 @@
 mod check;
 pub mod cli;
 mod credential;
+mod fetch;
 mod policy;
 mod public_key;
 mod secret;

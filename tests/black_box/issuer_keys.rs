@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{
-    Answer, Broker, CLUSTER, MEMBERS, PrivateKey, Setup, TestIssuer, assertion_request, kubernetes_claims, random,
-    seconds_since_epoch, set,
+    Answer, Broker, CLUSTER, MEMBERS, PrivateKey, Program, Setup, TestIssuer, assertion_request, kubernetes_claims,
+    random, seconds_since_epoch, set,
 };
 
 use crate::assertions::last_line;
@@ -245,5 +245,43 @@ async fn record_of_keys_that_was_changed_or_moved_counts_as_absent() {
         let before = server.fetches();
         broker.server.end_instances();
         server.check(what, &broker, None, before + 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_with_fetch_names_the_keys_and_checks_the_signature_with_them() {
+    let server = Server::start().await;
+    let setup = server.setup();
+    let given = |name: &str| setup.variables.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value);
+    let mut variables = json!({ "officernd_client_id": "id", "officernd_client_secret": "secret" });
+    for name in ["callers", "issuers", "public_url"] {
+        set(&mut variables, json!({ name: given(name) }));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("v.json"), variables.to_string()).unwrap();
+    let check = |token: &str, more: &[&str]| {
+        let arguments = [&["check", "--variables", "v.json", "--assertion", "-"], more].concat();
+        Program::run_operator(&arguments, token, folder.path())
+    };
+    let token = |issuer: &TestIssuer| issuer.token(json!([AUDIENCE]), kubernetes_claims("jobs", "nightly-sync"));
+    let good = token(&server.issuer).sign(&server.issuer.key);
+    let ended = check(&good, &[]);
+    assert_eq!((ended.code, server.fetches()), (0, 0), "{ended:?}");
+    assert!(ended.stderr.starts_with("warning: the signature was not checked"), "{ended:?}");
+    let ended = check(&good, &["--fetch"]);
+    assert_eq!((ended.code, ended.stderr.as_str(), server.fetches()), (0, "", 1), "{ended:?}");
+    assert!(
+        ended.stdout.contains("issuers: cluster: keys from http://") && ended.stdout.contains("\" for ES256\n"),
+        "{ended:?}"
+    );
+    assert!(ended.stdout.contains("authenticates the caller"), "{ended:?}");
+    let forged = token(&server.issuer).sign(&PrivateKey::p256());
+    let ended = check(&forged, &["--fetch"]);
+    assert!(ended.code == 1 && ended.stderr.starts_with("assertion: wrong_signature: "), "{ended:?}");
+    server.serve(&json!({ "keys": [] }));
+    let ended = check(&good, &["--fetch"]);
+    assert_eq!(ended.code, 1);
+    for told in ["issuers: cluster.jwks_uri: no keys from http://", "\nassertion: keys_unavailable: "] {
+        assert!(ended.stderr.contains(told), "{ended:?}");
     }
 }

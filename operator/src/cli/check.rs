@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::terminal::{now, warn};
-use crate::check::GivenVariables;
+use crate::check::{FetchedKeys, GivenVariables};
 
 /// Find all mistakes in the variables, and an outdated manifest
 ///
@@ -27,6 +27,11 @@ pub struct Check {
     /// Manifest to compare with the component [default: spin.toml in this folder, if there is one]
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    /// Fetch the keys of each issuer with a jwks_uri, and print their ids and algorithms. A failure is
+    /// a mistake
+    #[arg(long)]
+    fetch: bool,
 
     /// Check also the client assertion in FILE, with the present time: print the caller that it
     /// authenticates, or the rule or claim that fails with the claim's value; - reads stdin
@@ -49,6 +54,7 @@ impl Check {
         if let Some(manifest) = self.manifest.clone().or(here) {
             given.check_manifest(&manifest, &mut findings)?;
         }
+        let fetched = self.fetch.then(|| given.fetch_keys(&mut findings));
         for mistake in &findings.mistakes {
             writeln!(io::stderr(), "{mistake}")?;
         }
@@ -57,21 +63,25 @@ impl Check {
         if is_sound {
             writeln!(io::stdout(), "every variable is valid")?;
         }
+        let (keys, lines) = fetched.unzip();
+        for line in lines.iter().flatten() {
+            writeln!(io::stdout(), "{line}")?;
+        }
         let is_authenticated = match &self.assertion {
-            Some(file) => self.check_assertion(&given, file)?,
+            Some(file) => self.check_assertion(&given, file, keys.as_ref())?,
             None => true,
         };
         Ok(if is_sound && is_authenticated { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Prints which caller the assertion in `file` authenticates, or why it authenticates none.
-    fn check_assertion(&self, given: &GivenVariables, file: &Path) -> anyhow::Result<bool> {
+    fn check_assertion(&self, given: &GivenVariables, file: &Path, keys: Option<&FetchedKeys>) -> anyhow::Result<bool> {
         let (name, text) = match file.to_str() {
             Some("-") => ("stdin".into(), io::read_to_string(io::stdin())),
             _ => (file.to_string_lossy(), fs::read_to_string(file)),
         };
         let text = text.with_context(|| format!("cannot read {name}"))?;
-        let Some(verdict) = given.check_assertion(&text, self.caller.as_deref(), now(), None) else {
+        let Some(verdict) = given.check_assertion(&text, self.caller.as_deref(), now(), keys) else {
             writeln!(
                 io::stderr(),
                 "assertion: was not checked, because a mistake in the variables stops every caller"
