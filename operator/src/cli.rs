@@ -3,6 +3,7 @@
 
 mod caller;
 mod check;
+mod issuer;
 mod terminal;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ pub enum Command {
     #[command(subcommand)]
     Caller(caller::Caller),
     Check(check::Check),
+    #[command(subcommand)]
+    Issuer(issuer::Issuer),
 }
 
 impl Command {
@@ -28,6 +31,7 @@ impl Command {
         match self {
             Self::Caller(caller) => caller.run().map(|()| ExitCode::SUCCESS),
             Self::Check(check) => check.run(),
+            Self::Issuer(issuer) => issuer.run().map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -10,6 +10,7 @@ mod check;
 pub mod cli;
 mod credential;
 mod fetch;
+mod issuers;
 mod policy;
 mod public_key;
 mod secret;

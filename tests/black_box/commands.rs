@@ -88,6 +88,8 @@ fn both_programs_have_the_same_commands() {
         &["caller", "rotate", "--help"],
         &["caller", "remove", "--help"],
         &["check", "--help"],
+        &["issuer", "new", "--help"],
+        &["issuer", "new", "a", "http://issuer.example"],
         &["caller", "nwe"],
         &["caller", "new", "a", "--scope", MEMBERS, "--callers", "-"],
         &["caller", "rotate", "b", "--callers", "-"],

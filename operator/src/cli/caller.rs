@@ -1,13 +1,12 @@
 //! `caller`: adds, rotates and removes callers in the policy.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
-use super::terminal::{now, warn};
+use super::terminal::{self, now, warn};
 use crate::credential::{Credential, Identity};
 use crate::policy::Policy;
 use crate::public_key;
@@ -118,11 +117,7 @@ impl Caller {
 }
 
 fn read(file: &Path) -> anyhow::Result<Policy> {
-    let (file, text) = match file.to_str() {
-        Some("-") => ("stdin".into(), io::read_to_string(io::stdin())),
-        _ => (file.to_string_lossy(), fs::read_to_string(file)),
-    };
-    let text = text.with_context(|| format!("cannot read {file}"))?;
+    let (file, text) = terminal::read(file)?;
     Policy::parse(&text).map_err(|mistakes| anyhow!("{file} is not a valid policy:\n{mistakes}"))
 }
 

@@ -1,14 +1,12 @@
 //! `check`: prints all mistakes in the variables, and warnings.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::terminal::{now, warn};
+use super::terminal::{now, read, warn};
 use crate::check::{FetchedKeys, GivenVariables};
 
 /// Find all mistakes in the variables, and an outdated manifest
@@ -76,11 +74,7 @@ impl Check {
 
     /// Prints which caller the assertion in `file` authenticates, or why it authenticates none.
     fn check_assertion(&self, given: &GivenVariables, file: &Path, keys: Option<&FetchedKeys>) -> anyhow::Result<bool> {
-        let (name, text) = match file.to_str() {
-            Some("-") => ("stdin".into(), io::read_to_string(io::stdin())),
-            _ => (file.to_string_lossy(), fs::read_to_string(file)),
-        };
-        let text = text.with_context(|| format!("cannot read {name}"))?;
+        let (_, text) = read(file)?;
         let Some(verdict) = given.check_assertion(&text, self.caller.as_deref(), now(), keys) else {
             writeln!(
                 io::stderr(),
