@@ -137,7 +137,7 @@ impl GivenVariables {
     }
 
     /// The value of a variable, if it is a JSON object.
-    fn object(&self, name: &str) -> Option<Map<String, Value>> {
+    pub(crate) fn object(&self, name: &str) -> Option<Map<String, Value>> {
         let (_, value) = self.readable().into_iter().find(|(given, _)| *given == name)?;
         serde_json::from_str(value).ok()
     }

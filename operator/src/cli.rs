@@ -4,6 +4,7 @@
 mod caller;
 mod check;
 mod issuer;
+mod report;
 mod terminal;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ pub enum Command {
     Check(check::Check),
     #[command(subcommand)]
     Issuer(issuer::Issuer),
+    Report(report::Report),
 }
 
 impl Command {
@@ -32,6 +34,7 @@ impl Command {
             Self::Caller(caller) => caller.run().map(|()| ExitCode::SUCCESS),
             Self::Check(check) => check.run(),
             Self::Issuer(issuer) => issuer.run().map(|()| ExitCode::SUCCESS),
+            Self::Report(report) => report.run().map(|()| ExitCode::SUCCESS),
         }
     }
 }

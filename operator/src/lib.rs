@@ -1,5 +1,5 @@
-//! The operator's tasks: makes secrets, edits the policy, and checks the variables and the
-//! manifest. The programs `broker-operator` and `broker` offer them as subcommands.
+//! The operator's tasks: makes secrets, edits the policy, checks the variables and the
+//! manifest, and reports from the log. The programs `broker-operator` and `broker` offer them as subcommands.
 //!
 //! Policy and variables are read by the component's own parser, so what passes here passes there.
 //! This crate does not depend on wasmtime or hyper, so it builds in seconds.
@@ -13,6 +13,7 @@ mod fetch;
 mod issuers;
 mod policy;
 mod public_key;
+mod report;
 mod secret;
 pub mod spin;
 mod warning;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use broker_operator::cli::Command;
 use clap::Parser;
 
-/// Edit and check the policy and the variables of the OfficeRnD token broker.
+/// Edit and check the policy and the variables of the OfficeRnD token broker, and read its log.
 #[derive(Parser)]
 struct Program {
     #[command(subcommand)]
