@@ -1,10 +1,8 @@
 //! Checks the variables before anything starts, and finds all mistakes and warnings at once.
 
-mod assertion;
+pub(crate) mod assertion;
 mod manifest;
 mod value;
-
-pub(crate) use self::assertion::FetchedKeys;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -104,8 +102,8 @@ impl GivenVariables {
 
     /// Fetches the keys of each issuer that has an address for them, and adds a mistake for each
     /// failure to `findings`. Returns the keys, and a line for each issuer that names them.
-    pub(crate) fn fetch_keys(&self, findings: &mut Findings) -> (FetchedKeys, Vec<String>) {
-        let (mut fetched, mut lines) = (FetchedKeys::new(), Vec::new());
+    pub(crate) fn fetch_keys(&self, findings: &mut Findings) -> (assertion::FetchedKeys, Vec<String>) {
+        let (mut fetched, mut lines) = (assertion::FetchedKeys::new(), Vec::new());
         let issuers = Issuers::parse(self.lookup("issuers").trim(), &mut Mistakes::of("issuers"));
         for (issuer, uri) in issuers.iter().filter_map(|issuer| Some((issuer, issuer.jwks_uri()?))) {
             let name = escape(&issuer.name);

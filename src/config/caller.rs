@@ -6,8 +6,6 @@ mod parse;
 #[cfg(test)]
 mod properties;
 
-pub use keys::LONGEST_LIFE;
-
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,6 +63,9 @@ pub struct Caller {
     /// Its entry has a mistake, so it may have nothing.
     is_disabled: bool,
 }
+
+/// Longest life that an assertion of a caller's own may have left.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// Name of an unauthenticated caller in the log. No caller may have it.
 pub const UNKNOWN: &str = "unknown";

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::terminal::{now, read, warn};
-use crate::check::{FetchedKeys, GivenVariables};
+use crate::check::GivenVariables;
+use crate::check::assertion::FetchedKeys;
 
 /// Find all mistakes in the variables, and an outdated manifest
 ///

@@ -1,9 +1,8 @@
 //! Public keys of callers: how the policy lists them, and how a caller authenticates with one.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use super::{Caller, Callers, Refused, Unauthenticated};
+use super::{Caller, Callers, LONGEST_LIFE, Refused, Unauthenticated};
 use crate::assertion::{Assertion, Reason};
 use crate::config::mistake::Mistakes;
 use crate::config::origin::Origin;
@@ -13,9 +12,6 @@ use crate::time::Timestamp;
 
 /// Most keys of one caller: an assertion that does not name its key is verified with as many.
 const MOST_KEYS: usize = 4;
-
-/// Longest life that an assertion of a caller's own may have left.
-pub const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// A public key that verifies a caller's assertions, until it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]

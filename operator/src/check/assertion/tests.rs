@@ -1,3 +1,5 @@
+//! Tests of the reasons that `check --assertion` gives.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
