@@ -54,6 +54,7 @@ const RUNTIME_CONFIGS: [&str; 5] = [
     "deploy/vault/runtime-config.toml",
 ];
 const DYNAMODB_POLICY: &str = "deploy/dynamodb/policy.json";
+const PROMETHEUS: [&str; 2] = ["deploy/prometheus/prometheus.yml", "deploy/prometheus/alerts.yml"];
 const SPINKUBE: &str = "deploy/spinkube/";
 const CONTAINERFILE: &str = "deploy/spinkube/Containerfile";
 const WASMCLOUD: &str = "deploy/wasmcloud/";
@@ -61,7 +62,7 @@ const WASMCLOUD: &str = "deploy/wasmcloud/";
 #[test]
 fn deploy_files_are_all_checked_and_named_in_the_guide() {
     let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY, DYNAMODB_POLICY];
-    let checked = checked.into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS);
+    let checked = checked.into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS).chain(PROMETHEUS);
     let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
     let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
     let others: BTreeSet<_> = all().into_iter().filter(|file| !in_kubernetes(file)).collect();
@@ -383,6 +384,20 @@ fn wasmcloud_manifests_are_valid() {
         (name.to_lowercase(), value)
     });
     check_variables(&variables.collect(), WASMCLOUD);
+}
+
+#[test]
+fn alerts_fire_on_their_series_and_each_has_its_heading_in_the_operations_page() {
+    println!("{}", run(Command::new(installed().join("check_alerts")).current_dir(root())));
+    let (alerts, page) = (read(PROMETHEUS[1]), read("docs/operations.md"));
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let headings: Vec<_> = names.map(|name| format!("### Alert {name}\n")).collect();
+    assert!(headings.len() >= 7, "{headings:?}");
+    for heading in headings {
+        assert!(page.contains(&heading), "{heading}");
+        let anchor = heading.trim_start_matches("### ").trim().to_lowercase().replace(' ', "-");
+        assert!(alerts.contains(&format!("https://repository.example.com/docs/operations.md#{anchor}\n")), "{anchor}");
+    }
 }
 
 /// Whether a word could be a secret: long, of letters and digits, and not a plain word.
