@@ -12,13 +12,20 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, RevocationUrl, Scope,
     StandardRevocableToken, TokenResponse, TokenUrl,
 };
-use tests::{Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer, secret};
+use serde_json::json;
+use tests::{
+    Broker, COMPANIES, MEMBERS, PAYMENTS, PeerServer, RESOURCES, Setup, exchange, random, run_peer, secret, set,
+};
 
 /// Starts a broker with a call quota of 100, because these tests are about the protocol.
 async fn generous() -> Broker {
     let mut setup = Setup::default();
     setup.sandbox.calls_per_minute = 100;
     setup.variables.push(("upstream_calls_per_minute", "100".into()));
+    // Schemathesis requests every path.
+    let mut policy = setup.policy();
+    set(&mut policy[&setup.nightly.name], json!({ "metrics": true }));
+    setup.variables.push(("callers", policy.to_string()));
     setup.start().await
 }
 
