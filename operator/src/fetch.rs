@@ -1,6 +1,11 @@
-//! Fetches documents of issuers with the limits of the component, on the operator's machine.
+//! Fetches documents of issuers with the limits of the component, on the operator's machine. The program
+//! `curl` does it: with a TLS library of our own, `cargo operator` would compile for a fifth longer, and
+//! would know neither the machine's certificates nor its proxy.
 
-use http::{Request, StatusCode, Uri};
+use std::io::{self, Read as _};
+use std::process::{Command, Stdio};
+
+use http::{StatusCode, Uri};
 use officernd_token_broker::jwks::{self, ANSWER_LIMIT};
 use officernd_token_broker::key_record::FETCH_LIMIT;
 use officernd_token_broker::key_set::KeySet;
@@ -21,27 +26,61 @@ pub(crate) fn keys(uri: &Uri) -> Result<KeySet, String> {
 ///
 /// Why there is no answer, as the end of a sentence.
 pub(crate) fn document(uri: &Uri) -> Result<(StatusCode, Vec<u8>), String> {
-    let config = ureq::Agent::config_builder();
-    let config = config.timeout_global(Some(FETCH_LIMIT)).max_redirects(0).http_status_as_error(false);
-    let agent = ureq::Agent::new_with_config(config.build());
-    let (head, _) = jwks::request(uri).into_parts();
-    let mut answer = agent.run(Request::from_parts(head, ())).map_err(|error| problem(&error))?;
-    // One byte more than permitted: ureq's limit also refuses an answer that ends at it.
-    let body = answer.body_mut().with_config().limit(ANSWER_LIMIT as u64 + 1).read_to_vec();
-    match body {
-        Ok(body) if body.len() <= ANSWER_LIMIT => Ok((answer.status(), body)),
-        Ok(_) | Err(ureq::Error::BodyExceedsLimit(_)) => {
-            Err(format!("the answer is longer than {} KiB", ANSWER_LIMIT / 1024))
-        }
-        Err(error) => Err(problem(&error)),
+    let (output, problem) = run(&mut curl(uri)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "the program curl is missing, expected it to be installed".to_owned(),
+        _ => format!("cannot run curl: {error}"),
+    })?;
+    if output.len() > ANSWER_LIMIT + STATUS_LENGTH {
+        return Err(format!("the answer is longer than {} KiB", ANSWER_LIMIT / 1024));
     }
+    if let Some(problem) = problem {
+        return Err(problem);
+    }
+    let (body, status) = output.split_at(output.len().saturating_sub(STATUS_LENGTH));
+    let status = StatusCode::from_bytes(status).map_err(|_| "the answer has no status")?;
+    Ok((status, body.to_vec()))
 }
 
-fn problem(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(_) => format!("no answer within {} s", FETCH_LIMIT.as_secs()),
-        error => error.to_string(),
+/// Digits of a status, which curl writes after the body.
+const STATUS_LENGTH: usize = 3;
+
+/// The exit code of curl for a request that takes longer than `--max-time`.
+const TIMED_OUT: i32 = 28;
+
+fn curl(uri: &Uri) -> Command {
+    let mut curl = Command::new("curl");
+    // First, or it has no effect: `.curlrc` could print headers or follow redirects.
+    curl.arg("--disable").args(["--silent", "--show-error", "--globoff", "--proto", "=http,https"]);
+    curl.arg("--max-time").arg(FETCH_LIMIT.as_secs().to_string()).args(["--write-out", "%{http_code}"]);
+    let (head, _) = jwks::request(uri).into_parts();
+    for (name, value) in &head.headers {
+        curl.arg("--header").arg(format!("{name}: {}", value.to_str().unwrap_or_default()));
     }
+    curl.arg("--url").arg(uri.to_string());
+    curl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    curl
+}
+
+/// Runs curl until it ends or has written more than it may. Returns its output, and what it says if it fails.
+fn run(curl: &mut Command) -> io::Result<(Vec<u8>, Option<String>)> {
+    let mut child = curl.spawn()?;
+    let mut output = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take((ANSWER_LIMIT + STATUS_LENGTH + 1) as u64).read_to_end(&mut output)?;
+    }
+    // The pipe is closed by now, which ends a curl that has more to write.
+    let ended = child.wait_with_output()?;
+    if ended.status.success() {
+        return Ok((output, None));
+    }
+    let said = String::from_utf8_lossy(&ended.stderr);
+    Ok((
+        output,
+        Some(match ended.status.code() {
+            Some(TIMED_OUT) => format!("no answer within {} s", FETCH_LIMIT.as_secs()),
+            _ => said.trim().trim_start_matches("curl: ").to_owned(),
+        }),
+    ))
 }
 
 #[cfg(test)]
@@ -101,6 +140,8 @@ pub(crate) mod tests {
         check("/html", Err("the answer is not a JWK Set"));
         check("/moved", Err("the status is not 200"));
         check("/none", Err("the status is not 200"));
-        assert!(keys(&Uri::from_static("http://127.0.0.1:1/")).unwrap_err().contains("refused"));
+        check("/[1-3]", Err("the status is not 200"));
+        let unreachable = keys(&Uri::from_static("http://127.0.0.1:1/")).unwrap_err();
+        assert!(unreachable.contains("Failed to connect"), "{unreachable}");
     }
 }
