@@ -42,6 +42,9 @@ pub(crate) fn slow_store(delay_ms: u64) -> String {
     format!("store {delay_ms} ms away")
 }
 
+/// End of the names of hosts whose store is on Redis; the others' is SQLite or, if it is slow, memory.
+pub(crate) const ON_REDIS: &str = ", Redis";
+
 /// Argument with which this program runs the hosts.
 pub(crate) const SERVE: &str = "serve-for-the-benchmark";
 
@@ -65,11 +68,13 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts them. With the URL of a Redis server, there are hosts with that store too.
+    pub(crate) fn start(redis: Option<&str>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut process = Command::new(std::env::current_exe()?)
             .arg(SERVE)
             .arg(folder.path())
+            .args(redis)
             .stdin(Stdio::piped())
             .stdout(File::create(folder.path().join("log"))?)
             .stderr(Stdio::piped())
@@ -105,7 +110,7 @@ impl Drop for Hosts {
 }
 
 /// Runs the hosts until the process is killed or its parent ends.
-pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
+pub(crate) async fn serve(folder: &Path, redis: Option<&str>) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let load = |manifest: &str| {
         let manifest = Manifest::read(&root.join(manifest))?;
@@ -124,6 +129,14 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     let once = Reuse { max_requests: 1, ..Reuse::default() };
     let kept = Reuse { max_requests: usize::MAX, ..Reuse::default() };
     let reused = Reuse::default();
+    let on_redis = redis.into_iter().flat_map(|_| {
+        [
+            ("floor with a store", &floor_with_store, "all", 0),
+            ("exceptions", &broker, "exceptions", 1),
+            ("all", &broker, "all", 1),
+        ]
+        .map(|(name, app, audit, callers)| (format!("{name}{ON_REDIS}"), app, audit, callers, reused, 0))
+    });
     let slow_stores = STORE_DELAYS_MS.map(|ms| (slow_store(ms), &broker, "exceptions", 1, reused, ms));
     let mut servers = Vec::new();
     for (name, app, audit, callers, reuse, delay_ms) in [
@@ -142,11 +155,16 @@ pub(crate) async fn serve(folder: &Path) -> anyhow::Result<()> {
     ]
     .into_iter()
     .chain(slow_stores)
+    .chain(on_redis)
     {
         let values = values(&sandbox.url(), audit, callers);
         // A write to a disk takes as long as the disk likes, so a store that is so far away is in memory.
         let is_slow = name.starts_with("store ");
-        let key_value = if is_slow { KeyValue::memory() } else { KeyValue::sqlite(&folder.join(&name))? };
+        let key_value = match redis {
+            _ if is_slow => KeyValue::memory(),
+            Some(url) if name.ends_with(ON_REDIS) => KeyValue::redis(url)?,
+            _ => KeyValue::sqlite(&folder.join(&name))?,
+        };
         // A record for the floor with a store, which reads this key. It is about as long as a
         // token's record.
         key_value.set("default", &format!("token/0/{}", "0".repeat(64)), vec![0; 180]).await?;

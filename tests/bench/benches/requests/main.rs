@@ -11,7 +11,9 @@ use bench::{Authentication, Question, Round, Shape, Summary, ask, ask_in_turns};
 use clap::Parser;
 use http::{StatusCode, Uri};
 
-use hosts::{CALLER, Hosts, MEMBERS, SECRET, SERVE, STORE_DELAYS_MS, UPSTREAM, slow_store, stored, unfetched};
+use hosts::{
+    CALLER, Hosts, MEMBERS, ON_REDIS, SECRET, SERVE, STORE_DELAYS_MS, UPSTREAM, slow_store, stored, unfetched,
+};
 
 /// Measures how fast the broker answers in the dev host, compared with a component that only
 /// answers.
@@ -26,6 +28,9 @@ struct Options {
     /// Numbers of simultaneous connections.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     connections: Vec<usize>,
+    /// Measures store hits on this Redis server too, and writes tokens to it.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     /// Flag that cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -39,11 +44,12 @@ impl Options {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<_> = std::env::args_os().collect();
-    if let [_, command, folder] = &arguments[..]
+    if let [_, command, folder, redis @ ..] = &arguments[..]
         && command == SERVE
     {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        return runtime.block_on(hosts::serve(Path::new(folder)));
+        let redis = redis.first().and_then(|url| url.to_str());
+        return runtime.block_on(hosts::serve(Path::new(folder), redis));
     }
     let options = Options::parse();
     // Only one thread sends requests, so that the hosts have the rest of the machine.
@@ -52,7 +58,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<()> {
-    let hosts = Hosts::start()?;
+    let hosts = Hosts::start(options.redis.as_deref())?;
     throughput(&hosts, options).await?;
     kept_instances(&hosts, options).await?;
     new_instances(&hosts, options).await?;
@@ -70,10 +76,18 @@ fn question(
 
 async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
     let members = [MEMBERS.to_owned()];
-    let case = |host, authentication, secret, scopes: &[String], status| {
+    let case = |host: &str, authentication, secret, scopes: &[String], status| {
         anyhow::Ok((hosts.url(host)?, question(authentication, secret, scopes, status)?))
     };
     let (basic, body, ok) = (Authentication::Basic, Authentication::Body, StatusCode::OK);
+    let on_redis = match &options.redis {
+        None => Vec::new(),
+        Some(_) => vec![
+            ("Redis: floor with a store", case(&format!("floor with a store{ON_REDIS}"), basic, SECRET, &members, ok)?),
+            ("Redis: store hit, `exceptions`", case(&format!("exceptions{ON_REDIS}"), basic, SECRET, &stored(), ok)?),
+            ("Redis: store hit, `all`", case(&format!("all{ON_REDIS}"), basic, SECRET, &stored(), ok)?),
+        ],
+    };
     let (names, asked): (Vec<_>, Vec<_>) = [
         ("floor", case("floor", basic, SECRET, &members, ok)?),
         ("memory hit, `exceptions`", case("exceptions", basic, SECRET, &members, ok)?),
@@ -86,6 +100,7 @@ async fn throughput(hosts: &Hosts, options: &Options) -> anyhow::Result<()> {
         ("memory hit, 10,000 callers", case("10,000 callers", basic, SECRET, &members, ok)?),
     ]
     .into_iter()
+    .chain(on_redis)
     .unzip();
     println!("| connections | | requests a second | of the floor's | p50 | p99 | of the floor's | p99.9 |");
     println!("|---|---|---|---|---|---|---|---|");
