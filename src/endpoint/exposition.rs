@@ -110,13 +110,13 @@ struct Exposition {
 impl Exposition {
     fn write_calls(&mut self, metrics: &Metrics) {
         let counts = metrics.ledger.counts(metrics.now);
-        let since = in_seconds(counts.since_ms.unwrap_or(metrics.now).unix_ms());
+        let since = counts.since_ms.map(|since| in_seconds(since.unix_ms()));
         self.family("calls", Kind::Counter, "", "Calls to OfficeRnD that have ended, of all instances on the store.");
         for application in &counts.applications {
             for (result, number) in &application.results {
                 let labels = [("application", application.name.as_str()), ("result", result.as_str())];
                 self.sample("calls_total", &labels, *number);
-                self.created("calls_created", &labels, &since);
+                self.created("calls_created", &labels, since.as_deref());
             }
         }
         let help = "Durations of the calls to OfficeRnD whose end is known.";
@@ -129,7 +129,7 @@ impl Exposition {
         }
         self.sample_of_text("call_duration_seconds_sum", &[], &in_seconds(counts.durations.sum_ms));
         self.sample("call_duration_seconds_count", &[], sum);
-        self.created("call_duration_seconds_created", &[], &since);
+        self.created("call_duration_seconds_created", &[], since.as_deref());
     }
 
     fn write_gate(&mut self, metrics: &Metrics, config: &Config) {
@@ -208,9 +208,10 @@ impl Exposition {
         self.push(&[if labels.is_empty() { " " } else { "} " }, value, "\n"]);
     }
 
-    /// When counting began, which only OpenMetrics has a sample for.
-    fn created(&mut self, name: &str, labels: &[(&str, &str)], since: &str) {
-        if self.format == Format::OpenMetrics {
+    /// When counting began, which only OpenMetrics has a sample for. Before the first call no time is
+    /// stored, and another at each scrape would mean that the counters start again.
+    fn created(&mut self, name: &str, labels: &[(&str, &str)], since: Option<&str>) {
+        if let (Format::OpenMetrics, Some(since)) = (self.format, since) {
             self.sample_of_text(name, labels, since);
         }
     }

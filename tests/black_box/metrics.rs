@@ -133,6 +133,7 @@ async fn metrics_show_calls_gate_credentials_and_expirations() {
     let broker = setup.start().await;
     let fresh = samples(&broker, &reader).await;
     assert_eq!(calls(&fresh), []);
+    assert!(!fresh.keys().any(|name| name.contains("_created")), "no call has been counted: {fresh:#?}");
     for (name, value) in [
         ("call_duration_seconds_count", 0.0),
         ("call_quota", 5.0),
@@ -170,7 +171,9 @@ async fn metrics_show_calls_gate_credentials_and_expirations() {
         assert_eq!(used.get(name), Some(&value), "{name} of {used:#?}");
     }
     assert!(used[r#"gate_opens_timestamp_seconds{application="default"}"#] > 1e9, "{used:#?}");
-    assert!(used[r#"calls_created{application="default",result="granted"}"#] > 1e9, "{used:#?}");
+    for name in [r#"calls_created{application="default",result="granted"}"#, "call_duration_seconds_created"] {
+        assert!(used[name] > 1e9, "{name} of {used:#?}");
+    }
 
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     let without = samples(&broker, &reader).await;
