@@ -3,7 +3,8 @@
 //!
 //! Checked with tools of other projects: the systemd unit (`systemd-analyze`), the Caddyfile
 //! (`caddy`), Kubernetes' own kinds, and the parts of a SpinApp that become one (Kubernetes'
-//! schemas). Checked by the broker's own parser: the variables. Checked by rules that this
+//! schemas), Prometheus' files (`promtool`; `black_box/prometheus.rs` also runs them), the dashboard
+//! (Grafana's SDK). Checked by the broker's own parser: the variables. Checked by rules that this
 //! project took from Spin 4.1 and its operator, and from the operator of wasmCloud 2.7, because
 //! no registry has a schema: the runtime configuration, the flags of `spin`, the fields of a
 //! SpinApp and of a WorkloadDeployment.
@@ -55,13 +56,14 @@ const RUNTIME_CONFIGS: [&str; 5] = [
 ];
 const DYNAMODB_POLICY: &str = "deploy/dynamodb/policy.json";
 const PROMETHEUS: [&str; 2] = ["deploy/prometheus/prometheus.yml", "deploy/prometheus/alerts.yml"];
+const DASHBOARD: &str = "deploy/grafana/dashboard.json";
 const SPINKUBE: &str = "deploy/spinkube/";
 const CONTAINERFILE: &str = "deploy/spinkube/Containerfile";
 const WASMCLOUD: &str = "deploy/wasmcloud/";
 
 #[test]
 fn deploy_files_are_all_checked_and_named_in_the_guide() {
-    let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY, DYNAMODB_POLICY];
+    let checked = [UNIT, UNIT_WITH_VAULT, CADDYFILE, POLICY, DYNAMODB_POLICY, DASHBOARD];
     let checked = checked.into_iter().chain(VARIABLES).chain(RUNTIME_CONFIGS).chain(PROMETHEUS);
     let checked: BTreeSet<_> = checked.map(str::to_owned).collect();
     let in_kubernetes = |file: &String| file.starts_with(SPINKUBE) || file.starts_with(WASMCLOUD);
@@ -397,6 +399,31 @@ fn alerts_fire_on_their_series_and_each_has_its_heading_in_the_operations_page()
         assert!(page.contains(&heading), "{heading}");
         let anchor = heading.trim_start_matches("### ").trim().to_lowercase().replace(' ', "-");
         assert!(alerts.contains(&format!("https://repository.example.com/docs/operations.md#{anchor}\n")), "{anchor}");
+    }
+}
+
+#[test]
+fn dashboard_is_read_by_the_sdk_of_grafana_and_shows_every_metric() {
+    let peers = installed();
+    let mut check = Command::new(peers.join(".venv/bin/python"));
+    let expressions = run(check.arg(peers.join("check_dashboard.py")).arg(root().join(DASHBOARD)));
+    let page = read("docs/monitoring.md");
+    let table = page.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let metrics: Vec<_> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(metrics.len() >= 12, "{metrics:?}");
+    for metric in metrics {
+        assert!(expressions.contains(&format!("officernd_broker_{metric}")), "{DASHBOARD} does not show {metric}");
+    }
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    // A dashboard with an id overwrites another one; with a uid it can be imported again.
+    assert_eq!((&dashboard["id"], dashboard["uid"].as_str()), (&Value::Null, Some("officernd-token-broker")));
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+    for panel in panels {
+        assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{panel}");
+        // Any other name of a data source is that of one Grafana.
+        assert_eq!(panel["datasource"], serde_json::json!({ "type": "prometheus", "uid": "${datasource}" }));
     }
 }
 
