@@ -18,6 +18,7 @@ mod life;
 mod metrics;
 mod peers;
 mod program;
+mod prometheus;
 mod protocol;
 mod readiness;
 mod release;
