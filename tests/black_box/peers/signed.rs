@@ -13,8 +13,7 @@ const GO_PATH: &str = "/usr/share/gocode";
 /// The broker's `public_url`, and so the audience of its assertions.
 pub const AUDIENCE: &str = "https://broker.example.com";
 
-/// A broker whose caller `nightly` has no secret but a key for each algorithm, whose `kid` is the
-/// name of the algorithm.
+/// A broker that knows a key for each algorithm, whose `kid` is the name of the algorithm.
 pub struct World {
     pub broker: Broker,
     /// The private keys.
@@ -22,14 +21,23 @@ pub struct World {
 }
 
 impl World {
+    /// The keys are those of the caller `nightly`, which has no secret.
     pub async fn start() -> Self {
+        Self::start_with(|setup, keys| {
+            let mut policy = setup.policy();
+            set(&mut policy[&setup.nightly.name], json!({ "secret_sha256": null, "keys": keys }));
+            setup.variables.push(("callers", policy.to_string()));
+        })
+        .await
+    }
+
+    /// `prepare` gets the list of the public keys: for ES256, RS256 and PS256.
+    pub async fn start_with(prepare: impl FnOnce(&mut Setup, &Value)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let printed = run_peer_with(&["./make_keys", path(folder.path())], &[], Stdio::null());
         let keys: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
         let mut setup = Setup::in_one_instance();
-        let mut policy = setup.policy();
-        set(&mut policy[&setup.nightly.name], json!({ "secret_sha256": null, "keys": keys }));
-        setup.variables.push(("callers", policy.to_string()));
+        prepare(&mut setup, &keys);
         setup.variables.push(("public_url", AUDIENCE.to_owned()));
         Self { broker: setup.start().await, folder }
     }
