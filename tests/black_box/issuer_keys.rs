@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_host::sandbox::{Answer as Reply, Config, Sandbox, Then};
 use bytes::Bytes;
@@ -245,6 +245,69 @@ async fn record_of_keys_that_was_changed_or_moved_counts_as_absent() {
         let before = server.fetches();
         broker.server.end_instances();
         server.check(what, &broker, None, before + 1).await;
+    }
+}
+
+/// An issuer that answers no request in time.
+fn slow_answers() -> [(&'static str, Reply); 3] {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n";
+    let a_byte_a_second = Then::Repeat(b"x", Duration::from_secs(1));
+    [
+        ("it never answers", Reply::hang()),
+        ("it sends its header byte by byte", Reply::Raw(format!("{head}X-Slow: ").into(), a_byte_a_second)),
+        ("it sends its keys byte by byte", Reply::Raw(format!("{head}\r\n").into(), a_byte_a_second)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_with_fetch_and_issuer_new_give_up_after_5_s_and_name_the_issuer() {
+    let folder = tempfile::tempdir().unwrap();
+    // The program may have to be built, which is not to count.
+    assert_eq!(Program::run_operator(&["--help"], "", folder.path()).code, 0);
+    let mut commands = Vec::new();
+    for (number, (what, reply)) in slow_answers().into_iter().enumerate() {
+        let issuer = Sandbox::start(Config::default()).await.expect("loopback has a free port");
+        issuer.answer_always(reply.clone());
+        let (url, file) = (issuer.url(), format!("{number}.json"));
+        let issuers = json!({ "cluster": { "issuer": CLUSTER, "jwks_uri": format!("{url}/keys") } });
+        let variables = json!({
+            "officernd_client_id": "id",
+            "officernd_client_secret": "secret",
+            "callers": "{}",
+            "issuers": issuers.to_string(),
+        });
+        std::fs::write(folder.path().join(&file), variables.to_string()).unwrap();
+        let check = ["check", "--fetch", "--variables", &file].map(str::to_owned).to_vec();
+        let told = format!("issuers: cluster.jwks_uri: no keys from {url}/keys: no answer within 5 s\n");
+        commands.push((what, check, told, issuer));
+
+        let issuer = Sandbox::start(Config::default()).await.expect("loopback has a free port");
+        issuer.answer_always(reply.clone());
+        let metadata = format!("{}/.well-known/openid-configuration", issuer.url());
+        let new = ["issuer", "new", "cluster", &issuer.url()].map(str::to_owned).to_vec();
+        commands.push((what, new, format!("no metadata from {metadata}: no answer within 5 s"), issuer));
+
+        let issuer = Sandbox::start(Config::default()).await.expect("loopback has a free port");
+        let (url, keys) = (issuer.url(), format!("{}/keys", issuer.url()));
+        issuer.answer_next(Reply::json(StatusCode::OK, &json!({ "issuer": url, "jwks_uri": keys })));
+        issuer.answer_always(reply);
+        let new = ["issuer", "new", "cluster", &url].map(str::to_owned).to_vec();
+        commands.push((what, new, format!("no keys from {keys}: no answer within 5 s"), issuer));
+    }
+    let run = |(what, arguments, told, issuer): (&'static str, Vec<String>, String, Sandbox)| {
+        let folder = folder.path().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let before = Instant::now();
+            let ended = Program::run_operator(&arguments, "", &folder);
+            let seconds = before.elapsed().as_secs_f64();
+            assert!((4.5..9.0).contains(&seconds), "{what}: {arguments:?} took {seconds} s");
+            assert!(ended.code == 1 && ended.stderr.contains(&told), "{what}: {arguments:?}: {ended:?}");
+            assert!(!issuer.calls().is_empty(), "{what}: {arguments:?} sent nothing");
+        })
+    };
+    for ended in futures_util::future::join_all(commands.into_iter().map(run)).await {
+        ended.unwrap();
     }
 }
 

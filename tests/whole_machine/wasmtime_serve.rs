@@ -147,6 +147,7 @@ const NOT_IN_WASMTIME_SERVE: [(&str, &[&str]); 11] = [
             "release::folder_of_a_release_runs_the_component_that_its_manifest_means",
             "program::broker_without_variables_prints_a_curl_line_that_gets_a_token",
             "identities::check_of_an_assertion_has_the_outcome_and_the_reason_of_the_log",
+            "issuer_keys::check_with_fetch_and_issuer_new_give_up_after_5_s_and_name_the_issuer",
             "issuer_keys::check_with_fetch_names_the_keys_and_checks_the_signature_with_them",
             "peers::examples::examples_with_a_key_in_jobs_md_wait_out_a_pause_and_no_longer_than_the_page_says",
         ],
