@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use fuzz::{NOW, PUBLIC_URL, World};
-use http::header::CONTENT_TYPE;
-use http::{Request, StatusCode};
+use fuzz::{NOW, PUBLIC_URL, World, assertion_request, private_key, signed};
+use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
-use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::{Signature, SigningKey};
+use p256::ecdsa::SigningKey;
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
@@ -27,15 +25,14 @@ const PINNED: [(&str, &[&str]); 2] = [("sub", &["job"]), ("ref", &["main", "rele
 fuzz_target!(|input: &str| {
     let mut lines = input.splitn(3, '\n');
     let [header, claims, change] = [(); 3].map(|()| lines.next().unwrap_or_default());
-    let key = SigningKey::from_slice(&[7; 32]).expect("a private key");
-    let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
-    let signature: Signature = key.sign(signed.as_bytes());
-    let assertion = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()));
+    let key = private_key();
+    let assertion = signed(&key, header, claims);
 
     let status = ask(&key, &assertion);
     let is_right = is_right(header, claims).is_some();
     assert_eq!(status == StatusCode::OK, is_right, "{status} {header} {claims}");
-    for other in [input.to_owned(), signed, changed(&assertion, change)] {
+    let (unsigned, _) = assertion.rsplit_once('.').expect("three parts");
+    for other in [input.to_owned(), unsigned.to_owned(), changed(&assertion, change)] {
         if other != assertion {
             assert_eq!(ask(&key, &other), StatusCode::UNAUTHORIZED, "{other}");
         }
@@ -140,14 +137,7 @@ fn ask(key: &SigningKey, assertion: &str) -> StatusCode {
     let identities = json!([{ "issuer": "issuer", "claims": claims }]);
     let callers = json!({ CALLER: { "keys": [jwk], "identities": identities, "scopes": ["a"] } }).to_string();
     let issuers = json!({ "issuer": { "issuer": ISSUER, "jwks": { "keys": [jwk] } } }).to_string();
-    let body = form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "client_credentials")
-        .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-        .append_pair("client_assertion", assertion)
-        .finish();
-    let request = Request::post("/oauth/token").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    let request = request.body(Ok(body.into_bytes())).expect("a valid request");
-    let (response, log) = World::with_issuers(&callers, &issuers).ask(request);
+    let (response, log) = World::with_issuers(&callers, &issuers).ask(assertion_request(assertion));
     if assertion.len() > 40 {
         assert!(!response.body().contains(assertion) && !log.concat().contains(assertion), "{assertion} is told");
     }

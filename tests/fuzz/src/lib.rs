@@ -7,11 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response};
 use officernd_token_broker::broker::{Broker, Instance, Ports, SendError};
 use officernd_token_broker::config::VARIABLES;
 use officernd_token_broker::endpoint::{self, Body};
 use officernd_token_broker::time::Timestamp;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
 use sha2::{Digest, Sha256};
 
 /// Start time of every run: 2027-01-15T08:00:00Z.
@@ -37,6 +42,7 @@ struct State {
     callers: String,
     issuers: String,
     answer: Vec<u8>,
+    keys: Response<Vec<u8>>,
     store: Box<Store>,
     written: RefCell<Vec<(String, Vec<u8>)>>,
     log: RefCell<Vec<String>>,
@@ -53,6 +59,7 @@ impl World {
             callers: callers.to_owned(),
             issuers: String::new(),
             answer: answer.to_owned(),
+            keys: Response::default(),
             store: Box::new(store),
             written: RefCell::default(),
             log: RefCell::default(),
@@ -64,6 +71,14 @@ impl World {
         let Self(state) = Self::new(callers, b"", |_| None);
         let state = Rc::into_inner(state).expect("a new world has one owner");
         Self(Rc::new(State { issuers: issuers.to_owned(), ..state }))
+    }
+
+    /// Returns a world with this policy and these issuers, which give `answer` to the request for their
+    /// keys.
+    pub fn with_fetched_keys(callers: &str, issuers: &str, answer: Response<Vec<u8>>) -> Self {
+        let Self(state) = Self::with_issuers(callers, issuers);
+        let state = Rc::into_inner(state).expect("a new world has one owner");
+        Self(Rc::new(State { keys: answer, ..state }))
     }
 
     /// Lets a new instance handle a request, and returns the answer and the log.
@@ -118,16 +133,18 @@ impl Ports for World {
     }
 
     async fn send(&self, request: Request<String>, limit: usize) -> Result<Response<Vec<u8>>, SendError> {
-        let body = if self.0.answer.is_empty() {
+        let answer = if request.method() == Method::GET {
+            self.0.keys.clone()
+        } else if self.0.answer.is_empty() {
             let scope = parameter(request.body().as_bytes(), "scope");
             let granted = serde_json::json!({
                 "access_token": "granted", "token_type": "Bearer", "expires_in": 3600, "scope": scope,
             });
-            granted.to_string().into_bytes()
+            Response::new(granted.to_string().into_bytes())
         } else {
-            self.0.answer.clone()
+            Response::new(self.0.answer.clone())
         };
-        if body.len() > limit { Err(SendError::TooLong) } else { Ok(Response::new(body)) }
+        if answer.body().len() > limit { Err(SendError::TooLong) } else { Ok(answer) }
     }
 
     fn audit(&self, line: Vec<u8>) {
@@ -162,6 +179,29 @@ pub fn parameter(form: &[u8], name: &str) -> Option<String> {
     form_urlencoded::parse(form)
         .find(|(other, value)| other == name && !value.is_empty())
         .map(|(_, value)| value.into())
+}
+
+/// Returns the private key that signs the assertions of the targets.
+pub fn private_key() -> SigningKey {
+    SigningKey::from_slice(&[7; 32]).expect("a private key")
+}
+
+/// Returns an assertion with this header and these claims.
+pub fn signed(key: &SigningKey, header: &str, claims: &str) -> String {
+    let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature: Signature = key.sign(signed.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()))
+}
+
+/// Returns a request for a token with an assertion.
+pub fn assertion_request(assertion: &str) -> Request<Body> {
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+        .append_pair("client_assertion", assertion)
+        .finish();
+    let request = Request::post("/oauth/token").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    request.body(Ok(body.into_bytes())).expect("a valid request")
 }
 
 /// Whether an entry of a policy is valid, judged by its parts.
