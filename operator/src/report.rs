@@ -7,6 +7,7 @@ mod finding;
 mod line;
 mod lines;
 mod minute;
+mod page;
 mod recent;
 mod tally;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::io::{self, Read};
 use count::Counts;
 pub(crate) use figures::Figures;
 use lines::Lines;
+pub(crate) use page::PAGE_BEGIN;
 
 /// A report in the making.
 pub(crate) struct Report(Counts);

@@ -22,6 +22,7 @@ mod prometheus;
 mod protocol;
 mod readiness;
 mod release;
+mod report;
 mod revocation;
 mod rotation;
 mod secrets;

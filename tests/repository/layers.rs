@@ -26,7 +26,7 @@ fn files_of(folder: &str, known: &str) -> BTreeMap<String, String> {
             let name = format!("{prefix}{}", path.file_stem().unwrap().to_str().unwrap());
             if path.is_dir() {
                 read(&path, &format!("{name}/"), found);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.insert(name, fs::read_to_string(&path).unwrap());
             }
         }

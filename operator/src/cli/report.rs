@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use crate::check::GivenVariables;
-use crate::report::Report as Counted;
+use crate::report::{PAGE_BEGIN, Report as Counted};
 
 /// Show what the audit log says: requests, calls and callers
 ///
@@ -35,6 +35,10 @@ pub struct Report {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
+
+    /// Write the report as a page with charts into FILE, and print nothing without --json
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Shortest log for which a progress bar is shown; a shorter one is read at once.
@@ -43,6 +47,9 @@ const LONG_LOG_BYTES: u64 = 64 << 20;
 impl Report {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let policy = self.callers.as_deref().map(names).transpose()?;
+        if let Some(page) = &self.html {
+            check_replaceable(page)?;
+        }
         let mut report = Counted::new();
         if self.logs.is_empty() {
             report.read(io::stdin().lock()).context("cannot read stdin")?;
@@ -58,7 +65,14 @@ impl Report {
         }
         bar.finish_and_clear();
         let figures = report.finish(self.quota, policy.as_ref());
-        let text = if self.json { serde_json::to_string_pretty(&figures)? + "\n" } else { figures.to_string() };
+        if let Some(page) = &self.html {
+            fs::write(page, figures.to_page()?).with_context(|| format!("cannot write {}", page.display()))?;
+        }
+        let text = match (self.json, &self.html) {
+            (true, _) => serde_json::to_string_pretty(&figures)? + "\n",
+            (false, None) => figures.to_string(),
+            (false, Some(_)) => return Ok(()),
+        };
         io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
     }
 
@@ -71,6 +85,20 @@ impl Report {
         let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left");
         ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
+}
+
+/// Refuses a file that is not a page of this command. With a forgotten FILE, the log itself would be
+/// overwritten.
+fn check_replaceable(page: &Path) -> anyhow::Result<()> {
+    if page.is_file() {
+        let shown = page.display();
+        let mut begin = Vec::new();
+        let read = File::open(page).and_then(|file| file.take(PAGE_BEGIN.len() as u64).read_to_end(&mut begin));
+        read.with_context(|| format!("cannot read {shown}"))?;
+        let is_page = begin.is_empty() || begin == PAGE_BEGIN.as_bytes();
+        ensure!(is_page, "{shown}: is not a page of this command, expected one or a new file after --html");
+    }
+    Ok(())
 }
 
 /// Reads the names of the callers from a policy or from a file of variables.

@@ -68,3 +68,57 @@ fn name_cannot_control_the_terminal() {
     let (_, text) = figures(&request(1, 1, "a\\u001b[2Jb", MISS), &[]);
     assert!(text.contains("a\u{fffd}[2Jb") && !text.contains('\u{1b}'), "{text}");
 }
+
+/// Makes the page of a log.
+fn page(log: &str) -> (Value, String) {
+    let mut report = Report::new();
+    report.read(log.as_bytes()).unwrap();
+    let figures = report.finish(5, None);
+    (serde_json::to_value(&figures).unwrap(), figures.to_page().unwrap())
+}
+
+#[test]
+fn words_of_the_log_are_text_of_the_page() {
+    let hostile = "</style><script>'x'</script>\\\"><img src=x>&\\u0007";
+    let log = request(1, 1, hostile, MISS)
+        + &request(2, 2, "a", &format!(r#""outcome":"denied","status":401,"reason":"{hostile}""#))
+        + &call(3, 1, &OK.replace("current", hostile)).replace("default", hostile)
+        + &request(4, 3, "a", MISS)
+            .replace("/oauth/token", hostile)
+            .replace("\"scopes\"", "\"version\":\"<i>\",\"scopes\"");
+    let (figures, page) = page(&log);
+    assert_eq!(figures["lines"], json!({"requests": 3, "calls": 1, "foreign": 0}));
+    // One style, and no other tag of the name.
+    assert_eq!((page.matches("</style>").count(), page.matches("<i>").count()), (1, 0));
+    for tag in ["<script", "<img", "\u{7}"] {
+        assert!(!page.contains(tag), "{tag}: {page}");
+    }
+    let escaped = "&lt;/style&gt;&lt;script&gt;&#39;x&#39;&lt;/script&gt;&quot;&gt;&lt;img src=x&gt;&amp;\u{fffd}";
+    // Caller, its finding, reason twice, credential, application and path.
+    assert_eq!(page.matches(escaped).count(), 6, "{page}");
+}
+
+#[test]
+fn page_has_the_figures_and_nothing_from_elsewhere() {
+    let log: String = (0..1_234).map(|id| request(id * 60_000, id, "a", MISS) + &call(id * 60_000, id, OK)).collect();
+    let (figures, page) = page(&log);
+    assert_eq!((&figures["requests"]["ok"], &figures["calls"]["ok"]), (&json!(1_234), &json!(1_234)));
+    for row in ["ok", "miss", "/oauth/token", "default", "current", "lines of calls"] {
+        let row = format!("<bdi>{row}</bdi></th><td><data value=\"1234\">1,234</data></td>");
+        assert!(page.contains(&row), "{row}");
+    }
+    let policy = page.split("content=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    let without_namespace = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+    for elsewhere in ["http:", "https:", "url(", "src=", "href=", "@import", "<script", " style=", "#000"] {
+        assert!(!without_namespace.contains(elsewhere), "{elsewhere}");
+    }
+    // Three charts, each for a wide screen and for a phone.
+    assert_eq!(page.matches("<svg ").count(), 6);
+}
+
+#[test]
+fn page_of_a_log_without_audit_lines_says_so() {
+    let (_, page) = page("Serving\n");
+    assert!(page.contains("<p>The log has no audit line (1 foreign line).</p>"), "{page}");
+}
