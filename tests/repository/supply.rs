@@ -140,6 +140,7 @@ fn dependencies_each_have_a_comment_that_says_their_purpose() {
         "tests/bench/",
         "tests/bench/floor/",
         "tests/bench/floor-with-store/",
+        "tests/bench/report/",
         "tests/fuzz/",
         "tests/simulation/",
     ] {
