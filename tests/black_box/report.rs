@@ -153,7 +153,7 @@ fn tables(figures: &Value) -> Value {
         "Failed calls by reason": words(&calls["by_reason"]),
         "Calls by application": words(&calls["by_application"]),
         "Calls by credential": words(&calls["by_credential"]),
-        "Time of calls": {"on average": [calls["mean_ms"]], "at most": [calls["longest_ms"]]},
+        "Time of calls in ms": {"on average": [calls["mean_ms"]], "at most": [calls["longest_ms"]]},
         "Requests by outcome": some(requests, &["ok", "denied", "failed"]),
         "Requests by reason": words(&requests["by_reason"]),
         "Requests by path": words(&requests["by_route"]),

@@ -111,12 +111,14 @@ fn links_and_paths_on_pages_exist() {
             }
             let (path, section) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { page.into() } else { folder.join(path) };
-            if section.is_empty() && root().join(&target).is_dir() {
+            // A link without a section may lead to a folder or a picture.
+            if section.is_empty() {
+                assert!(root().join(&target).exists(), "{page}: {link} does not exist");
                 continue;
             }
             let target = read(target.to_str().unwrap());
             let is_it = |line: &str| line.starts_with('#') && anchor(line) == section;
-            assert!(section.is_empty() || target.lines().any(is_it), "{page}: {link} does not exist");
+            assert!(target.lines().any(is_it), "{page}: {link} does not exist");
         }
         // A text in backticks that looks like a path of this repository must be one.
         for path in code(&text) {

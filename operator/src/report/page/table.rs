@@ -14,7 +14,7 @@ impl Figures {
         write_tally(html, "Calls by application", "Calls", &calls.by_application);
         write_tally(html, "Calls by credential", "Calls", &calls.by_credential);
         if let (Some(mean), Some(longest)) = (calls.mean_ms, calls.longest_ms) {
-            write_numbers(html, "Time of calls", "ms", &[("on average", mean), ("at most", longest)]);
+            write_numbers(html, "Time of calls in ms", "ms", &[("on average", mean), ("at most", longest)]);
         }
         html.tags("</div>\n");
     }
