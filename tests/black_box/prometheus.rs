@@ -115,7 +115,10 @@ async fn answered(prometheus: &Prometheus, expression: &str, is_it: impl Fn(&[f6
         if !numbers.is_empty() && numbers.iter().all(|number| number.is_finite()) && is_it(&numbers) {
             return;
         }
-        assert!(begin.elapsed() < Duration::from_secs(20), "{expression}: {numbers:?}");
+        if begin.elapsed() > Duration::from_secs(20) {
+            let targets = prometheus.ask("targets", &[]).await;
+            panic!("{expression}: {numbers:?}, last error: {}", targets["activeTargets"][0]["lastError"]);
+        }
         sleep(Duration::from_millis(200)).await;
     }
 }
