@@ -10,7 +10,7 @@ use super::store_failures::StoreMemory;
 use super::wanted::Wanted;
 use crate::config::Audited;
 use crate::config::application::{Application, Credential};
-use crate::gate::{Ledger, Refusal};
+use crate::gate::{Counts, Ledger, Refusal};
 use crate::scope::Scopes;
 use crate::time::Timestamp;
 use crate::token::{Key, Token};
@@ -47,6 +47,8 @@ pub struct Instance {
     /// Changes since the store last accepted the ledger. The store can lack them, even if it
     /// can be read.
     pub(super) unsaved_ledger: RefCell<Ledger>,
+    /// Numbers of calls that the store had when it was last read for metrics.
+    pub(super) counts: RefCell<Option<Counts>>,
     /// When the operator was last told that two clocks are too far apart.
     pub(super) warned_of_clock_at: Cell<Option<Timestamp>>,
     /// Keys of issuers that are fetched.
@@ -93,6 +95,7 @@ impl Instance {
             ledger_operations: Cell::default(),
             ledger_known: Cell::default(),
             unsaved_ledger: RefCell::default(),
+            counts: RefCell::default(),
             warned_of_clock_at: Cell::default(),
             issuer_keys: KeyMemory::default(),
             store: StoreMemory::default(),

@@ -27,7 +27,7 @@ impl<P: Ports> Broker<P> {
         self.admit(wanted, need, now)?;
         let (caller, application) = (wanted.caller_tag(), &wanted.application.name);
         let random = self.ports.random() as u32;
-        self.instance.ledger.borrow_mut().fold(now);
+        self.instance.ledger.borrow_mut().fold(now, &self.instance.unsaved_ledger.borrow());
         Ok(self.instance.update_ledger(|ledger| ledger.reserve(now, caller, application, random)))
     }
 
@@ -57,24 +57,29 @@ impl<P: Ports> Broker<P> {
     pub(super) async fn load_ledger(&self, config: &Config) -> Result<(), StoreFailed> {
         let number = self.number_operation();
         if let Some(bytes) = self.get(&ledger_key(&config.identity)).await? {
-            match Ledger::decode(&bytes) {
-                // A slow read must not replace what a later operation has brought.
-                Some(_) if number < self.instance.ledger_known.get() => {}
-                Some(mut ledger) => {
-                    self.instance.ledger_known.set(number);
-                    let now = self.ports.now();
-                    if ledger.is_from_the_future(now) {
-                        self.warn_of_clock(now);
-                    }
-                    ledger.absorb(&self.instance.unsaved_ledger.borrow(), now);
-                    self.instance.ledger.replace(ledger);
-                }
-                None => self
-                    .ports
-                    .warn("the store contains a ledger that this version cannot read; it is treated as absent"),
-            }
+            self.take_over_ledger(number, &bytes);
         }
         Ok(())
+    }
+
+    /// Replaces the ledger in memory with one that the read of this number has brought.
+    pub(super) fn take_over_ledger(&self, number: u64, bytes: &[u8]) {
+        match Ledger::decode(bytes) {
+            // A slow read must not replace what a later operation has brought.
+            Some(_) if number < self.instance.ledger_known.get() => {}
+            Some(mut ledger) => {
+                self.instance.ledger_known.set(number);
+                let now = self.ports.now();
+                if ledger.is_from_the_future(now) {
+                    self.warn_of_clock(now);
+                }
+                ledger.absorb(&self.instance.unsaved_ledger.borrow(), now);
+                self.instance.ledger.replace(ledger);
+            }
+            None => {
+                self.ports.warn("the store contains a ledger that this version cannot read; it is treated as absent");
+            }
+        }
     }
 
     /// Writes the ledger to the store. If the store accepts it, the changes up to this write are
@@ -93,7 +98,7 @@ impl<P: Ports> Broker<P> {
         Ok(())
     }
 
-    fn number_operation(&self) -> u64 {
+    pub(super) fn number_operation(&self) -> u64 {
         let number = self.instance.ledger_operations.get() + 1;
         self.instance.ledger_operations.set(number);
         number

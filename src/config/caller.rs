@@ -198,13 +198,17 @@ impl Callers {
         self.known.len() - self.without_scopes
     }
 
-    /// When the first secret or key of each caller expires that has not expired yet. Callers of which
-    /// none expires are left out.
+    /// When the first secret or key of each caller expires that has not expired yet; if the caller can no
+    /// longer authenticate, when the last one expired. Callers of which none expires are left out.
     pub fn next_expirations(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
         self.known.iter().filter_map(move |(_, caller)| {
-            let of_secrets = (0..caller.secrets.count()).filter_map(|place| caller.secrets.get(place)?.expires_at);
-            let all = of_secrets.chain(caller.keys.iter().filter_map(|key| key.expires_at));
-            all.filter(|expires_at| *expires_at > now).min().map(|first| (caller.name.as_str(), first))
+            let of_secrets = (0..caller.secrets.count()).filter_map(|place| caller.secrets.get(place));
+            let ends = of_secrets.map(|secret| secret.expires_at);
+            let ends = ends.chain(caller.keys.iter().map(|key| key.expires_at));
+            let next = ends.clone().flatten().filter(|expires_at| *expires_at > now).min();
+            let is_useless = next.is_none() && caller.identities.is_empty() && ends.clone().all(|end| end.is_some());
+            let shown = if is_useless { ends.flatten().max() } else { next };
+            shown.map(|expires_at| (caller.name.as_str(), expires_at))
         })
     }
 

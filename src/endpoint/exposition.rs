@@ -8,7 +8,7 @@ use http::header::{ACCEPT, HeaderMap};
 use crate::broker::Metrics;
 use crate::config::Config;
 use crate::error::Error;
-use crate::gate::{BUCKETS, Need, Quota};
+use crate::gate::{BUCKETS, Counts, Need, Quota};
 use crate::time::Timestamp;
 
 /// A text format of metrics.
@@ -60,7 +60,9 @@ const PREFIX: &str = "officernd_broker_";
 /// The metrics of the broker with this configuration.
 pub(super) fn write(metrics: &Metrics, config: &Config, format: Format) -> String {
     let mut text = Exposition { text: String::with_capacity(4096), format };
-    text.write_calls(metrics);
+    if let Some(counts) = &metrics.counts {
+        text.write_calls(counts);
+    }
     text.write_gate(metrics, config);
     text.family("credential_refused", Kind::Gauge, "", "Whether OfficeRnD has just refused the credential in use.");
     for application in &config.applications {
@@ -77,7 +79,7 @@ pub(super) fn write(metrics: &Metrics, config: &Config, format: Format) -> Strin
     text.gauge("scope_sets", "Scope sets with a token that has not expired.", metrics.scope_sets as u64);
     let help = "Mistakes in the variables, when this instance last read them.";
     text.gauge("configuration_mistakes", help, metrics.mistakes as u64);
-    let help = "Whether the store answered. If not, the other metrics are only what this instance knows.";
+    let help = "Whether a store that instances share answered. If not, the metrics are only what this instance knows.";
     text.gauge("store_up", help, u64::from(metrics.store_works));
     let help = "When the first secret or key of a caller expires that has not expired yet.";
     text.family("caller_expiry_timestamp_seconds", Kind::Gauge, "seconds", help);
@@ -108,8 +110,7 @@ struct Exposition {
 }
 
 impl Exposition {
-    fn write_calls(&mut self, metrics: &Metrics) {
-        let counts = metrics.ledger.counts(metrics.now);
+    fn write_calls(&mut self, counts: &Counts) {
         let since = counts.since_ms.map(|since| in_seconds(since.unix_ms()));
         self.family("calls", Kind::Counter, "", "Calls to OfficeRnD that have ended, of all instances on the store.");
         for application in &counts.applications {

@@ -59,6 +59,8 @@ const MOST_UNSAVED_CALLS: usize = 1000;
 
 impl Ledger {
     /// Decodes a ledger; `None` if the bytes are unreadable or of another version.
+    // Two places decode a ledger, and a copy of this in each takes some KB.
+    #[inline(never)]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         decode_whole(bytes).filter(|ledger: &Self| ledger.version == LEDGER_VERSION)
     }
@@ -142,9 +144,11 @@ impl Ledger {
         Reservation { call, began: now }
     }
 
-    /// Removes a reserved call that is not made.
+    /// Removes a reserved call that is not made. Its record may be in the store, although the store reported
+    /// a failure.
     pub fn cancel(&mut self, reservation: Reservation) {
-        self.remove(reservation.call);
+        self.take(&reservation.call);
+        self.over.push(reservation.call);
     }
 
     /// Whether this ledger, which has changes that the store lacks, has any.

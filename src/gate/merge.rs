@@ -14,7 +14,7 @@ impl Ledger {
         }
     }
 
-    fn take(&mut self, call: &Call) -> Option<Call> {
+    pub(super) fn take(&mut self, call: &Call) -> Option<Call> {
         let place = self.calls.iter().position(|other| other.is_same(call))?;
         Some(self.calls.remove(place))
     }
@@ -31,8 +31,10 @@ impl Ledger {
     /// Merges the calls and pauses that the store does not know yet.
     pub fn absorb(&mut self, unsaved: &Self, now: Timestamp) {
         let has = |calls: &[Call], call: &Call| calls.iter().any(|other| other.is_same(call));
-        // The store still has the reservation of a call that was not made.
-        for cancelled in unsaved.over.iter().filter(|call| !has(&unsaved.calls, call)) {
+        // The store still has the reservation of a call that was not made. Once metrics may have shown it as
+        // abandoned, it stays: a counter never decreases.
+        let is_open = |call: &&Call| !has(&unsaved.calls, call) && call.final_end(now).is_none();
+        for cancelled in unsaved.over.iter().filter(is_open) {
             self.take(cancelled);
         }
         self.counts.absorb(&unsaved.counts);
@@ -44,7 +46,7 @@ impl Ledger {
                 self.insert(call.merged(stored, now));
             }
         }
-        self.fold(now);
+        self.fold(now, unsaved);
         // No call was made during a pause, so a pause that was in force then is a later one.
         for (credential, at) in &unsaved.ended {
             match credential {
@@ -107,10 +109,14 @@ impl Ledger {
         counts
     }
 
-    /// Replaces the calls that no longer count against the quota by their numbers.
-    pub fn fold(&mut self, now: Timestamp) {
+    /// Replaces the calls that no longer count against the quota by their numbers. Those that `unsaved` has
+    /// as well stay: a write of them may land although the store reports a failure, and only a call is
+    /// recognized when they are merged again.
+    pub fn fold(&mut self, now: Timestamp, unsaved: &Self) {
         let window = window();
-        let (recent, past): (Vec<Call>, _) = self.calls.iter().partition(|call| call.counts(now, window));
+        let stays =
+            |call: &&Call| call.counts(now, window) || unsaved.calls.iter().any(|unsaved| unsaved.is_same(call));
+        let (recent, past): (Vec<Call>, _) = self.calls.iter().partition(stays);
         self.calls = recent;
         for call in past {
             let end = call.end.unwrap_or(CallEnd { at_ms: call.latest_ms, took_ms: 0, result: CallResult::Abandoned });
@@ -198,6 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn cancelled_reservation_is_taken_back_until_metrics_may_have_shown_it() {
+        let check = |seconds: u64, results: &[&str]| {
+            let (mut unsaved, mut stored) = (Ledger::default(), Ledger::default());
+            let reservation = unsaved.reserve(at(0), TAG, "berlin", 0);
+            // The write has landed, although the store reported a failure.
+            stored.absorb(&unsaved, at(0));
+            unsaved.cancel(reservation);
+            stored.absorb(&unsaved, at(seconds));
+            let counts = stored.counts(at(200));
+            let counted = counts.applications.iter().flat_map(|counts| &counts.results);
+            assert_eq!(counted.map(|(result, _)| result.as_str()).collect::<Vec<_>>(), results, "{seconds} s");
+        };
+        check(12, &[]);
+        check(13, &["upstream_abandoned"]);
+    }
+
+    #[test]
     fn call_is_counted_once_whatever_copies_of_the_ledger_know_of_it() {
         // What the instance does before and after the store accepts its ledger, seconds until the next
         // instance reads that ledger, and the results that it counts then and a minute later.
@@ -217,10 +240,8 @@ mod tests {
             stored.absorb(&Ledger::default(), at(seconds));
             let mut unanswered = stored.clone();
             unanswered.absorb(&unsaved, at(seconds));
-            // A write that was given up may have landed. Only a call of the last minute is recognized.
-            if seconds < 60 {
-                stored = unanswered;
-            }
+            // A write that was given up may have landed.
+            stored = unanswered;
             for now in [seconds, seconds + 100] {
                 stored.absorb(&unsaved, at(now));
                 unsaved.forget(&unsaved.clone());
@@ -279,7 +300,7 @@ mod tests {
         assert_eq!(results("berlin"), [("scope_not_granted", 1), ("upstream_client_error", 1)]);
         assert_eq!(counts.durations, Durations { buckets: [3, 1, 1, 1, 1, 1], sum_ms: 13_711 });
         // The same after the calls have left the list.
-        ledger.fold(at_ms(1_000_000));
+        ledger.fold(at_ms(1_000_000), &Ledger::default());
         assert_eq!(ledger.recent_calls(at_ms(now)), 0);
         assert_eq!(ledger.counts(at_ms(1_000_000)).durations, counts.durations);
     }

@@ -9,8 +9,8 @@ use http::header::{ACCEPT, AUTHORIZATION};
 use http::{Method, Request, StatusCode};
 use serde_json::json;
 use tests::{
-    Answer, Broker, Caller, Draft, MEMBERS, PrivateKey, Redis, Setup, all_at_once, basic, crowd, digest_of, set,
-    token_request,
+    Answer, Broker, COMPANIES, Caller, Draft, MEMBERS, PrivateKey, Redis, Setup, all_at_once, basic, crowd, digest_of,
+    set, token_request,
 };
 use tokio::time::sleep;
 
@@ -128,7 +128,14 @@ async fn metrics_show_calls_gate_credentials_and_expirations() {
     let digest = json!({ "sha256": digest_of("x"), "expires": "2100-01-01" });
     let later = json!({ "sha256": digest_of("y"), "expires": "2101-01-01" });
     let past = json!({ "sha256": digest_of("z"), "expires": "2020-01-01" });
-    set(&mut policy, json!({ "a\"b\\c": { "secret_sha256": [later, digest, past], "scopes": ["x"] }, "wrong": {} }));
+    set(
+        &mut policy,
+        json!({
+            "a\"b\\c": { "secret_sha256": [later, digest, past], "scopes": ["x"] },
+            "over": { "secret_sha256": [past], "scopes": ["x"] },
+            "wrong": {},
+        }),
+    );
     setup.variables.push(("callers", policy.to_string()));
     let broker = setup.start().await;
     let fresh = samples(&broker, &reader).await;
@@ -146,6 +153,7 @@ async fn metrics_show_calls_gate_credentials_and_expirations() {
         ("scope_sets", 0.0),
         ("store_up", 1.0),
         (r#"caller_expiry_timestamp_seconds{caller="a\"b\\c"}"#, 4_102_444_800.0),
+        (r#"caller_expiry_timestamp_seconds{caller="over"}"#, 1_577_836_800.0),
     ] {
         assert_eq!(fresh.get(name), Some(&value), "{name} of {fresh:#?}");
     }
@@ -178,6 +186,34 @@ async fn metrics_show_calls_gate_credentials_and_expirations() {
     broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
     let without = samples(&broker, &reader).await;
     assert_eq!((without["store_up"], calls(&without)), (0.0, calls(&used)), "what the instance knows");
+}
+
+#[tokio::test]
+async fn no_counter_decreases_if_the_store_fails_for_one_instance_or_for_a_new_one() {
+    let (setup, reader) = with_reader(Setup::in_one_instance());
+    let broker = setup.start().await;
+    broker.nightly(MEMBERS).await.token();
+    broker.at_rest().await;
+    let before = samples(&broker, &reader).await;
+    // The store has the reservation of the next call, and never learns of its end from this instance.
+    broker.sandbox.answer_next(Upstream::Late(Duration::from_millis(500)));
+    let (answer, ()) = tokio::join!(broker.nightly(COMPANIES), async {
+        tests::eventually("a call in progress", || broker.calls().len() == 2).await;
+        broker.set_store_faults(Faults { fail: Fail::Always, ..Faults::default() });
+    });
+    answer.token();
+    let during = samples(&broker, &reader).await;
+    assert_eq!((during["store_up"], calls(&during)), (0.0, calls(&before)));
+    broker.server.end_instances();
+    let fresh = samples(&broker, &reader).await;
+    assert_eq!(fresh["store_up"], 0.0);
+    assert!(!fresh.keys().any(|name| name.starts_with("call_duration") || name.starts_with("calls_")), "{fresh:#?}");
+    broker.set_store_faults(Faults::default());
+    // The failure is remembered for 2 s.
+    sleep(Duration::from_secs(3)).await;
+    let after = samples(&broker, &reader).await;
+    let ended = |samples: &BTreeMap<String, f64>| calls(samples).iter().map(|(_, number)| number).sum::<f64>();
+    assert_eq!((after["store_up"], ended(&after)), (1.0, ended(&before)));
 }
 
 /// The sum of all calls that the metrics of each host have.
